@@ -1,0 +1,1 @@
+"""Typer: parses, prints, exit codes; nothing else."""

@@ -1,0 +1,1 @@
+"""Vocabulary of the house: value types, protocols and errors that every room shares; imports no other room."""

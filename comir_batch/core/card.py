@@ -1,0 +1,135 @@
+"""Model cards: what a pair of networks is, what it learnt from, and which images it accepts."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Architecture(_Frozen):
+    """A dense U-Net ("tiramisu") as in CoMIR (Pielawski et al., NeurIPS 2020).
+
+    Attributes
+    ----------
+    in_channels, latent_channels : int
+        Channels of the input and of the representation.
+    init_filters : int
+        Channels after the first convolution.
+    down, up : tuple of int
+        Dense layers in each block on the way down and up; as many blocks each.
+    bottleneck : int
+        Dense layers of the bottleneck.
+    growth : int
+        Channels that each dense layer adds.
+    compression : float
+        Share of channels that a transition down keeps.
+    dropout : float
+        Rate while training.
+    """
+
+    in_channels: int = Field(ge=1)
+    latent_channels: int = Field(default=1, ge=1)
+    init_filters: int = Field(default=16, ge=1)
+    down: tuple[int, ...] = (2, 2, 2)
+    bottleneck: int = Field(default=3, ge=1)
+    up: tuple[int, ...] = (2, 2, 2)
+    growth: int = Field(default=12, ge=1)
+    compression: float = Field(default=1.0, gt=0, le=1)
+    dropout: float = Field(default=0.0, ge=0, lt=1)
+
+    @model_validator(mode="after")
+    def _balanced(self) -> Architecture:
+        if len(self.down) != len(self.up) or not self.down:
+            raise ValueError(f"down {self.down} and up {self.up} need the same number of blocks, at least one")
+        return self
+
+
+class Input(_Frozen):
+    """How a slide of one modality becomes the network's input; the same for a whole slide, never per tile.
+
+    Attributes
+    ----------
+    reduction : {"none", "max", "mean"}
+        How the slide's channels become the network's: as they are, or reduced to one.
+    low, high : float
+        Percentiles of the slide's tissue pixels that map to 0 and 1.
+    log : bool
+        Whether log(1 + x) follows.
+    """
+
+    reduction: Literal["none", "max", "mean"] = "none"
+    low: float = Field(default=1.0, ge=0, lt=100)
+    high: float = Field(default=99.5, gt=0, le=100)
+    log: bool = False
+
+
+class ModalityCard(_Frozen):
+    """One of the networks: its modality, architecture, input and weights' prefix in the safetensors file."""
+
+    modality: str
+    architecture: Architecture
+    input: Input = Input()
+
+
+class ModelCard(_Frozen):
+    """What stands beside the weights.
+
+    Attributes
+    ----------
+    name : str
+        By which the manifest asks for it.
+    modalities : tuple of ModalityCard
+        Its networks.
+    mpp : float
+        Pixel size in µm that it was trained at.
+    mpp_tolerance : float
+        Largest factor by which a slide's working pixel size may differ.
+    slides : int
+        Number of slides of each modality that it learnt from; a model of one slide never gives `accept` alone.
+    trained_on : str
+        Data and regions, with their source and licence.
+    held_out : str
+        What it has not seen.
+    data_sha256 : dict
+        Digest of each training file, by name.
+    training : dict
+        Settings, seed and versions of the training.
+    metrics : dict
+        Held-out figures, with the command that gives them.
+    licence : str
+        Of the weights.
+    weights_sha256 : str
+        Digest of the safetensors file.
+    """
+
+    format: Literal["comir-batch model"] = "comir-batch model"
+    version: Literal[1] = 1
+    name: str
+    modalities: tuple[ModalityCard, ModalityCard]
+    mpp: float = Field(gt=0)
+    mpp_tolerance: float = Field(default=1.5, gt=1)
+    slides: int = Field(ge=1)
+    trained_on: str
+    held_out: str
+    data_sha256: dict[str, str] = {}
+    training: dict[str, str | int | float | bool] = {}
+    metrics: dict[str, str | int | float] = {}
+    licence: str
+    weights_sha256: str
+
+    def knows(self, *modalities: str) -> bool:
+        """Tell whether each of the modalities has a network here."""
+        known = {card.modality for card in self.modalities}
+        return all(modality in known for modality in modalities)
+
+    def modality(self, name: str) -> ModalityCard:
+        """Return the card of one modality; KeyError if it has none."""
+        for card in self.modalities:
+            if card.modality == name:
+                return card
+        raise KeyError(name)

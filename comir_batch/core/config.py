@@ -1,0 +1,251 @@
+"""The settings of a run: defaults < TOML file < command line; frozen, and every unknown key is an error.
+
+Each stage has a section of its own, because a stage's fingerprint contains its section and nothing else.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from comir_batch.core.errors import ConfigError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+_Sharded = TypeVar("_Sharded", "ChunkConfig", "WarpConfig")
+
+
+class Section(BaseModel):
+    """Base of all sections: frozen, and strict about its keys."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+def _check_shard(section: _Sharded) -> _Sharded:
+    if section.shard % section.chunk:
+        raise ValueError(f"shard {section.shard} must be a multiple of chunk {section.chunk}")
+    return section
+
+
+class ChunkConfig(Section):
+    """The working level of a slide, rewritten as sharded Zarr.
+
+    Attributes
+    ----------
+    mpp : float
+        Pixel size in µm to work at where no model gives one.
+    max_side : int
+        A slide without a model is worked on at most at this many pixels a side, so that huge slides stay cheap.
+    shard, chunk : int
+        Sides of shards and of the chunks in them, in pixels.
+    """
+
+    mpp: float = Field(default=1.0, gt=0)
+    max_side: int = Field(default=8192, ge=256)
+    shard: int = Field(default=1024, ge=64)
+    chunk: int = Field(default=256, ge=16)
+
+    @model_validator(mode="after")
+    def _whole_chunks(self) -> ChunkConfig:
+        return _check_shard(self)
+
+
+class RepresentConfig(Section):
+    """Computing CoMIRs.
+
+    Attributes
+    ----------
+    dtype : {"float32", "float16"}
+        Type that representations are stored in.
+    precision : {"float32", "bfloat16"}
+        Arithmetic of the network.
+    """
+
+    dtype: Literal["float32", "float16"] = "float16"
+    precision: Literal["float32", "bfloat16"] = "float32"
+
+
+class RegisterConfig(Section):
+    """Global search and elastix.
+
+    Attributes
+    ----------
+    seed : int
+        Of the samplers and of the choice of held-out tiles.
+    threads : int
+        elastix threads; results depend on it, so it is fixed rather than taken from the machine.
+    search_side : int
+        Longer side, in pixels, of the images that the global search sees.
+    angles : int
+        Rotations that the search tries over the full turn, for each mirroring.
+    min_overlap : float
+        Smallest share of the smaller tissue that must overlap.
+    candidates : int
+        Starts kept from each score.
+    held_out : float
+        Share of tiles that no fit sees; they choose the winner and judge it.
+    max_memory_gb : float
+        What registration may use; images are reduced until about 110 bytes a pixel + 0.9 GB fit.
+    grid_um : float
+        Final B-spline control point spacing.
+    iterations, samples : int
+        Of each elastix resolution.
+    time_limit_s : float
+        For one elastix call; the child is killed after it.
+    """
+
+    seed: int = Field(default=1, ge=0)
+    threads: int = Field(default=2, ge=1)
+    search_side: int = Field(default=256, ge=64, le=1024)
+    angles: int = Field(default=120, ge=8)
+    min_overlap: float = Field(default=0.4, gt=0, lt=1)
+    candidates: int = Field(default=2, ge=1)
+    held_out: float = Field(default=0.2, gt=0, lt=0.5)
+    max_memory_gb: float = Field(default=4.0, ge=1.5)
+    grid_um: float = Field(default=64.0, gt=0)
+    iterations: int = Field(default=500, ge=10)
+    samples: int = Field(default=4096, ge=256)
+    time_limit_s: float = Field(default=1800.0, gt=0)
+
+
+class JudgeConfig(Section):
+    """Thresholds of the verdict.
+
+    Attributes
+    ----------
+    max_scale, max_shear : float
+        Largest credible scale change (as a factor) and shear of the affine part.
+    max_folding : float
+        Largest credible share of tissue where the Jacobian is not positive.
+    min_gain : float
+        Smallest share of held-out tiles that must look better after than before for `accept`.
+    accept_z, review_z : float
+        Significance of the held-out similarity against wrong alignments for `accept`, and below which to `reject`.
+    max_disagreement_um : float
+        Largest median distance between what CoMIR and raw images found for `accept`.
+    """
+
+    max_scale: float = Field(default=1.5, gt=1)
+    max_shear: float = Field(default=0.2, gt=0)
+    max_folding: float = Field(default=0.001, ge=0)
+    min_gain: float = Field(default=0.6, gt=0, le=1)
+    accept_z: float = Field(default=8.0, gt=0)
+    review_z: float = Field(default=4.0, gt=0)
+    max_disagreement_um: float = Field(default=20.0, gt=0)
+
+
+class WarpConfig(Section):
+    """Resampling the moving slide on the fixed slide's grid.
+
+    Attributes
+    ----------
+    interpolation : {"nearest", "linear", "cubic"}
+        Of the moving slide's pixels.
+    shard, chunk : int
+        Sides of the output's shards and chunks, in pixels.
+    max_lattice_error_px : float
+        Largest error, in moving pixels, that the coarse coordinate lattice may make.
+    """
+
+    interpolation: Literal["nearest", "linear", "cubic"] = "linear"
+    shard: int = Field(default=2048, ge=64)
+    chunk: int = Field(default=512, ge=16)
+    max_lattice_error_px: float = Field(default=0.02, gt=0)
+
+    @model_validator(mode="after")
+    def _whole_chunks(self) -> WarpConfig:
+        return _check_shard(self)
+
+
+class ExportConfig(Section):
+    """What is published for a pair.
+
+    Attributes
+    ----------
+    ome_tiff : bool
+        Write aligned.ome.tif too.
+    tiff_compression : {"deflate", "jpeg", "zstd", "none"}
+        Codec of the OME-TIFF; jpeg is lossy and for 8-bit images.
+    warp_rejected : bool
+        Write aligned images of rejected pairs too.
+    """
+
+    ome_tiff: bool = False
+    tiff_compression: Literal["deflate", "jpeg", "zstd", "none"] = "deflate"
+    warp_rejected: bool = False
+
+
+class ExecutionConfig(Section):
+    """Where the work is done; never part of a fingerprint, except for `device`.
+
+    Attributes
+    ----------
+    executor : {"local", "serial"}
+        A Dask cluster on this machine, or this process.
+    workers : int
+        Worker processes; 0 means one for each core.
+    memory_gb : float
+        Memory of a worker in GB; 0 means an equal share of the machine's.
+    device : {"auto", "cpu", "cuda"}
+        Where networks run; `auto` takes CUDA if there is a device.
+    dashboard : str
+        Address of the Dask dashboard; empty for none.
+    retries : int
+        How often a task whose worker was lost is tried again.
+    """
+
+    executor: Literal["local", "serial"] = "local"
+    workers: int = Field(default=0, ge=0)
+    memory_gb: float = Field(default=0.0, ge=0)
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    dashboard: str = "127.0.0.1:0"
+    retries: int = Field(default=2, ge=0)
+
+
+class RunConfig(Section):
+    """All settings of a run, a section for each stage."""
+
+    model: str = ""
+    pairs_in_flight: int = Field(default=4, ge=1)
+    chunk: ChunkConfig = ChunkConfig()
+    represent: RepresentConfig = RepresentConfig()
+    register_: RegisterConfig = Field(default=RegisterConfig(), alias="register")
+    judge: JudgeConfig = JudgeConfig()
+    warp: WarpConfig = WarpConfig()
+    export: ExportConfig = ExportConfig()
+    execution: ExecutionConfig = ExecutionConfig()
+
+
+def load_config(path: Path | None, overrides: dict[str, Any] | None = None) -> RunConfig:
+    """Read a TOML file and lay overrides (nested dicts of the same shape) over it.
+
+    Raises
+    ------
+    ConfigError
+        If the file is missing or not TOML, or a key or value is wrong; the message names each.
+    """
+    values: dict[str, Any] = {}
+    if path is not None:
+        try:
+            values = tomllib.loads(path.read_text(encoding="utf-8"))
+        except OSError as error:
+            raise ConfigError(f"cannot read the config file {path}: {error.strerror}") from error
+        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+            raise ConfigError(f"{path} is not valid TOML: {error}") from error
+    try:
+        return RunConfig.model_validate(_merged(values, overrides or {}))
+    except ValidationError as error:
+        lines = [f"{'.'.join(map(str, e['loc']))}: {e['msg']} (got {e['input']!r})" for e in error.errors()]
+        raise ConfigError("wrong settings: " + "; ".join(lines)) from error
+
+
+def _merged(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
+    merged = dict(base)
+    for key, value in over.items():
+        old = merged.get(key)
+        merged[key] = _merged(old, value) if isinstance(old, dict) and isinstance(value, dict) else value
+    return merged

@@ -1,0 +1,123 @@
+"""Tasks: what executors run. They carry paths and small records, never arrays."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import TYPE_CHECKING, Any, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+
+class Resource(StrEnum):
+    """Kind of worker that a task needs."""
+
+    CPU = "cpu"
+    GPU = "gpu"
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """One call of a module-level function with a small, picklable payload.
+
+    Attributes
+    ----------
+    key : str
+        Unique in a run, readable by stage, without slide names: ``represent-3fa2c1d0-b4``.
+    function : callable
+        Takes the payload and returns a small value of JSON's own types.
+    payload : object
+        Small, frozen, picklable.
+    resource : Resource
+        Which workers may run it.
+    memory_mb : int
+        Most memory that it may use, computed before it is sent.
+    """
+
+    key: str
+    function: Callable[[Any], Any]
+    payload: Any
+    resource: Resource = Resource.CPU
+    memory_mb: int = 512
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What became of a task.
+
+    Attributes
+    ----------
+    key : str
+        The task's.
+    value : object
+        What the function returned; None if it failed.
+    error : str
+        Empty if it succeeded, else one line for a user.
+    detail : str
+        Traceback of an unexpected error, for the log.
+    lost : bool
+        The worker was lost (killed, out of memory), not the function at fault.
+    seconds : float
+        Wall time of the function.
+    peak_mb : int
+        Highest resident memory of the worker's process and its children, seen while it ran.
+    worker : str
+        Name of the worker.
+    """
+
+    key: str
+    value: Any = None
+    error: str = ""
+    detail: str = ""
+    lost: bool = False
+    seconds: float = 0.0
+    peak_mb: int = 0
+    worker: str = ""
+
+    @property
+    def ok(self) -> bool:
+        """Whether the function returned."""
+        return not self.error
+
+
+class TaskSource(Protocol):
+    """Where an executor gets its tasks, and whom it tells what became of them; used from one thread only."""
+
+    def next_task(self, resource: Resource) -> Task | None:
+        """Return a task for that kind of worker; None if there is none at the moment."""
+        ...
+
+    def handle(self, outcome: Outcome) -> None:
+        """Take an outcome; more tasks may be ready afterwards."""
+        ...
+
+    @property
+    def finished(self) -> bool:
+        """Whether no task is left and none will come."""
+        ...
+
+
+class Executor(Protocol):
+    """Runs functions on resources; knows no images."""
+
+    def run(self, source: TaskSource) -> None:
+        """Pull tasks and hand back outcomes until the source is finished.
+
+        Raises
+        ------
+        NoWorkersError
+            If there is no worker of a kind that a task needs.
+        StoppedError
+            If a signal asked to stop.
+        """
+        ...
+
+    def close(self) -> None:
+        """Release the resources; safe to call twice."""
+        ...
+
+    @property
+    def dashboard(self) -> str:
+        """Address of the dashboard; empty if there is none."""
+        ...

@@ -1,0 +1,1 @@
+"""Runs functions on resources: in process, or on a Dask cluster; knows no images."""

@@ -1,0 +1,1 @@
+"""The shipped models: safetensors and a card each."""

@@ -1,0 +1,1 @@
+"""Tissue, plausibility, similarity and the verdict."""

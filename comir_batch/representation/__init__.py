@@ -1,0 +1,1 @@
+"""CoMIR: networks, normalisation, block inference, weights and cards."""

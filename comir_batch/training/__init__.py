@@ -1,0 +1,1 @@
+"""Critics, losses, augmentation and training of CoMIR models."""

@@ -1,0 +1,1 @@
+"""Coordinate lattice, footprints, resampling, reduction."""

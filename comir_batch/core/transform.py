@@ -51,7 +51,7 @@ class Affine:
     @classmethod
     def identity(cls) -> Affine:
         """Return the transform that moves nothing."""
-        return cls(np.eye(2, dtype=np.float64), np.zeros(2))
+        return cls(np.array([[1.0, 0.0], [0.0, 1.0]]), np.zeros(2))
 
     @classmethod
     def about(cls, matrix: ArrayLike, centre: ArrayLike, translation: ArrayLike) -> Affine:

@@ -1,0 +1,26 @@
+"""Fixtures that every test may use."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """Folder of the real images: COMIR_BATCH_DATA, else ../shared/data beside the checkout; skips if there is none."""
+    beside = Path(__file__).resolve().parents[2] / "shared" / "data"
+    folder = Path(os.environ.get("COMIR_BATCH_DATA", beside))
+    if not (folder / "README.md").is_file():
+        pytest.skip(f"real images are not at {folder}; set COMIR_BATCH_DATA")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def ndpi_pair(shared_data: Path) -> tuple[Path, Path]:
+    """Two NDPI scans of one section, DAPI and TRITC, aligned within two pixels."""
+    folder = shared_data / "tissue_dapi_tritc_ndpi"
+    (dapi,), (tritc,) = folder.glob("*DAPI*.ndpi"), folder.glob("*TRITC*.ndpi")
+    return dapi, tritc

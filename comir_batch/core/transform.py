@@ -66,7 +66,7 @@ class Affine:
 
     def inverse(self) -> Affine:
         """Return the inverse; raises numpy.linalg.LinAlgError when the matrix is singular."""
-        inverse = np.linalg.inv(self.matrix)
+        inverse = np.asarray(np.linalg.inv(self.matrix), dtype=np.float64)
         return Affine(inverse, -inverse @ self.offset)
 
     def after(self, first: Affine) -> Affine:

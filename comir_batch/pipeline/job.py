@@ -1,0 +1,69 @@
+"""Jobs: one stage of one slide or pair, expanded into tasks when its inputs exist."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from comir_batch.core.task import Resource, Task
+
+STAGES = ("chunk", "represent", "register", "judge", "warp", "export", "report")
+
+
+class Work(Protocol):
+    """What a job does: phases, each a number of tasks that may run at once; small, frozen, picklable."""
+
+    def phase(self, number: int, key: str) -> Sequence[Task] | None:
+        """Return the tasks of a phase, or None after the last; called when the phase before is done."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """One stage of one slide or pair.
+
+    Attributes
+    ----------
+    stage : str
+        One of `STAGES`.
+    fingerprint : str
+        Names its result.
+    work : Work
+        What it does.
+    resource : Resource
+        The workers that it mostly needs, for the plan.
+    pairs : tuple of str
+        Pairs that need it.
+    inputs : tuple of str
+        Keys of jobs that must be done before.
+    settles : tuple of str
+        Keys of jobs that must be done, skipped or failed before.
+    gate : str
+        Key of a judge job; the job is skipped when that pair is rejected. Empty for none.
+    outputs : tuple of Path
+        What must exist for the job to count as done.
+    """
+
+    stage: str
+    fingerprint: str
+    work: Work
+    resource: Resource
+    pairs: tuple[str, ...]
+    outputs: tuple[Path, ...]
+    inputs: tuple[str, ...] = ()
+    settles: tuple[str, ...] = ()
+    gate: str = ""
+
+    @property
+    def key(self) -> str:
+        """`<stage>-<fingerprint>`, the job's name and that of its folder."""
+        return f"{self.stage}-{self.fingerprint}"
+
+    @property
+    def depth(self) -> int:
+        """Position of its stage; deeper stages go first."""
+        return STAGES.index(self.stage)

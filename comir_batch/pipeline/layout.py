@@ -1,0 +1,204 @@
+"""Every file name of a run directory; nothing else in the house makes one up."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """The run directory.
+
+    Attributes
+    ----------
+    root : Path
+        Absolute.
+    """
+
+    root: Path
+
+    @property
+    def run_json(self) -> Path:
+        """What the run is: resolved config, digests, versions, command line."""
+        return self.root / "run.json"
+
+    @property
+    def results_csv(self) -> Path:
+        """A row a pair."""
+        return self.root / "results.csv"
+
+    @property
+    def report(self) -> Path:
+        """Index of the batch."""
+        return self.root / "report.html"
+
+    @property
+    def records(self) -> Path:
+        """Append-only record of what is done."""
+        return self.root / "records.jsonl"
+
+    @property
+    def lock(self) -> Path:
+        """Held by the one driver."""
+        return self.root / ".lock"
+
+    @property
+    def log(self) -> Path:
+        """Events as JSON lines."""
+        return self.root / "events.jsonl"
+
+    @property
+    def work(self) -> Path:
+        """Stage outputs by fingerprint."""
+        return self.root / "work"
+
+    def job(self, key: str) -> Path:
+        """Return the folder of one job, `<stage>-<fingerprint>`."""
+        return self.work / key
+
+    def pair(self, pair_id: str) -> PairFiles:
+        """Return the published files of a pair."""
+        return PairFiles(self.root / "pairs" / pair_id)
+
+
+@dataclass(frozen=True, slots=True)
+class PairFiles:
+    """What is published for one pair."""
+
+    folder: Path
+
+    @property
+    def transform_json(self) -> Path:
+        """Our transform, lossless."""
+        return self.folder / "transform.json"
+
+    @property
+    def transform_itk(self) -> Path:
+        """The same as an ITK composite transform."""
+        return self.folder / "transform.h5"
+
+    @property
+    def elastix(self) -> Path:
+        """Parameter files as elastix wrote them."""
+        return self.folder / "elastix"
+
+    @property
+    def aligned_zarr(self) -> Path:
+        """The moving slide on the fixed slide's grid, OME-Zarr."""
+        return self.folder / "aligned.ome.zarr"
+
+    @property
+    def aligned_tiff(self) -> Path:
+        """The same as pyramidal OME-TIFF."""
+        return self.folder / "aligned.ome.tif"
+
+    @property
+    def verdict(self) -> Path:
+        """Verdict, reasons and metrics."""
+        return self.folder / "verdict.json"
+
+    @property
+    def report(self) -> Path:
+        """The pair's page."""
+        return self.folder / "report.html"
+
+    @property
+    def logs(self) -> Path:
+        """Folder of logs."""
+        return self.folder / "logs"
+
+
+@dataclass(frozen=True, slots=True)
+class SlideFiles:
+    """Outputs of chunk or represent, both keyed by slide."""
+
+    folder: Path
+
+    @property
+    def pixels(self) -> Path:
+        """Sharded Zarr array."""
+        return self.folder / "pixels.zarr"
+
+    @property
+    def overview(self) -> Path:
+        """Thumbnail and tissue mask of the slide (chunk only)."""
+        return self.folder / "overview.npz"
+
+    @property
+    def ranges(self) -> Path:
+        """Intensity ranges of the slide (represent only)."""
+        return self.folder / "ranges.json"
+
+
+@dataclass(frozen=True, slots=True)
+class RegisterFiles:
+    """Outputs of register."""
+
+    folder: Path
+
+    @property
+    def transform(self) -> Path:
+        """Our transform."""
+        return self.folder / "transform.json"
+
+    @property
+    def other(self) -> Path:
+        """What the other view finds; absent with one view."""
+        return self.folder / "other.json"
+
+    @property
+    def summary(self) -> Path:
+        """Candidates, winner, seconds."""
+        return self.folder / "registration.json"
+
+    @property
+    def held_out(self) -> Path:
+        """Tiles that no fit saw."""
+        return self.folder / "held_out.npz"
+
+    @property
+    def elastix(self) -> Path:
+        """Folder of elastix' own files."""
+        return self.folder / "elastix"
+
+
+@dataclass(frozen=True, slots=True)
+class JudgeFiles:
+    """Outputs of judge."""
+
+    folder: Path
+
+    @property
+    def verdict(self) -> Path:
+        """Verdict, reasons and metrics."""
+        return self.folder / "verdict.json"
+
+    @property
+    def tiles(self) -> Path:
+        """Similarity of each held-out tile before and after."""
+        return self.folder / "tiles.npz"
+
+
+@dataclass(frozen=True, slots=True)
+class WarpFiles:
+    """Outputs of warp, before export publishes them."""
+
+    folder: Path
+
+    @property
+    def image(self) -> Path:
+        """The OME-Zarr folder, still without its metadata."""
+        return self.folder / "aligned.ome.zarr"
+
+    def level(self, number: int) -> Path:
+        """Return the array of one level."""
+        return level_path(self.image, number)
+
+
+def level_path(image: Path, number: int) -> Path:
+    """Return the array of one level of an OME-Zarr folder."""
+    return image / str(number)

@@ -1,0 +1,141 @@
+"""Reads headers only: opens every file that the manifest names, chooses models, and collects what is wrong."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from comir_batch.core.errors import ModelError, Problem, SlideError, UserError
+from comir_batch.io.digest import slide_digest
+from comir_batch.io.mask_reader import read_mask
+from comir_batch.io.open import open_slide
+from comir_batch.io.tables import check_points
+from comir_batch.io.transform_files import read_transform
+from comir_batch.pipeline.model_choice import choose_model
+from comir_batch.pipeline.pair import Pair, Slide
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from comir_batch.core.manifest import Manifest, PairRow
+    from comir_batch.core.slide import SlideInfo, SlideSpec
+
+_HEADER_THREADS = 8
+_SLIDE_REMEDY = "Correct the path, or leave the row out"
+_CHECKS: dict[str, Callable[[Path], object]] = {
+    "initial_transform": read_transform,
+    "fixed_mask": read_mask,
+    "moving_mask": read_mask,
+    "fixed_landmarks": check_points,
+    "moving_landmarks": check_points,
+}
+
+
+@dataclass(frozen=True)
+class Inspection:
+    """Pairs that can be run, and what is wrong with the other rows (those of the table itself included)."""
+
+    pairs: tuple[Pair, ...]
+    problems: tuple[Problem, ...]
+
+
+def inspect_manifest(manifest: Manifest, default_model: str) -> Inspection:
+    """Open the files of every row, headers only.
+
+    Parameters
+    ----------
+    manifest : Manifest
+        As read.
+    default_model : str
+        Model for the rows that name none; empty to let the modalities decide.
+    """
+    specs = list(dict.fromkeys(spec for row in manifest.rows for spec in (row.fixed, row.moving)))
+    with ThreadPoolExecutor(_HEADER_THREADS) as pool:
+        headers = dict(zip(specs, pool.map(_headers, specs), strict=True))
+    pairs: list[Pair] = []
+    problems = list(manifest.problems)
+    for row in manifest.rows:
+        outcome = _inspect_row(row, headers, default_model)
+        if isinstance(outcome, Pair):
+            pairs.append(outcome)
+        else:
+            problems += outcome
+    return Inspection(tuple(pairs), tuple(sorted(problems)))
+
+
+_Headers = tuple["SlideInfo", str] | UserError
+
+
+def _headers(spec: SlideSpec) -> _Headers:
+    try:
+        with open_slide(spec) as source:
+            return source.info, slide_digest(spec.path)
+    except SlideError as error:
+        return error
+    except OSError as error:
+        return SlideError(f"cannot read {spec.path}: {error.strerror}")
+
+
+def _inspect_row(row: PairRow, headers: dict[SlideSpec, _Headers], default_model: str) -> Pair | list[Problem]:
+    problems: list[Problem] = []
+    slides: dict[str, Slide] = {}
+    for column, spec, modality in (
+        ("fixed", row.fixed, row.fixed_modality),
+        ("moving", row.moving, row.moving_modality),
+    ):
+        found = headers[spec]
+        if isinstance(found, UserError):
+            problems.append(Problem(row.row, column, *_reason_and_remedy(found)))
+        else:
+            slides[column] = Slide(spec, *found, modality)
+    digests, wrong = _optional_files(row)
+    problems += wrong
+    if problems:
+        return problems
+    fixed, moving = slides["fixed"], slides["moving"]
+    try:
+        asked = row.model or default_model
+        model, sentence = choose_model(asked, (fixed.modality, fixed.info), (moving.modality, moving.info))
+    except ModelError as error:
+        return [Problem(row.row, "model", str(error), "Name another model or none, or leave the cell empty")]
+    return Pair(row, fixed, moving, model, sentence, _assumed(row), digests)
+
+
+def _optional_files(row: PairRow) -> tuple[dict[str, str], list[Problem]]:
+    digests: dict[str, str] = {}
+    problems = []
+    for column, check in _CHECKS.items():
+        path: Path | None = getattr(row, column)
+        if path is None:
+            continue
+        try:
+            check(path)
+            digests[column] = slide_digest(path)
+        except UserError as error:
+            problems.append(Problem(row.row, column, *_reason_and_remedy(error)))
+        except OSError as error:
+            problems.append(Problem(row.row, column, f"cannot read {path}: {error.strerror}", "Correct the path"))
+    if (row.fixed_landmarks is None) != (row.moving_landmarks is None):
+        column = "fixed_landmarks" if row.fixed_landmarks is None else "moving_landmarks"
+        problems.append(Problem(row.row, column, "landmarks of one slide only", "Give both, or none"))
+    return digests, problems
+
+
+def _reason_and_remedy(error: UserError) -> tuple[str, str]:
+    """Split a message at its last sentence, which by the house's convention says what to do."""
+    reason, _, remedy = str(error).rstrip(".").rpartition(". ")
+    return (reason, remedy) if reason else (remedy, _SLIDE_REMEDY)
+
+
+def _assumed(row: PairRow) -> tuple[str, ...]:
+    sentences = []
+    for side, spec in (("fixed", row.fixed), ("moving", row.moving)):
+        if spec.mpp is not None:
+            sentences.append(f"The pixel size of the {side} slide, {spec.mpp:g} µm, is the manifest's.")
+        if spec.channel:
+            sentences.append(f"Of the {side} slide only the channel {spec.channel} was used.")
+        if spec.series:
+            sentences.append(f"Of the {side} slide's file the image number {spec.series} was used.")
+    return tuple(sentences)

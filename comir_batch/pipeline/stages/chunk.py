@@ -1,0 +1,123 @@
+"""chunk: the working level of a slide, read once, into sharded Zarr; keyed by slide."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from comir_batch.core.block import BlockPlan, touches
+from comir_batch.core.config import ChunkConfig
+from comir_batch.core.geometry import Region
+from comir_batch.core.slide import SlideSpec
+from comir_batch.core.task import Task
+from comir_batch.io.open import open_slide
+from comir_batch.io.zarr_array import ZarrArray
+from comir_batch.pipeline.layout import SlideFiles
+from comir_batch.pipeline.overview import Overview, make_overview
+from comir_batch.pipeline.working import Working
+from comir_batch.warp.reduce import reduce_area
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from comir_batch.core.slide import Photometric
+
+# Interpreter and libraries of a worker that reads slides, as measured; pixels come on top.
+BASE_MB = 450
+OVERVIEW_MB = 300
+# Networks see this far beyond the tissue; what lies further out is never used.
+MARGIN_PX = 64
+
+
+@dataclass(frozen=True, slots=True)
+class ChunkWork:
+    """What chunking one slide takes."""
+
+    folder: Path
+    slide: SlideSpec
+    working: Working
+    config: ChunkConfig
+
+    @property
+    def files(self) -> SlideFiles:
+        """Where the results go."""
+        return SlideFiles(self.folder)
+
+    @property
+    def blocks(self) -> BlockPlan:
+        """All blocks, tissue or not."""
+        grid = self.working.grid
+        return BlockPlan(grid.width, grid.height, self.config.shard)
+
+    @property
+    def memory_mb(self) -> int:
+        """Most memory of one block's task."""
+        return BASE_MB + int(3 * bytes_per_pixel(self.working) * (self.config.shard * self.working.factor) ** 2 / 1e6)
+
+    def phase(self, number: int, key: str) -> Sequence[Task] | None:
+        """First the overview, then the blocks with tissue."""
+        if number == 0:
+            return [Task(f"{key}-overview", prepare, self, memory_mb=BASE_MB + OVERVIEW_MB)]
+        if number == 1:
+            return [
+                Task(f"{key}-b{index}", chunk_block, (self, region), memory_mb=self.memory_mb)
+                for index, region in tissue_blocks(self.files, self.working, self.blocks)
+            ]
+        return None
+
+
+def background(photometric: Photometric, dtype: str) -> int:
+    """Return the value of empty glass: white in 8-bit brightfield, else 0."""
+    return 255 if photometric == "brightfield" and dtype == "uint8" else 0
+
+
+def bytes_per_pixel(working: Working) -> int:
+    """Return the bytes of one pixel of a slide, all channels."""
+    return len(working.info.channels) * np.dtype(working.info.dtype).itemsize
+
+
+def tissue_blocks(files: SlideFiles, working: Working, blocks: BlockPlan) -> list[tuple[int, Region]]:
+    """Return the blocks of the working grid that matter, with their numbers: tissue lies in them, or within the margin."""
+    overview = Overview.load(files.overview)
+    margin = MARGIN_PX * working.mpp
+    return [
+        (index, region)
+        for index, region in enumerate(blocks)
+        if touches(overview.tissue, overview.grid, region, working.grid, margin)
+    ]
+
+
+def prepare(work: ChunkWork) -> dict[str, float]:
+    """Make the overview and the empty array; runs on a worker."""
+    with open_slide(work.slide) as source:
+        overview = make_overview(source)
+    overview.save(work.files.overview)
+    info, grid = work.working.info, work.working.grid
+    ZarrArray.create(
+        work.files.pixels,
+        (len(info.channels), grid.height, grid.width),
+        info.dtype,
+        chunk=work.config.chunk,
+        shard=work.config.shard,
+        fill=background(info.photometric, info.dtype),
+    )
+    return {"tissue": float(overview.tissue.mean())}
+
+
+def chunk_block(task: tuple[ChunkWork, Region]) -> None:
+    """Read, reduce and write one block; runs on a worker."""
+    work, region = task
+    factor, source_grid = work.working.factor, work.working.info.grid(work.working.level)
+    wanted = Region(
+        region.x0 * factor,
+        region.y0 * factor,
+        min(region.x1 * factor, source_grid.width),
+        min(region.y1 * factor, source_grid.height),
+        work.working.level,
+    )
+    with open_slide(work.slide) as source:
+        pixels = source.read(wanted)
+    ZarrArray.open(work.files.pixels).write(region, reduce_area(pixels, factor))

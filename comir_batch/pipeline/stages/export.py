@@ -1,0 +1,117 @@
+"""export: publishes a pair's transforms in every dialect, its verdict, and, unless it is rejected, its aligned images."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from comir_batch.core.config import ExportConfig
+from comir_batch.core.geometry import Grid
+from comir_batch.core.slide import SlideInfo
+from comir_batch.core.task import Task
+from comir_batch.io.ngff_writer import NgffImage, write_ngff_metadata
+from comir_batch.io.ome_tiff_writer import write_ome_tiff
+from comir_batch.io.transform_files import read_json as read_transform_json
+from comir_batch.io.transform_files import write_itk
+from comir_batch.pipeline.files import read_json, write_bytes
+from comir_batch.pipeline.layout import JudgeFiles, PairFiles, RegisterFiles, WarpFiles, level_path
+from comir_batch.pipeline.stages.chunk import BASE_MB
+from comir_batch.pipeline.stages.warp import aligned_levels
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+_TIFF_MB = 600
+
+
+@dataclass(frozen=True, slots=True)
+class ExportWork:
+    """What publishing one pair takes.
+
+    Attributes
+    ----------
+    fingerprint : str
+        Stands in the image's attributes, so that a published image can be traced to what made it.
+    """
+
+    pair_id: str
+    pair: PairFiles
+    register: Path
+    judge: Path
+    warp: Path
+    info: SlideInfo
+    fixed: Grid
+    config: ExportConfig
+    fingerprint: str
+
+    @property
+    def rejected(self) -> bool:
+        """Whether the aligned images are withheld; known once the pair is judged."""
+        verdict = read_json(JudgeFiles(self.judge).verdict)["verdict"]
+        return bool(verdict == "reject" and not self.config.warp_rejected)
+
+    def phase(self, number: int, key: str) -> Sequence[Task] | None:
+        """First the transforms, the verdict and the OME-Zarr, then the OME-TIFF."""
+        if number == 0:
+            return [Task(f"{key}-publish", publish, self, memory_mb=BASE_MB)]
+        if number == 1 and self.config.ome_tiff and not self.rejected:
+            return [Task(f"{key}-tiff", write_tiff, self, memory_mb=BASE_MB + _TIFF_MB)]
+        return None
+
+
+def publish(work: ExportWork) -> None:
+    """Publish everything but the OME-TIFF; runs on a worker, and may be run again after a kill at any point."""
+    work.pair.folder.mkdir(parents=True, exist_ok=True)
+    _publish_transforms(work)
+    work.pair.aligned_tiff.unlink(missing_ok=True)
+    if work.rejected:
+        shutil.rmtree(work.pair.aligned_zarr, ignore_errors=True)
+    else:
+        _publish_image(work)
+    write_bytes(work.pair.verdict, JudgeFiles(work.judge).verdict.read_bytes())
+
+
+def write_tiff(work: ExportWork) -> None:
+    """Stream the published OME-Zarr into a pyramidal OME-TIFF; runs on a worker."""
+    from comir_batch.io.zarr_array import ZarrArray  # noqa: PLC0415  only where a TIFF is asked for
+
+    levels = [ZarrArray.open(level_path(work.pair.aligned_zarr, k)) for k in range(len(aligned_levels(work.fixed)))]
+    write_ome_tiff(
+        levels,
+        work.pair.aligned_tiff,
+        grid=work.fixed,
+        channels=work.info.channels,
+        is_rgb=work.info.is_rgb,
+        compression=work.config.tiff_compression,
+        name=work.pair_id,
+    )
+
+
+def _publish_transforms(work: ExportWork) -> None:
+    source = RegisterFiles(work.register)
+    write_bytes(work.pair.transform_json, source.transform.read_bytes())
+    write_itk(read_transform_json(source.transform), work.pair.transform_itk)
+    _copy_folder(source.elastix, work.pair.elastix, "TransformParameters.*.txt")
+    _copy_folder(source.elastix, work.pair.logs, "*.log")
+
+
+def _copy_folder(source: Path, target: Path, pattern: str) -> None:
+    shutil.rmtree(target, ignore_errors=True)
+    target.mkdir(parents=True)
+    for path in sorted(source.glob(pattern)):
+        write_bytes(target / path.name, path.read_bytes())
+
+
+def _publish_image(work: ExportWork) -> None:
+    """Write the metadata last and rename the image into its place; a second call finds it there."""
+    image = WarpFiles(work.warp).image
+    if not image.exists():
+        return  # a call that was killed after the rename
+    levels = aligned_levels(work.fixed)
+    attributes = {"fingerprint": work.fingerprint}
+    description = NgffImage(work.pair_id, levels, work.info.channels, work.info.dtype, work.info.is_rgb, attributes)
+    write_ngff_metadata(image, description)
+    shutil.rmtree(work.pair.aligned_zarr, ignore_errors=True)
+    image.rename(work.pair.aligned_zarr)

@@ -1,0 +1,101 @@
+"""represent: the CoMIR of a slide, block by block; keyed by slide and model."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from comir_batch.core.block import BlockPlan
+from comir_batch.core.card import ModalityCard
+from comir_batch.core.config import ChunkConfig, RepresentConfig
+from comir_batch.core.geometry import Region
+from comir_batch.core.task import Resource, Task
+from comir_batch.io.zarr_array import ZarrArray
+from comir_batch.pipeline.files import read_json, write_json
+from comir_batch.pipeline.layout import SlideFiles
+from comir_batch.pipeline.overview import Overview
+from comir_batch.pipeline.stages.chunk import BASE_MB, OVERVIEW_MB, tissue_blocks
+from comir_batch.pipeline.working import Working
+from comir_batch.representation.inference import memory_mb
+from comir_batch.representation.normalise import Range, intensity_range
+from comir_batch.representation.store import find_model, load
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+
+@dataclass(frozen=True, slots=True)
+class RepresentWork:
+    """What representing one slide takes."""
+
+    folder: Path
+    chunk: Path
+    working: Working
+    model: Path
+    card: ModalityCard
+    device: Literal["cpu", "cuda"]
+    config: RepresentConfig
+    storage: ChunkConfig
+
+    @property
+    def files(self) -> SlideFiles:
+        """Where the results go."""
+        return SlideFiles(self.folder)
+
+    @property
+    def source(self) -> SlideFiles:
+        """What is represented."""
+        return SlideFiles(self.chunk)
+
+    @property
+    def resource(self) -> Resource:
+        """GPU workers for CUDA, else CPU workers."""
+        return Resource.GPU if self.device == "cuda" else Resource.CPU
+
+    @property
+    def blocks(self) -> BlockPlan:
+        """All blocks, tissue or not."""
+        grid = self.working.grid
+        return BlockPlan(grid.width, grid.height, self.storage.shard)
+
+    @property
+    def memory_mb(self) -> int:
+        """Most memory of one block's task."""
+        return memory_mb(self.card, self.storage.shard)
+
+    def phase(self, number: int, key: str) -> Sequence[Task] | None:
+        """First the intensity ranges of the slide, then the blocks with tissue."""
+        if number == 0:
+            return [Task(f"{key}-ranges", prepare, self, memory_mb=BASE_MB + OVERVIEW_MB)]
+        if number == 1:
+            return [
+                Task(f"{key}-b{index}", represent_block, (self, region), self.resource, self.memory_mb)
+                for index, region in tissue_blocks(self.source, self.working, self.blocks)
+            ]
+        return None
+
+
+def prepare(work: RepresentWork) -> None:
+    """Measure the slide's intensity ranges and make the empty array; runs on a worker."""
+    overview = Overview.load(work.source.overview)
+    ranges = intensity_range(overview.pixels, overview.tissue, work.card.input)
+    write_json(work.files.ranges, ranges)
+    grid = work.working.grid
+    ZarrArray.create(
+        work.files.pixels,
+        (work.card.architecture.latent_channels, grid.height, grid.width),
+        work.config.dtype,
+        chunk=work.storage.chunk,
+        shard=work.storage.shard,
+    )
+
+
+def represent_block(task: tuple[RepresentWork, Region]) -> None:
+    """Represent one block; runs on a worker, which keeps the network for the next."""
+    work, region = task
+    ranges = tuple(Range(*limits) for limits in read_json(work.files.ranges))
+    network = load(find_model(str(work.model)), work.card.modality, work.device, work.config.precision)
+    source, grid = ZarrArray.open(work.source.pixels), work.working.grid
+    representation = network.represent(source.read, (grid.width, grid.height), region, ranges)
+    ZarrArray.open(work.files.pixels).write(region, representation.astype(work.config.dtype))

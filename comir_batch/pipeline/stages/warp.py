@@ -1,0 +1,113 @@
+"""warp: the moving slide on the fixed slide's grid, at full resolution, block by block, then its coarser levels."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from comir_batch.core.block import BlockPlan
+from comir_batch.core.config import WarpConfig
+from comir_batch.core.geometry import Grid, Region
+from comir_batch.core.slide import SlideInfo, SlideSpec
+from comir_batch.core.task import Task
+from comir_batch.io.open import open_slide
+from comir_batch.io.transform_files import read_json
+from comir_batch.io.zarr_array import ZarrArray
+from comir_batch.pipeline.layout import RegisterFiles, WarpFiles
+from comir_batch.pipeline.stages.chunk import BASE_MB, background
+from comir_batch.warp.reduce import reduce_area
+from comir_batch.warp.resample import memory_mb, warp_block
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+# The coarsest level is the first that fits into a square of this many pixels.
+_COARSEST_SIDE = 512
+
+
+@dataclass(frozen=True, slots=True)
+class WarpWork:
+    """What warping one pair takes."""
+
+    folder: Path
+    register: Path
+    moving: SlideSpec
+    info: SlideInfo
+    fixed: Grid
+    config: WarpConfig
+
+    @property
+    def files(self) -> WarpFiles:
+        """Where the results go."""
+        return WarpFiles(self.folder)
+
+    @property
+    def levels(self) -> tuple[Grid, ...]:
+        """Grids of the aligned pyramid, the fixed slide's own first; each halves the one before."""
+        return aligned_levels(self.fixed)
+
+    @property
+    def memory_mb(self) -> int:
+        """Most memory of one block's task."""
+        block = Region(0, 0, min(self.config.shard, self.fixed.width), min(self.config.shard, self.fixed.height))
+        return BASE_MB + memory_mb(block, len(self.info.channels), self.info.dtype)
+
+    def blocks(self, level: int) -> BlockPlan:
+        """Return the blocks of one level."""
+        grid = self.levels[level]
+        return BlockPlan(grid.width, grid.height, self.config.shard)
+
+    def phase(self, number: int, key: str) -> Sequence[Task] | None:
+        """First the empty arrays, then level after level."""
+        if number == 0:
+            return [Task(f"{key}-arrays", prepare, self, memory_mb=BASE_MB)]
+        level = number - 1
+        if level == len(self.levels):
+            return None
+        function = warp_one if level == 0 else reduce_one
+        return [
+            Task(f"{key}-l{level}b{index}", function, (self, level, region), memory_mb=self.memory_mb)
+            for index, region in enumerate(self.blocks(level))
+        ]
+
+
+def aligned_levels(fixed: Grid) -> tuple[Grid, ...]:
+    """Return the levels of an aligned pyramid: halved until both sides are at most 512 pixels."""
+    levels = [fixed]
+    while max(levels[-1].shape) > _COARSEST_SIDE:
+        levels.append(levels[-1].reduced(2))
+    return tuple(levels)
+
+
+def prepare(work: WarpWork) -> None:
+    """Make the empty arrays of all levels; runs on a worker."""
+    fill = background(work.info.photometric, work.info.dtype)
+    for number, grid in enumerate(work.levels):
+        ZarrArray.create(
+            work.files.level(number),
+            (len(work.info.channels), grid.height, grid.width),
+            work.info.dtype,
+            chunk=work.config.chunk,
+            shard=work.config.shard,
+            fill=fill,
+        )
+
+
+def warp_one(task: tuple[WarpWork, int, Region]) -> None:
+    """Warp one block of the finest level; runs on a worker."""
+    work, level, region = task
+    transform = read_json(RegisterFiles(work.register).transform)
+    fill = background(work.info.photometric, work.info.dtype)
+    with open_slide(work.moving) as moving:
+        pixels = warp_block(moving, transform, work.fixed, region, work.config, fill)
+    ZarrArray.open(work.files.level(level)).write(region, pixels)
+
+
+def reduce_one(task: tuple[WarpWork, int, Region]) -> None:
+    """Average one block of a coarser level from the level below; runs on a worker."""
+    work, level, region = task
+    finer = work.levels[level - 1]
+    x1, y1 = min(2 * region.x1, finer.width), min(2 * region.y1, finer.height)
+    pixels = ZarrArray.open(work.files.level(level - 1)).read(Region(2 * region.x0, 2 * region.y0, x1, y1))
+    ZarrArray.open(work.files.level(level)).write(region, reduce_area(pixels, 2))

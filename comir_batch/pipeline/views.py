@@ -1,0 +1,130 @@
+"""Views of a pair: its representations, and its raw images in grey, on the grids that registration works on."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from comir_batch.core.geometry import Grid, Region
+from comir_batch.io.mask_reader import read_mask
+from comir_batch.io.zarr_array import ZarrArray
+from comir_batch.pipeline.layout import SlideFiles
+from comir_batch.pipeline.overview import Overview
+from comir_batch.pipeline.working import Working
+from comir_batch.registration.images import RegistrationImage, View
+from comir_batch.registration.memory import reduction_for
+from comir_batch.warp.reduce import reduce_area
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+_GREY_PERCENTILES = (1.0, 99.5)
+
+
+@dataclass(frozen=True, slots=True)
+class Side:
+    """One slide of a pair as registration reads it.
+
+    Attributes
+    ----------
+    chunk : Path
+        Folder of its chunk job.
+    representation : Path or None
+        Folder of its represent job; None without a model.
+    working : Working
+        Its working level.
+    mask : Path or None
+        The user's mask; it covers the whole slide, whatever its own size.
+    """
+
+    chunk: Path
+    representation: Path | None
+    working: Working
+    mask: Path | None
+
+
+def reduction(fixed: Side, moving: Side, max_memory_gb: float) -> int:
+    """Return the whole-number factor by which both images are reduced so that registration fits the memory."""
+    a, b = fixed.working.grid, moving.working.grid
+    return reduction_for((a.width, a.height), (b.width, b.height), max_memory_gb)
+
+
+def load_views(fixed: Side, moving: Side, factor: int) -> tuple[View, ...]:
+    """Load both slides.
+
+    Parameters
+    ----------
+    fixed, moving : Side
+        The slides.
+    factor : int
+        Reduction of the working level.
+
+    Returns
+    -------
+    tuple of View
+        `comir` (normalised correlation), if both are represented, then `raw` (mutual information), on the same grids.
+    """
+    masks = _mask(fixed, factor), _mask(moving, factor)
+    grids = fixed.working.grid.reduced(factor), moving.working.grid.reduced(factor)
+    views = []
+    if fixed.representation is not None and moving.representation is not None:
+        images = [_comir(path, factor) for path in (fixed.representation, moving.representation)]
+        views.append(View("comir", "ncc", *_images(images, masks, grids)))
+    images = [_grey(side, factor) for side in (fixed, moving)]
+    views.append(View("raw", "mi", *_images(images, masks, grids)))
+    return tuple(views)
+
+
+def _images(
+    pixels: list[NDArray[np.float32]], masks: tuple[NDArray[np.bool_], ...], grids: tuple[Grid, ...]
+) -> list[RegistrationImage]:
+    return [RegistrationImage(*each) for each in zip(pixels, masks, grids, strict=True)]
+
+
+def _comir(folder: Path, factor: int) -> NDArray[np.float32]:
+    return _load(ZarrArray.open(SlideFiles(folder).pixels), factor)[0]
+
+
+def _grey(side: Side, factor: int) -> NDArray[np.float32]:
+    """Return the mean over channels, scaled to 0..1 between percentiles of the slide's tissue."""
+    files = SlideFiles(side.chunk)
+    overview = Overview.load(files.overview)
+    thumbnail = overview.pixels.astype(np.float32).mean(axis=0)
+    tissue = thumbnail[overview.tissue] if overview.tissue.any() else thumbnail
+    low, high = np.percentile(tissue, _GREY_PERCENTILES)
+    grey = _load(ZarrArray.open(files.pixels), factor).mean(axis=0)
+    return np.asarray(np.clip((grey - low) / max(high - low, np.finfo(np.float32).tiny), 0, 1), dtype=np.float32)
+
+
+def _load(array: ZarrArray, factor: int) -> NDArray[np.float32]:
+    """Read a whole array, reduced strip by strip so that the full size is never in memory."""
+    _, height, width = array.shape
+    rows = factor * max(1, array.shard // factor)
+    strips = [
+        reduce_area(array.read(Region(0, y, width, min(y + rows, height))).astype(np.float32), factor)
+        for y in range(0, height, rows)
+    ]
+    return np.concatenate(strips, axis=1)
+
+
+def _mask(side: Side, factor: int) -> NDArray[np.bool_]:
+    grid = side.working.grid.reduced(factor)
+    overview = Overview.load(SlideFiles(side.chunk).overview)
+    mask = sample_nearest(overview.tissue, overview.grid, grid)
+    if side.mask is not None:
+        drawn = read_mask(side.mask)
+        level0 = side.working.info.grid()
+        height, width = drawn.shape
+        mask &= sample_nearest(drawn, level0.coarser(level0.width / width, level0.height / height, width, height), grid)
+    return mask
+
+
+def sample_nearest(pixels: NDArray[np.bool_], grid: Grid, target: Grid) -> NDArray[np.bool_]:
+    """Sample a ``(Y, X)`` image at the pixel centres of another grid by its nearest pixel, its border continued."""
+    ends = grid.to_pixels(target.to_um([[0, 0], [target.width - 1, target.height - 1]]))
+    columns = np.linspace(ends[0, 0], ends[1, 0], target.width).round().astype(int).clip(0, grid.width - 1)
+    rows = np.linspace(ends[0, 1], ends[1, 1], target.height).round().astype(int).clip(0, grid.height - 1)
+    return pixels[rows[:, None], columns]

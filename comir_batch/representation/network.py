@@ -91,7 +91,7 @@ class DenseUNet(nn.Module):
 
 
 class _DenseBlock(nn.Module):
-    """Layers that each see the block's input and all earlier layers; returns the new features, after the input or not."""
+    """Layers that each see the block's input and all earlier layers; returns the new features, or the input too."""
 
     def __init__(self, width: int, layers: int, architecture: Architecture, *, keep_input: bool) -> None:
         super().__init__()

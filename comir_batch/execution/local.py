@@ -1,0 +1,126 @@
+"""A Dask cluster of processes on this machine, for as long as its executor lives."""
+
+from __future__ import annotations
+
+import logging
+import shutil
+import tempfile
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import dask
+import psutil
+from dask.system import CPU_COUNT
+from distributed import Client, Nanny, Scheduler, SpecCluster
+from distributed.system import MEMORY_LIMIT
+
+from comir_batch.core.task import Resource
+from comir_batch.execution.dask_executor import DaskExecutor
+from comir_batch.execution.worker_setup import WorkerSetup
+
+if TYPE_CHECKING:
+    from comir_batch.core.config import ExecutionConfig
+    from comir_batch.execution.stop import StopRequest
+
+_LOOPBACK = "127.0.0.1"
+_SETTINGS = {
+    # The first loss of a worker comes back as an outcome; the pipeline decides whether its task runs again.
+    "distributed.scheduler.allowed-failures": 0,
+    # A task may hold the GIL for long; a worker that is silent is not dead.
+    "distributed.scheduler.worker-ttl": "1 hour",
+    "distributed.scheduler.work-stealing": False,
+    # Workers start child processes, which daemons must not.
+    "distributed.worker.daemon": False,
+    # Tasks return small records, so there is nothing to spill; pausing would only hang them.
+    "distributed.worker.memory.target": False,
+    "distributed.worker.memory.spill": False,
+    "distributed.worker.memory.pause": False,
+    "distributed.worker.memory.terminate": 0.95,
+    "distributed.admin.tick.limit": "1 hour",
+}
+_LOGGERS = ("distributed", "distributed.client", "bokeh", "tornado", "tornado.application")
+
+
+def local_executor(
+    config: ExecutionConfig, *, stop: StopRequest | None = None, logs: Path | None = None
+) -> DaskExecutor:
+    """Start worker processes on this machine and return the executor that owns them.
+
+    ``config.workers`` processes (0: one for each core) take ``cpu`` tasks, and one more takes ``gpu`` tasks where
+    ``config.device`` is ``cuda``. Scheduler, workers and dashboard listen on 127.0.0.1 only.
+
+    Parameters
+    ----------
+    config : ExecutionConfig
+        Number of workers, memory of each, dashboard, device (already resolved: ``auto`` counts as ``cpu``).
+    stop : StopRequest or None
+        Handed to the executor.
+    logs : Path or None
+        Folder for the workers' logs; None for a temporary one that goes with the executor.
+    """
+    for name in _LOGGERS:
+        logging.getLogger(name).setLevel(logging.CRITICAL)
+    scratch = Path(tempfile.mkdtemp(prefix="comir-batch-"))
+    folder = logs or scratch
+    folder.mkdir(parents=True, exist_ok=True)
+    with dask.config.set(_SETTINGS):
+        cluster = SpecCluster(
+            workers=_workers(config, scratch), scheduler=_scheduler(config), silence_logs=logging.CRITICAL
+        )
+        client = Client(cluster, set_as_default=False)
+    client.register_plugin(WorkerSetup(folder))
+
+    def close() -> None:
+        _kill_workers(cluster)
+        cluster.close()
+        shutil.rmtree(scratch, ignore_errors=True)
+
+    return DaskExecutor(client, stop=stop, on_close=close, dashboard=bool(config.dashboard))
+
+
+def _scheduler(config: ExecutionConfig) -> dict[str, Any]:
+    options = {
+        "host": _LOOPBACK,
+        "port": 0,
+        "dashboard": bool(config.dashboard),
+        # Without a dashboard the scheduler still serves its health page, somewhere.
+        "dashboard_address": config.dashboard or f"{_LOOPBACK}:0",
+    }
+    return {"cls": Scheduler, "options": options}
+
+
+def _workers(config: ExecutionConfig, scratch: Path) -> dict[str, Any]:
+    kinds = [Resource.CPU] * (config.workers or CPU_COUNT) + [Resource.GPU] * (config.device == "cuda")
+    memory = round(config.memory_gb * 2**30) or MEMORY_LIMIT // len(kinds)
+    options = {
+        "nthreads": 1,
+        "memory_limit": memory,
+        "host": _LOOPBACK,
+        "dashboard": False,
+        "dashboard_address": f"{_LOOPBACK}:0",
+        "local_directory": str(scratch),
+        "silence_logs": logging.WARNING,
+    }
+    return {
+        f"{kind}-{number}": {
+            "cls": Nanny,
+            "options": {**options, "resources": {kind.value: 1}, "env": _environment(kind)},
+        }
+        for number, kind in enumerate(kinds)
+    }
+
+
+def _environment(kind: Resource) -> dict[str, str]:
+    threads = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
+    return threads if kind is Resource.GPU else {**threads, "CUDA_VISIBLE_DEVICES": ""}
+
+
+def _kill_workers(cluster: SpecCluster) -> None:
+    """End the worker processes at once; nothing that they still do is wanted, and files are written atomically."""
+    for nanny in cluster.workers.values():
+        nanny.auto_restart = False
+        with suppress(psutil.Error, AttributeError):
+            process = psutil.Process(nanny.process.pid)
+            for each in [*process.children(recursive=True), process]:
+                each.kill()

@@ -1,0 +1,81 @@
+"""Opens a slide with the adapter that fits its content; names and suffixes are not looked at."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import tifffile
+
+from comir_batch.core.errors import UnreadableSlideError
+from comir_batch.io.openslide_reader import OpenSlideReader, is_vendor_scan
+from comir_batch.io.slide_reader import damage_as_error
+from comir_batch.io.tiff_reader import TiffReader, complaints_as_error
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from comir_batch.core.slide import PixelSource, SlideSpec
+    from comir_batch.io.slide_reader import SlideReader
+
+    _Adapter = Callable[[SlideSpec], SlideReader]
+
+_TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+
+
+def open_slide(spec: SlideSpec) -> PixelSource:
+    """Open a slide and check that its end can be read.
+
+    Parameters
+    ----------
+    spec : SlideSpec
+        Path, series, channel and pixel size as the manifest gives them.
+
+    Returns
+    -------
+    PixelSource
+        Over OpenSlide (vendor scans), tifffile (OME-TIFF, ImageJ and plain TIFF), Zarr (OME-Zarr 0.4 and 0.5), an
+        image decoder (PNG, JPEG) or pylibCZIrw (CZI); it pickles as its spec.
+
+    Raises
+    ------
+    UnreadableSlideError
+        If the file is missing, empty, damaged, cut short or no image that any adapter reads.
+    MissingPixelSizeError
+        If neither the file nor the spec has a pixel size.
+    SlideError
+        If the series or channel is not there, or there are several planes.
+    """
+    source = _adapter(spec.path)(spec)
+    try:
+        source.probe()
+    except Exception:
+        source.close()
+        raise
+    return source
+
+
+def _adapter(path: Path) -> _Adapter:
+    try:
+        start = b"" if path.is_dir() else _start(path)
+    except OSError as error:
+        raise UnreadableSlideError(f"{path}: {error.strerror}; check the path in the manifest") from error
+    if not start:
+        raise UnreadableSlideError(f"{path}: the file is empty; copy it again")
+    if start.startswith(_TIFF):
+        return _tiff_adapter(path)
+    if is_vendor_scan(str(path)):
+        return OpenSlideReader
+    raise UnreadableSlideError(f"{path}: not an image that comir-batch reads; convert it to OME-TIFF or OME-Zarr")
+
+
+def _start(path: Path) -> bytes:
+    with path.open("rb") as stream:
+        return stream.read(16)
+
+
+def _tiff_adapter(path: Path) -> _Adapter:
+    """OpenSlide sees one level of an OME-TIFF pyramid, so it never gets one."""
+    with damage_as_error(path, "its directory"), complaints_as_error(path), tifffile.TiffFile(path) as tiff:
+        is_ome = bool(tiff.is_ome)
+    return OpenSlideReader if not is_ome and is_vendor_scan(str(path)) else TiffReader

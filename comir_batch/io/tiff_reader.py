@@ -1,0 +1,136 @@
+"""OME-TIFF, ImageJ and plain TIFF through tifffile, any dtype and number of channels; tiles are decoded as needed."""
+
+from __future__ import annotations
+
+import logging
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import tifffile
+import zarr
+
+from comir_batch.core.errors import SlideError, UnreadableSlideError
+from comir_batch.io.slide_reader import RGB, Headers, SlideReader, damage_as_error, flatten, require_series
+from comir_batch.io.tiff_metadata import channel_names, pixel_size
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+    from comir_batch.core.geometry import Region
+    from comir_batch.core.slide import SlideSpec
+
+_COLOUR = (tifffile.PHOTOMETRIC.RGB, tifffile.PHOTOMETRIC.YCBCR)
+_ALPHA = (tifffile.EXTRASAMPLE.ASSOCALPHA, tifffile.EXTRASAMPLE.UNASSALPHA)
+
+
+class TiffReader(SlideReader):
+    """One series of a TIFF file with its pyramid, as SubIFDs or as pages.
+
+    Channels lie along C (planes) or S (samples, interleaved or planar); 8-bit RGB with alpha is laid over white.
+
+    Raises
+    ------
+    SlideError
+        If an axis other than C, S, Y and X has several planes, or there is no such series.
+    UnreadableSlideError
+        If the file is damaged, or its pixels are palette indices or of a type that cannot be registered.
+    """
+
+    def __init__(self, spec: SlideSpec) -> None:
+        with damage_as_error(spec.path, "its directory"), complaints_as_error(spec.path):
+            self._file = tifffile.TiffFile(spec.path)
+            listed = list(self._file.series)
+            require_series(spec.path, spec.series, [f"{s.name or 'image'} {s.axes} {s.shape}" for s in listed])
+            series = listed[spec.series]
+            _require_usable(spec.path, series)
+        self._axes = series.axes
+        self._alpha = _has_alpha(series)
+        self._levels = [zarr.open_array(series.aszarr(level=index), mode="r") for index in range(len(series.levels))]
+        super().__init__(spec, _headers(self._file, spec.series))
+
+    def _pixels(self, region: Region) -> NDArray[np.generic]:
+        wanted: dict[str, slice] = dict(zip("YX", region.slices, strict=True))
+        wanted |= {"C": slice(self._first, self._last), "S": slice(None)}
+        index = tuple(wanted.get(axis, 0) for axis in self._axes)
+        raw = np.asarray(self._levels[region.level][index])
+        axes = [axis for axis in self._axes if axis in wanted]
+        if "C" in axes:
+            return np.moveaxis(raw, axes.index("C"), 0)
+        if "S" not in axes:
+            return raw[np.newaxis]
+        samples = np.moveaxis(raw, axes.index("S"), -1)
+        pixels = flatten(samples.astype(np.uint8, copy=False)) if self._alpha else np.moveaxis(samples, -1, 0)
+        return pixels[self._first : self._last]
+
+    def _release(self) -> None:
+        self._file.close()
+
+
+@contextmanager
+def complaints_as_error(path: Path) -> Iterator[None]:
+    """Raise where tifffile only logs that an offset points behind the end of the file."""
+    heard: list[str] = []
+    handler = logging.Handler(logging.WARNING)
+    handler.emit = lambda record: heard.append(record.getMessage())  # type: ignore[method-assign]
+    logger = logging.getLogger("tifffile")
+    before = logger.propagate
+    logger.addHandler(handler)
+    logger.propagate = False
+    try:
+        yield
+    finally:
+        logger.propagate = before
+        logger.removeHandler(handler)
+        if any("offset" in message for message in heard):
+            raise UnreadableSlideError(
+                f"{path}: its directory points behind the end of the file; it is damaged or cut short: copy it again"
+            )
+
+
+def _require_usable(path: Path, series: tifffile.TiffPageSeries) -> None:
+    for axis, size in zip(series.axes, series.shape, strict=True):
+        if axis not in "CSYX" and size > 1:
+            raise SlideError(f"{path}: axis {axis} has {size} planes; export one plane, or their projection, of it")
+    if "C" in series.axes and "S" in series.axes:
+        raise SlideError(f"{path}: {series.shape[series.axes.index('C')]} RGB images along axis C; export one of them")
+    if series.dtype is None or series.dtype.kind not in "uif":
+        raise UnreadableSlideError(f"{path}: pixels of type {series.dtype}; export it as 8 or 16 bit or float")
+    if series.keyframe.photometric == tifffile.PHOTOMETRIC.PALETTE:
+        raise UnreadableSlideError(f"{path}: its colours are a palette; export it as RGB or grey")
+    for index, level in enumerate(series.levels):
+        _require_whole(path, index, level)
+
+
+def _require_whole(path: Path, index: int, level: Any) -> None:
+    for page in level.pages:
+        if page is None:
+            raise UnreadableSlideError(f"{path}: a plane of level {index} is missing; export the image again")
+        end = max(map(sum, zip(page.dataoffsets, page.databytecounts, strict=True)), default=0)
+        size = page.parent.filehandle.size
+        if end > size:
+            raise UnreadableSlideError(
+                f"{path}: level {index} needs {end} bytes but the file has {size}; it is cut short: copy it again"
+            )
+
+
+def _headers(tiff: tifffile.TiffFile, index: int) -> Headers:
+    series = tiff.series[index]
+    sizes = tuple((_size(level, "X"), _size(level, "Y")) for level in series.levels)
+    names = channel_names(tiff, index, _size(series, "C") * _size(series, "S"))
+    if "S" in series.axes and series.keyframe.photometric in _COLOUR:
+        names = RGB if _has_alpha(series) else RGB + tuple(str(i) for i in range(3, _size(series, "S")))
+    return Headers(sizes, names, str(series.dtype), pixel_size(tiff, index), "tifffile")
+
+
+def _size(series: Any, axis: str) -> int:
+    return int(series.shape[series.axes.index(axis)]) if axis in series.axes else 1
+
+
+def _has_alpha(series: tifffile.TiffPageSeries) -> bool:
+    page = series.keyframe
+    four = _size(series, "S") == 4 and series.dtype == np.uint8
+    return four and page.photometric in _COLOUR and bool(page.extrasamples) and page.extrasamples[0] in _ALPHA

@@ -39,9 +39,9 @@ class Job:
     pairs : tuple of str
         Pairs that need it.
     inputs : tuple of str
-        Keys of jobs that must be done before.
+        Keys of jobs that must be done, or skipped by their gate, before; if one fails, so does this.
     settles : tuple of str
-        Keys of jobs that must be done, skipped or failed before.
+        Keys of jobs that must have come to their end before, whatever it is.
     gate : str
         Key of a judge job; the job is skipped when that pair is rejected. Empty for none.
     outputs : tuple of Path

@@ -175,16 +175,11 @@ class Scheduler:
         failed = next((other for other in inputs if other.state is State.FAILED), None)
         if failed is not None:
             self._fail(progress, f"{failed.job.stage} failed", "")
-        elif any(other.state is State.SKIPPED for other in inputs):
-            self._skip(progress, "what it reads was skipped")
-        elif all(other.state is State.DONE for other in inputs) and self._others_settled(progress):
+        elif all(self._jobs[key].state.settled for key in (*progress.job.inputs, *progress.job.settles)):
             if progress.job.gate and self._jobs[progress.job.gate].value["verdict"] == "reject":
                 self._skip(progress, "the pair is rejected")
             else:
                 self._start(progress)
-
-    def _others_settled(self, progress: _Progress) -> bool:
-        return all(self._jobs[key].state.settled for key in progress.job.settles)
 
     def _start(self, progress: _Progress) -> None:
         progress.state = State.RUNNING

@@ -1,0 +1,120 @@
+"""The driver's ears: records what happens, tells the subscribers, keeps account of each pair, and clears up."""
+
+from __future__ import annotations
+
+import shutil
+from typing import TYPE_CHECKING
+
+from comir_batch.core.events import Event, EventBus, Kind
+from comir_batch.core.verdict import Verdict
+from comir_batch.pipeline.files import write_json, write_text
+from comir_batch.pipeline.results import pair_result
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from comir_batch.core.task import Outcome
+    from comir_batch.pipeline.job import Job
+    from comir_batch.pipeline.layout import Layout
+    from comir_batch.pipeline.records import Records
+    from comir_batch.pipeline.results import PairResult
+
+# Large, and of no use once their pairs are published; the others are small and spare later commands the work.
+_BULKY = ("chunk", "represent", "warp")
+
+
+class Driver:
+    """The scheduler's journal.
+
+    Parameters
+    ----------
+    layout : Layout
+        Of the run directory.
+    records : Records
+        Open for writing.
+    bus : EventBus
+        Whom to tell.
+    jobs : mapping of str to Job
+        All jobs of the run.
+    keep_work : bool
+        Whether bulky intermediate results stay.
+    """
+
+    def __init__(
+        self, layout: Layout, records: Records, bus: EventBus, jobs: Mapping[str, Job], *, keep_work: bool
+    ) -> None:
+        self._layout, self._records, self._bus, self._jobs = layout, records, bus, jobs
+        self._keep_work = keep_work
+        self._errors: dict[str, str] = {}
+        self._finished: set[str] = set()
+
+    def job_started(self, job: Job, *, fresh: bool) -> None:
+        """Note the start; what an abandoned attempt left is removed first."""
+        if fresh:
+            shutil.rmtree(self._layout.job(job.key), ignore_errors=True)
+        self._layout.job(job.key).mkdir(parents=True, exist_ok=True)
+        self._records.started(job, fresh=fresh)
+        self._tell(Kind.JOB_STARTED, job, fresh=fresh)
+
+    def tasks_planned(self, job: Job, count: int) -> None:
+        """Tell how many tasks a phase adds."""
+        self._tell(Kind.TASKS_PLANNED, job, tasks=count)
+
+    def task_done(self, job: Job, outcome: Outcome) -> None:
+        """Record a finished task."""
+        self._records.task_done(job, outcome)
+        cost = {"seconds": outcome.seconds, "peak_mb": outcome.peak_mb, "worker": outcome.worker}
+        self._tell(Kind.TASK_DONE, job, task=outcome.key, **cost)
+
+    def task_retried(self, job: Job, outcome: Outcome) -> None:
+        """Tell that a task's worker was lost and it is tried again."""
+        self._tell(Kind.TASK_RETRIED, job, task=outcome.key, message=outcome.error)
+
+    def job_done(self, job: Job, *, clean: bool) -> None:
+        """Record a finished job, unless it must be redone because others had failed."""
+        if clean:
+            self._records.job_done(job)
+        self._tell(Kind.JOB_DONE, job, seconds=self._records.history.of(job.key).seconds)
+
+    def job_skipped(self, job: Job, reason: str) -> None:
+        """Tell that a job is not needed."""
+        self._tell(Kind.JOB_SKIPPED, job, reason=reason)
+
+    def job_failed(self, job: Job, message: str, detail: str) -> None:
+        """Record a failure; the first one of a pair is its reason."""
+        self._records.job_failed(job, message)
+        for pair in job.pairs:
+            if pair not in self._errors:
+                self._errors[pair] = f"{job.stage}: {message}"
+                self._publish_error(pair, detail)
+        self._tell(Kind.JOB_FAILED, job, message=message)
+
+    def pair_finished(self, pair: str) -> None:
+        """Tell the verdict, and remove what nothing needs any more."""
+        self._finished.add(pair)
+        if not self._keep_work:
+            self._clear_up(pair)
+        result = self.result(pair)
+        verdict = "" if result.verdict is None else result.verdict.value
+        data = {"verdict": verdict, "reasons": result.reasons}
+        self._bus.publish(Event(Kind.PAIR_DONE, pairs=(pair,), data=data))
+
+    def result(self, pair: str) -> PairResult:
+        """Return a pair's row of results.csv."""
+        jobs = [self._records.history.of(job.key) for job in self._jobs.values() if pair in job.pairs]
+        return pair_result(self._layout, pair, jobs, self._errors.get(pair, ""))
+
+    def _publish_error(self, pair: str, detail: str) -> None:
+        files = self._layout.pair(pair)
+        verdict = {"verdict": Verdict.ERROR.value, "reasons": [self._errors[pair]], "metrics": {}}
+        write_json(files.verdict, verdict)
+        write_text(files.logs / "error.log", f"{self._errors[pair]}\n{detail}")
+
+    def _clear_up(self, pair: str) -> None:
+        for job in self._jobs.values():
+            done = all(other in self._finished and other not in self._errors for other in job.pairs)
+            if pair in job.pairs and job.stage in _BULKY and done:
+                shutil.rmtree(self._layout.job(job.key), ignore_errors=True)
+
+    def _tell(self, kind: Kind, job: Job, **data: object) -> None:
+        self._bus.publish(Event(kind, job.stage, job.pairs, job.key, data))

@@ -1,0 +1,212 @@
+"""From pairs to jobs: which stages a run consists of, and what each depends on."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, Literal
+
+from comir_batch.core.task import Resource
+from comir_batch.pipeline.fingerprint import fingerprint
+from comir_batch.pipeline.job import Job
+from comir_batch.pipeline.layout import JudgeFiles, RegisterFiles, SlideFiles, WarpFiles
+from comir_batch.pipeline.stages.chunk import ChunkWork
+from comir_batch.pipeline.stages.export import ExportWork
+from comir_batch.pipeline.stages.judge import JudgeWork
+from comir_batch.pipeline.stages.register import RegisterWork
+from comir_batch.pipeline.stages.report import ReportWork
+from comir_batch.pipeline.stages.represent import RepresentWork
+from comir_batch.pipeline.stages.warp import WarpWork
+from comir_batch.pipeline.views import Side
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from pathlib import Path
+
+    from comir_batch.core.config import RunConfig
+    from comir_batch.pipeline.job import Work
+    from comir_batch.pipeline.layout import Layout
+    from comir_batch.pipeline.pair import Pair, Slide
+    from comir_batch.pipeline.working import Working
+
+Device = Literal["cpu", "cuda"]
+
+
+def build_jobs(pairs: Iterable[Pair], config: RunConfig, layout: Layout, device: Device) -> dict[str, Job]:
+    """Return all jobs of a full run, by key; a slide in several pairs is chunked and represented once.
+
+    Parameters
+    ----------
+    pairs : iterable of Pair
+        In the order of the manifest.
+    config : RunConfig
+        Settings.
+    layout : Layout
+        Of the run directory.
+    device : {"cpu", "cuda"}
+        Where networks run; it is part of what representations depend on.
+    """
+    jobs: dict[str, Job] = {}
+    for pair in pairs:
+        for job in _PairJobs(pair, config, layout, device).build():
+            known = jobs.get(job.key)
+            jobs[job.key] = job if known is None else replace(known, pairs=(*known.pairs, *job.pairs))
+    return jobs
+
+
+def needed(jobs: dict[str, Job], target: str, is_done: frozenset[str]) -> dict[str, Job]:
+    """Return the jobs that a target stage still needs, and those that they read, done or not."""
+    wanted: dict[str, Job] = {}
+    queue = [job for job in jobs.values() if job.stage == target]
+    while queue:
+        job = queue.pop()
+        if job.key in wanted:
+            continue
+        wanted[job.key] = job
+        if job.key not in is_done:
+            queue += [jobs[key] for key in (*job.inputs, *job.settles)]
+    return {key: job for key, job in jobs.items() if key in wanted}
+
+
+class _PairJobs:
+    """Builds the jobs of one pair, stage after stage."""
+
+    def __init__(self, pair: Pair, config: RunConfig, layout: Layout, device: Device) -> None:
+        self._pair, self._config, self._layout, self._device = pair, config, layout, device
+
+    def build(self) -> list[Job]:
+        """Return the jobs, inputs first."""
+        row = self._pair.row
+        slides = [
+            self._slide_jobs(slide, mask)
+            for slide, mask in ((self._pair.fixed, row.fixed_mask), (self._pair.moving, row.moving_mask))
+        ]
+        sides = slides[0][1], slides[1][1]
+        before = [job for jobs, _ in slides for job in jobs]
+        register = self._register(before, sides)
+        judge = self._judge(register, sides)
+        warp = self._warp(register, judge)
+        export = self._export(register, judge, warp)
+        report = self._report([*before, register, judge, export], sides)
+        return [*before, register, judge, warp, export, report]
+
+    def _slide_jobs(self, slide: Slide, mask: Path | None) -> tuple[list[Job], Side]:
+        chunk = self._chunk(slide)
+        if self._pair.model is None:
+            return [chunk], Side(self._folder(chunk), None, self._working(slide), mask)
+        represent = self._represent(slide, chunk)
+        side = Side(self._folder(chunk), self._folder(represent), self._working(slide), mask)
+        return [chunk, represent], side
+
+    def _chunk(self, slide: Slide) -> Job:
+        working, section = self._working(slide), self._config.chunk
+        settings = {
+            "section": {"shard": section.shard, "chunk": section.chunk},
+            "image": [slide.spec.series, slide.spec.channel, slide.info.mpp_x, slide.info.mpp_y],
+            "working": [working.level, working.factor],
+        }
+        print_ = fingerprint("chunk", settings, [slide.digest])
+        folder = self._layout.job(f"chunk-{print_}")
+        work = ChunkWork(folder, slide.spec, working, section)
+        return self._job("chunk", print_, work, (SlideFiles(folder).pixels, SlideFiles(folder).overview))
+
+    def _represent(self, slide: Slide, chunk: Job) -> Job:
+        model = self._pair.model
+        assert model is not None  # noqa: S101  the caller has looked
+        card = model.card.modality(slide.modality)
+        settings = {"section": self._config.represent, "device": self._device, "modality": slide.modality}
+        print_ = fingerprint("represent", settings, [chunk.fingerprint, model.card.weights_sha256])
+        folder = self._layout.job(f"represent-{print_}")
+        work = RepresentWork(
+            folder=folder,
+            chunk=self._folder(chunk),
+            working=self._working(slide),
+            model=model.folder,
+            card=card,
+            device=self._device,
+            config=self._config.represent,
+            storage=self._config.chunk,
+        )
+        job = self._job("represent", print_, work, (SlideFiles(folder).pixels,), [chunk])
+        return replace(job, resource=work.resource)
+
+    def _register(self, before: list[Job], sides: tuple[Side, Side]) -> Job:
+        row, section = self._pair.row, self._config.register_
+        settings = {"section": section, "registration": row.registration}
+        digests = self._pair.file_digests
+        named = ("initial_transform", "fixed_mask", "moving_mask")
+        inputs = [job.fingerprint for job in before] + [digests.get(column, "") for column in named]
+        print_ = fingerprint("register", settings, inputs)
+        folder = self._layout.job(f"register-{print_}")
+        deformable = row.registration == "bspline"
+        work = RegisterWork(folder, *sides, deformable, row.initial_transform, section)
+        return self._job("register", print_, work, (RegisterFiles(folder).transform,), before)
+
+    def _judge(self, register: Job, sides: tuple[Side, Side]) -> Job:
+        row, card = self._pair.row, None if self._pair.model is None else self._pair.model.card
+        model = None if card is None else (card.name, card.slides)
+        settings = {"section": self._config.judge, "model": model, "choice": self._pair.model_choice}
+        landmarks = [self._pair.file_digests.get(f"{side}_landmarks", "") for side in ("fixed", "moving")]
+        print_ = fingerprint("judge", settings, [register.fingerprint, *landmarks])
+        folder = self._layout.job(f"judge-{print_}")
+        work = JudgeWork(
+            folder=folder,
+            register=self._folder(register),
+            fixed=sides[0],
+            moving=sides[1],
+            landmarks=(row.fixed_landmarks, row.moving_landmarks),
+            model=model,
+            model_choice=self._pair.model_choice,
+            registration=self._config.register_,
+            config=self._config.judge,
+        )
+        return self._job("judge", print_, work, (JudgeFiles(folder).verdict,), [register])
+
+    def _warp(self, register: Job, judge: Job) -> Job:
+        moving = self._pair.moving
+        settings = {"section": self._config.warp, "fixed": str(self._pair.fixed.info.grid()), "pair": self._pair.name}
+        image = [moving.spec.series, moving.spec.channel, moving.info.mpp_x, moving.info.mpp_y]
+        print_ = fingerprint("warp", settings | {"moving": image}, [register.fingerprint, moving.digest])
+        folder = self._layout.job(f"warp-{print_}")
+        fixed = self._pair.fixed.info.grid()
+        work = WarpWork(folder, self._folder(register), moving.spec, moving.info, fixed, self._config.warp)
+        job = self._job("warp", print_, work, (WarpFiles(folder).image,), [register, judge])
+        return job if self._config.export.warp_rejected else replace(job, gate=judge.key)
+
+    def _export(self, register: Job, judge: Job, warp: Job) -> Job:
+        section, files = self._config.export, self._layout.pair(self._pair.name)
+        settings = {"section": section, "pair": self._pair.name}
+        print_ = fingerprint("export", settings, [register.fingerprint, judge.fingerprint, warp.fingerprint])
+        work = ExportWork(
+            pair_id=self._pair.name,
+            pair=files,
+            register=self._folder(register),
+            judge=self._folder(judge),
+            warp=self._folder(warp),
+            info=self._pair.moving.info,
+            fixed=self._pair.fixed.info.grid(),
+            config=section,
+            fingerprint=print_,
+        )
+        outputs = (files.transform_json, files.transform_itk, files.verdict)
+        return self._job("export", print_, work, outputs, [register, judge, warp])
+
+    def _report(self, before: list[Job], sides: tuple[Side, Side]) -> Job:
+        print_ = fingerprint("report", {"pair": self._pair.name}, [job.fingerprint for job in before])
+        files = self._layout.pair(self._pair.name)
+        work = ReportWork(self._layout, self._pair, sides, tuple(job.key for job in before))
+        job = self._job("report", print_, work, (files.report,))
+        return replace(job, settles=tuple(job.key for job in before))
+
+    def _job(
+        self, stage: str, print_: str, work: Work, outputs: tuple[Path, ...], inputs: Iterable[Job] = ()
+    ) -> Job:
+        keys = tuple(job.key for job in inputs)
+        return Job(stage, print_, work, Resource.CPU, (self._pair.name,), outputs, keys)
+
+    def _folder(self, job: Job) -> Path:
+        return self._layout.job(job.key)
+
+    def _working(self, slide: Slide) -> Working:
+        return slide.working(self._pair.model, self._config.chunk)
+
+

@@ -1,0 +1,75 @@
+"""run.json: what is needed to make a run again."""
+
+from __future__ import annotations
+
+import hashlib
+import platform
+import time
+from importlib import metadata
+from typing import TYPE_CHECKING, Any
+
+import comir_batch
+from comir_batch.pipeline.files import write_json
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from comir_batch.core.config import RunConfig
+    from comir_batch.pipeline.inspect import Inspection
+    from comir_batch.pipeline.layout import Layout
+    from comir_batch.pipeline.pair import Pair
+    from comir_batch.pipeline.run import RunRequest
+
+_PACKAGES = (
+    *("torch", "itk", "itk-elastix", "SimpleITK", "zarr", "tifffile", "imagecodecs", "openslide-python", "openslide-bin"),
+    *("opencv-python-headless", "numpy", "scipy", "dask", "distributed", "pydantic"),
+)
+
+
+def write_run_json(path: Path, request: RunRequest, inspection: Inspection, layout: Layout) -> None:
+    """Write the resolved config, digests of the inputs, versions, command line and seeds."""
+    manifest = request.manifest.resolve()
+    content = {
+        "format": "comir-batch run",
+        "version": comir_batch.__version__,
+        "command": list(request.command),
+        "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+        "directory": str(layout.root),
+        "manifest": {"path": str(manifest), "sha256": hashlib.sha256(manifest.read_bytes()).hexdigest()},
+        "config": request.config.model_dump(mode="json", by_alias=True),
+        "seeds": {"register": request.config.register_.seed},
+        "pairs": [_pair(pair) for pair in inspection.pairs],
+        "skipped_rows": [str(problem) for problem in inspection.problems],
+        "versions": versions(),
+        "host": {"name": platform.node(), "python": platform.python_version(), "system": platform.platform()},
+    }
+    write_json(path, content)
+
+
+def versions() -> dict[str, str]:
+    """Return the versions of the packages that results depend on."""
+    found = {}
+    for name in _PACKAGES:
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            found[name] = "not installed"
+    return found
+
+
+def config_digest(config: RunConfig) -> str:
+    """Return a digest of all settings."""
+    return hashlib.sha256(config.model_dump_json(by_alias=True).encode()).hexdigest()[:16]
+
+
+def _pair(pair: Pair) -> dict[str, Any]:
+    return {
+        "pair_id": pair.name,
+        "fixed": {"path": str(pair.fixed.spec.path), "digest": pair.fixed.digest},
+        "moving": {"path": str(pair.moving.spec.path), "digest": pair.moving.digest},
+        "model": None if pair.model is None else pair.model.card.name,
+        "weights_sha256": None if pair.model is None else pair.model.card.weights_sha256,
+        "model_choice": pair.model_choice,
+        "assumed": list(pair.assumed),
+        "files": pair.file_digests,
+    }

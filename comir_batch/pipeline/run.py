@@ -1,0 +1,190 @@
+"""A run: from a manifest to published pairs; every command that computes comes through here."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from comir_batch.core.errors import ManifestError, Problem, RunDirectoryError
+from comir_batch.core.events import Event, EventBus, Kind
+from comir_batch.core.manifest import read_manifest
+from comir_batch.core.verdict import Verdict
+from comir_batch.pipeline.batch import write_batch
+from comir_batch.pipeline.driver import Driver
+from comir_batch.pipeline.event_log import EventLog
+from comir_batch.pipeline.files import read_json
+from comir_batch.pipeline.graph import build_jobs, needed
+from comir_batch.pipeline.inspect import Inspection, inspect_manifest
+from comir_batch.pipeline.layout import Layout
+from comir_batch.pipeline.provenance import write_run_json
+from comir_batch.pipeline.records import Records
+from comir_batch.pipeline.scheduler import Scheduler
+from comir_batch.representation.inference import resolve_device
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from pathlib import Path
+
+    from comir_batch.core.config import RunConfig
+    from comir_batch.core.task import Executor
+    from comir_batch.pipeline.job import Job
+    from comir_batch.pipeline.results import PairResult
+
+
+@dataclass(frozen=True)
+class RunRequest:
+    """What to run.
+
+    Attributes
+    ----------
+    manifest : Path
+        The pairs.
+    out : Path
+        The run directory; made if it is not there.
+    config : RunConfig
+        Settings.
+    target : str
+        Stage to go up to; `report` is the whole run.
+    keep_work : bool
+        Whether bulky intermediate results stay.
+    skip_bad_rows : bool
+        Run the good rows where others are bad, instead of nothing.
+    command : tuple of str
+        The command line, for the record.
+    """
+
+    manifest: Path
+    out: Path
+    config: RunConfig
+    target: str = "report"
+    keep_work: bool = False
+    skip_bad_rows: bool = False
+    command: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class RunSummary:
+    """What became of it: a result for each pair in the manifest's order, and the rows that were skipped."""
+
+    results: tuple[PairResult, ...]
+    skipped: tuple[Problem, ...]
+    seconds: float
+
+    @property
+    def exit_code(self) -> int:
+        """0: all accepted or for review; 1: some rejected or in error; 4: all of them."""
+        bad = sum(result.verdict in {Verdict.REJECT, Verdict.ERROR} for result in self.results)
+        return 0 if bad == 0 else 4 if bad == len(self.results) else 1
+
+
+def inspect_request(manifest: Path, config: RunConfig, *, skip_bad_rows: bool) -> Inspection:
+    """Read the manifest and all headers.
+
+    Raises
+    ------
+    ManifestError
+        If a row is bad and bad rows are not to be skipped, or no good row is left.
+    """
+    inspection = inspect_manifest(read_manifest(manifest), config.model)
+    if inspection.problems and (not skip_bad_rows or not inspection.pairs):
+        raise ManifestError(inspection.problems)
+    return inspection
+
+
+def run(request: RunRequest, bus: EventBus, start_executor: Callable[[RunConfig], Executor]) -> RunSummary:
+    """Run, or resume, up to the target stage.
+
+    Parameters
+    ----------
+    request : RunRequest
+        What to run.
+    bus : EventBus
+        Hears of the progress.
+    start_executor : callable
+        Starts the resources; called only when there is work to do. Gets the config with the device resolved.
+
+    Raises
+    ------
+    ManifestError
+        See `inspect_request`; nothing was run.
+    RunDirectoryError
+        If another driver holds the run directory.
+    NoWorkersError, StoppedError
+        From the executor; what was finished stays recorded.
+    """
+    started = time.monotonic()
+    inspection = inspect_request(request.manifest, request.config, skip_bad_rows=request.skip_bad_rows)
+    device = resolve_device(request.config.execution.device)
+    config = request.config.model_copy(
+        update={"execution": request.config.execution.model_copy(update={"device": device})}
+    )
+    layout = Layout(request.out.resolve())
+    with Records(layout) as records:
+        bus.subscribe(EventLog(layout.log))
+        jobs = build_jobs(inspection.pairs, config, layout, device)
+        driver = Driver(layout, records, bus, jobs, keep_work=request.keep_work or request.target != "report")
+        write_run_json(layout.run_json, request, inspection, layout)
+        scheduler = _scheduler(jobs, records, driver, inspection, request)
+        if not scheduler.finished:
+            _execute(scheduler, bus, start_executor, config)
+        results = tuple(driver.result(pair.name) for pair in inspection.pairs)
+        seconds = time.monotonic() - started
+        if request.target == "report":
+            write_batch(layout, results, inspection, records.history, jobs, seconds)
+    verdicts = Counter("-" if result.verdict is None else result.verdict.value for result in results)
+    bus.publish(Event(Kind.RUN_DONE, data={"verdicts": dict(verdicts), "seconds": seconds}))
+    return RunSummary(results, inspection.problems, seconds)
+
+
+def request_of(run_directory: Path) -> tuple[Path, dict[str, object]]:
+    """Return the manifest and the settings of an existing run directory.
+
+    Raises
+    ------
+    RunDirectoryError
+        If it is not one.
+    """
+    path = Layout(run_directory.resolve()).run_json
+    if not path.is_file():
+        raise RunDirectoryError(f"{run_directory} is not a run directory: it has no run.json. Start with comir-batch run")
+    content = read_json(path)
+    return type(path)(content["manifest"]["path"]), content["config"]
+
+
+def _scheduler(
+    jobs: Mapping[str, Job], records: Records, driver: Driver, inspection: Inspection, request: RunRequest
+) -> Scheduler:
+    root, history = request.out.resolve(), records.history
+    done = frozenset(key for key, job in jobs.items() if history.is_done(job, root))
+    wanted = needed(dict(jobs), request.target, done)
+    folders = Layout(root)
+    resumable = {
+        key: history.of(key)
+        for key in wanted
+        if key in done or (not history.of(key).done and folders.job(key).is_dir())
+    }
+    return Scheduler(
+        wanted,
+        done,
+        resumable,
+        [pair.name for pair in inspection.pairs],
+        driver,
+        in_flight=request.config.pairs_in_flight,
+        retries=request.config.execution.retries,
+    )
+
+
+def _execute(
+    scheduler: Scheduler, bus: EventBus, start_executor: Callable[[RunConfig], Executor], config: RunConfig
+) -> None:
+    executor = start_executor(config)
+    try:
+        if executor.dashboard:
+            bus.publish(Event(Kind.DASHBOARD, data={"address": executor.dashboard}))
+        executor.run(scheduler)
+    finally:
+        executor.close()
+
+

@@ -1,0 +1,81 @@
+"""register: the transform of a pair, from its representations and its raw images."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from comir_batch.core.config import RegisterConfig
+from comir_batch.core.task import Task
+from comir_batch.core.transform import Composite
+from comir_batch.io.transform_files import read_transform, write_json
+from comir_batch.pipeline.files import write_arrays
+from comir_batch.pipeline.files import write_json as write_plain_json
+from comir_batch.pipeline.layout import RegisterFiles
+from comir_batch.pipeline.views import Side, load_views, reduction
+from comir_batch.registration.memory import registration_memory_mb
+from comir_batch.registration.register import register
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from comir_batch.registration.register import Registration
+
+
+@dataclass(frozen=True, slots=True)
+class RegisterWork:
+    """What registering one pair takes.
+
+    Attributes
+    ----------
+    initial : Path or None
+        The user's start.
+    """
+
+    folder: Path
+    fixed: Side
+    moving: Side
+    deformable: bool
+    initial: Path | None
+    config: RegisterConfig
+
+    @property
+    def files(self) -> RegisterFiles:
+        """Where the results go."""
+        return RegisterFiles(self.folder)
+
+    @property
+    def reduction(self) -> int:
+        """How much coarser than the working level registration works, to fit its memory."""
+        return reduction(self.fixed, self.moving, self.config.max_memory_gb)
+
+    @property
+    def memory_mb(self) -> int:
+        """Most memory of the task, elastix' child process included."""
+        sides = (self.fixed.working.grid, self.moving.working.grid)
+        return registration_memory_mb(max(g.width * g.height for g in sides) // self.reduction**2)
+
+    def phase(self, number: int, key: str) -> Sequence[Task] | None:
+        """One task."""
+        return [Task(f"{key}-pair", register_pair, self, memory_mb=self.memory_mb)] if number == 0 else None
+
+
+def register_pair(work: RegisterWork) -> dict[str, Any]:
+    """Search, fit and write the transform; runs on a worker."""
+    shutil.rmtree(work.files.elastix, ignore_errors=True)
+    work.files.elastix.mkdir(parents=True)
+    views = load_views(work.fixed, work.moving, work.reduction)
+    initial = None if work.initial is None else read_transform(work.initial)
+    found = register(views, work.config, deformable=work.deformable, initial=initial, folder=work.files.elastix)
+    write_arrays(work.files.held_out, held_out=found.held_out)
+    if found.other is not None:
+        write_json(found.other, work.files.other)
+    write_plain_json(work.files.summary, _summary(found))
+    write_json(found.transform, work.files.transform)
+    return {"view": found.view}
+
+
+def _summary(found: Registration) -> dict[str, Any]:
+    raise NotImplementedError

@@ -1,0 +1,127 @@
+"""Transform files: our lossless JSON, and ITK's .h5 and .tfm, which elastix, ITK, SimpleITK and 3D Slicer read.
+
+All of them map fixed points to moving points, in µm. An ITK file does not name its unit: one from elsewhere is taken as
+it is.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import SimpleITK
+
+from comir_batch.core.errors import UserError
+from comir_batch.core.transform import Affine, BSpline, Composite, from_dict
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+sitk: Any = SimpleITK  # its functions carry no types
+_ITK_SUFFIXES = (".h5", ".hdf5", ".tfm")
+_IDENTITY = (1.0, 0.0, 0.0, 1.0)
+
+
+def write_json(transform: Composite, path: Path) -> None:
+    """Write a transform losslessly; the file appears whole, by a rename."""
+    partial = path.with_name(f".{path.name}.partial")
+    partial.write_text(json.dumps(transform.to_dict(), indent=1) + "\n", encoding="utf-8")
+    partial.replace(path)
+
+
+def read_json(path: Path) -> Composite:
+    """Read what `write_json` wrote.
+
+    Raises
+    ------
+    UserError
+        If there is no such file or it is no transform of ours.
+    """
+    try:
+        return from_dict(json.loads(path.read_text(encoding="utf-8")))
+    except OSError as error:
+        raise UserError(f"{path}: {error.strerror}; check the path of the transform") from error
+    except (ValueError, AttributeError) as error:
+        raise UserError(f"{path}: {error}; give a transform.json of comir-batch, or an ITK .h5 or .tfm") from error
+
+
+def write_itk(transform: Composite, path: Path) -> None:
+    """Write an ITK CompositeTransform, `.h5` or `.tfm` by the suffix; the file appears whole, by a rename.
+
+    ITK applies the transform that was added last first, so the parts are added from last to first.
+    """
+    composite = sitk.CompositeTransform(2)
+    for part in reversed(transform.parts):
+        composite.AddTransform(_to_itk(part))
+    partial = path.with_name(f".{path.stem}.partial{path.suffix}")
+    sitk.WriteTransform(composite, str(partial))
+    partial.replace(path)
+
+
+def read_transform(path: Path) -> Composite:
+    """Read a transform.json of ours, or an ITK file (.h5, .tfm).
+
+    Parameters
+    ----------
+    path : Path
+        The suffix tells the format. From ITK come 2-D translation, Euler, similarity, affine and cubic B-spline
+        transforms and composites of them.
+
+    Raises
+    ------
+    UserError
+        If there is no such file, it cannot be read, or it holds a transform of another kind.
+    """
+    if path.suffix.lower() not in _ITK_SUFFIXES:
+        return read_json(path)
+    if not path.is_file():
+        raise UserError(f"{path}: No such file; check the path of the transform")
+    try:
+        transform = sitk.ReadTransform(str(path))
+    except RuntimeError as error:
+        raise UserError(f"{path}: not an ITK transform file; write it again with ITK or SimpleITK") from error
+    try:
+        return Composite(tuple(_parts(transform)))
+    except ValueError as error:
+        raise UserError(f"{path}: {error}; convert it to 2-D affine and cubic B-spline transforms") from error
+
+
+def _to_itk(part: Affine | BSpline) -> Any:
+    if isinstance(part, Affine):
+        affine = sitk.AffineTransform(2)
+        affine.SetMatrix(part.matrix.ravel().tolist())
+        affine.SetTranslation(part.offset.tolist())
+        return affine
+    _, height, width = part.coefficients.shape
+    bspline = sitk.BSplineTransform(2, 3)
+    bspline.SetFixedParameters([width, height, *part.origin.tolist(), *part.spacing.tolist(), *_IDENTITY])
+    bspline.SetParameters(part.coefficients.ravel().tolist())
+    return bspline
+
+
+def _parts(transform: Any) -> Iterator[Affine | BSpline]:
+    """Yield the parts in the order in which they are applied."""
+    if transform.GetDimension() != 2:
+        raise ValueError(f"a transform of {transform.GetDimension()} dimensions")
+    kind = transform.Downcast()
+    if isinstance(kind, sitk.CompositeTransform):
+        for index in reversed(range(kind.GetNumberOfTransforms())):
+            yield from _parts(kind.GetNthTransform(index))
+    elif isinstance(kind, sitk.AffineTransform | sitk.Similarity2DTransform | sitk.Euler2DTransform):
+        yield Affine.about(np.reshape(kind.GetMatrix(), (2, 2)), kind.GetCenter(), kind.GetTranslation())
+    elif isinstance(kind, sitk.TranslationTransform):
+        yield Affine(np.eye(2), np.array(kind.GetOffset()))
+    elif isinstance(kind, sitk.BSplineTransform):
+        yield _bspline(kind)
+    elif kind.GetTransformEnum() != sitk.sitkIdentity:
+        raise ValueError(f"a transform of type {kind.GetName()}")
+
+
+def _bspline(kind: Any) -> BSpline:
+    fixed = kind.GetFixedParameters()
+    if kind.GetOrder() != 3 or fixed[6:10] != _IDENTITY:
+        raise ValueError(f"a B-spline of order {kind.GetOrder()} on a grid with directions {fixed[6:10]}")
+    coefficients = np.reshape(kind.GetParameters(), (2, int(fixed[1]), int(fixed[0])))
+    return BSpline(np.array(fixed[2:4]), np.array(fixed[4:6]), coefficients)

@@ -197,9 +197,7 @@ class _PairJobs:
         job = self._job("report", print_, work, (files.report,))
         return replace(job, settles=tuple(job.key for job in before))
 
-    def _job(
-        self, stage: str, print_: str, work: Work, outputs: tuple[Path, ...], inputs: Iterable[Job] = ()
-    ) -> Job:
+    def _job(self, stage: str, print_: str, work: Work, outputs: tuple[Path, ...], inputs: Iterable[Job] = ()) -> Job:
         keys = tuple(job.key for job in inputs)
         return Job(stage, print_, work, Resource.CPU, (self._pair.name,), outputs, keys)
 
@@ -208,5 +206,3 @@ class _PairJobs:
 
     def _working(self, slide: Slide) -> Working:
         return slide.working(self._pair.model, self._config.chunk)
-
-

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -14,11 +14,33 @@ if TYPE_CHECKING:
 STAGES = ("chunk", "represent", "register", "judge", "warp", "export", "report")
 
 
+class Estimate(NamedTuple):
+    """What a job will take, from headers alone.
+
+    Attributes
+    ----------
+    tasks : int
+        At most; blocks without tissue fall away.
+    memory_mb : int
+        Of its largest task.
+    disk_mb : float
+        Written, before compression.
+    """
+
+    tasks: int
+    memory_mb: int
+    disk_mb: float = 0.0
+
+
 class Work(Protocol):
     """What a job does: phases, each a number of tasks that may run at once; small, frozen, picklable."""
 
     def phase(self, number: int, key: str) -> Sequence[Task] | None:
         """Return the tasks of a phase, or None after the last; called when the phase before is done."""
+        ...
+
+    def estimate(self) -> Estimate:
+        """Return what it will take."""
         ...
 
 

@@ -107,6 +107,11 @@ class PairFiles:
         return self.folder / "report.html"
 
     @property
+    def thumbnail(self) -> Path:
+        """Small picture of the overlay, for the index."""
+        return self.folder / "logs" / "thumbnail.npz"
+
+    @property
     def logs(self) -> Path:
         """Folder of logs."""
         return self.folder / "logs"

@@ -1,4 +1,4 @@
-"""Which model a pair uses: the row's, else the run's, else the one shipped model that knows both modalities, else none."""
+"""Which model a pair uses: the row's, else the run's, else the one shipped model that knows both, else none."""
 
 from __future__ import annotations
 
@@ -66,8 +66,9 @@ def _require_fit(card: ModelCard, *slides: tuple[str, SlideInfo]) -> None:
         _require_channels(card, modality, info)
         size = working_level(info, card.mpp).mpp
         if not 1 / card.mpp_tolerance <= size / card.mpp <= card.mpp_tolerance:
-            message = f"the model {card.name} was trained at {card.mpp:g} µm/px, the {modality} slide has {size:.3g} µm/px at best"
-            raise ModelError(message)
+            raise ModelError(
+                f"the model {card.name} was trained at {card.mpp:g} µm/px, the {modality} slide has {size:.3g} at best"
+            )
 
 
 def _require_channels(card: ModelCard, modality: str, info: SlideInfo) -> None:

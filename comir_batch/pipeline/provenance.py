@@ -21,7 +21,17 @@ if TYPE_CHECKING:
     from comir_batch.pipeline.run import RunRequest
 
 _PACKAGES = (
-    *("torch", "itk", "itk-elastix", "SimpleITK", "zarr", "tifffile", "imagecodecs", "openslide-python", "openslide-bin"),
+    *(
+        "torch",
+        "itk",
+        "itk-elastix",
+        "SimpleITK",
+        "zarr",
+        "tifffile",
+        "imagecodecs",
+        "openslide-python",
+        "openslide-bin",
+    ),
     *("opencv-python-headless", "numpy", "scipy", "dask", "distributed", "pydantic"),
 )
 

@@ -148,7 +148,9 @@ def request_of(run_directory: Path) -> tuple[Path, dict[str, object]]:
     """
     path = Layout(run_directory.resolve()).run_json
     if not path.is_file():
-        raise RunDirectoryError(f"{run_directory} is not a run directory: it has no run.json. Start with comir-batch run")
+        raise RunDirectoryError(
+            f"{run_directory} is not a run directory: it has no run.json. Start with comir-batch run"
+        )
     content = read_json(path)
     return type(path)(content["manifest"]["path"]), content["config"]
 
@@ -162,8 +164,8 @@ def _scheduler(
     folders = Layout(root)
     resumable = {
         key: history.of(key)
-        for key in wanted
-        if key in done or (not history.of(key).done and folders.job(key).is_dir())
+        for key, job in wanted.items()
+        if key in done or history.is_resumable(job, root, folders.job(key))
     }
     return Scheduler(
         wanted,
@@ -186,5 +188,3 @@ def _execute(
         executor.run(scheduler)
     finally:
         executor.close()
-
-

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -13,13 +12,16 @@ from comir_batch.io.mask_reader import read_mask
 from comir_batch.io.zarr_array import ZarrArray
 from comir_batch.pipeline.layout import SlideFiles
 from comir_batch.pipeline.overview import Overview
-from comir_batch.pipeline.working import Working
 from comir_batch.registration.images import RegistrationImage, View
 from comir_batch.registration.memory import reduction_for
 from comir_batch.warp.reduce import reduce_area
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from numpy.typing import NDArray
+
+    from comir_batch.pipeline.working import Working
 
 _GREY_PERCENTILES = (1.0, 99.5)
 

@@ -3,27 +3,27 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from comir_batch.core.block import BlockPlan, touches
-from comir_batch.core.config import ChunkConfig
 from comir_batch.core.geometry import Region
-from comir_batch.core.slide import SlideSpec
 from comir_batch.core.task import Task
 from comir_batch.io.open import open_slide
 from comir_batch.io.zarr_array import ZarrArray
+from comir_batch.pipeline.job import Estimate
 from comir_batch.pipeline.layout import SlideFiles
 from comir_batch.pipeline.overview import Overview, make_overview
-from comir_batch.pipeline.working import Working
 from comir_batch.warp.reduce import reduce_area
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from pathlib import Path
 
-    from comir_batch.core.slide import Photometric
+    from comir_batch.core.config import ChunkConfig
+    from comir_batch.core.slide import Photometric, SlideInfo, SlideSpec
+    from comir_batch.pipeline.working import Working
 
 # Interpreter and libraries of a worker that reads slides, as measured; pixels come on top.
 BASE_MB = 450
@@ -55,7 +55,15 @@ class ChunkWork:
     @property
     def memory_mb(self) -> int:
         """Most memory of one block's task."""
-        return BASE_MB + int(3 * bytes_per_pixel(self.working) * (self.config.shard * self.working.factor) ** 2 / 1e6)
+        return BASE_MB + int(
+            3 * bytes_per_pixel(self.working.info) * (self.config.shard * self.working.factor) ** 2 / 1e6
+        )
+
+    def estimate(self) -> Estimate:
+        """Return what it will take."""
+        grid = self.working.grid
+        disk_mb = grid.width * grid.height * bytes_per_pixel(self.working.info) / 1e6
+        return Estimate(1 + len(self.blocks), max(self.memory_mb, BASE_MB + OVERVIEW_MB), disk_mb)
 
     def phase(self, number: int, key: str) -> Sequence[Task] | None:
         """First the overview, then the blocks with tissue."""
@@ -74,13 +82,13 @@ def background(photometric: Photometric, dtype: str) -> int:
     return 255 if photometric == "brightfield" and dtype == "uint8" else 0
 
 
-def bytes_per_pixel(working: Working) -> int:
+def bytes_per_pixel(info: SlideInfo) -> int:
     """Return the bytes of one pixel of a slide, all channels."""
-    return len(working.info.channels) * np.dtype(working.info.dtype).itemsize
+    return len(info.channels) * np.dtype(info.dtype).itemsize
 
 
 def tissue_blocks(files: SlideFiles, working: Working, blocks: BlockPlan) -> list[tuple[int, Region]]:
-    """Return the blocks of the working grid that matter, with their numbers: tissue lies in them, or within the margin."""
+    """Return the blocks of the working grid with tissue in them or within the margin, and their numbers."""
     overview = Overview.load(files.overview)
     margin = MARGIN_PX * working.mpp
     return [

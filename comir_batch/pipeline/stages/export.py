@@ -1,27 +1,29 @@
-"""export: publishes a pair's transforms in every dialect, its verdict, and, unless it is rejected, its aligned images."""
+"""export: publishes a pair's transforms, its verdict and, unless it is rejected, its aligned images."""
 
 from __future__ import annotations
 
 import shutil
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from comir_batch.core.config import ExportConfig
-from comir_batch.core.geometry import Grid
-from comir_batch.core.slide import SlideInfo
 from comir_batch.core.task import Task
 from comir_batch.io.ngff_writer import NgffImage, write_ngff_metadata
 from comir_batch.io.ome_tiff_writer import write_ome_tiff
 from comir_batch.io.transform_files import read_json as read_transform_json
 from comir_batch.io.transform_files import write_itk
 from comir_batch.pipeline.files import read_json, write_bytes
+from comir_batch.pipeline.job import Estimate
 from comir_batch.pipeline.layout import JudgeFiles, PairFiles, RegisterFiles, WarpFiles, level_path
-from comir_batch.pipeline.stages.chunk import BASE_MB
+from comir_batch.pipeline.stages.chunk import BASE_MB, bytes_per_pixel
 from comir_batch.pipeline.stages.warp import aligned_levels
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from pathlib import Path
+
+    from comir_batch.core.config import ExportConfig
+    from comir_batch.core.geometry import Grid
+    from comir_batch.core.slide import SlideInfo
 
 _TIFF_MB = 600
 
@@ -51,6 +53,12 @@ class ExportWork:
         """Whether the aligned images are withheld; known once the pair is judged."""
         verdict = read_json(JudgeFiles(self.judge).verdict)["verdict"]
         return bool(verdict == "reject" and not self.config.warp_rejected)
+
+    def estimate(self) -> Estimate:
+        """Return what it will take; the OME-Zarr is warp's, moved."""
+        pixels = sum(grid.width * grid.height for grid in aligned_levels(self.fixed)) if self.config.ome_tiff else 0
+        disk_mb = pixels * bytes_per_pixel(self.info) / 1e6
+        return Estimate(1 + self.config.ome_tiff, BASE_MB + _TIFF_MB * self.config.ome_tiff, disk_mb)
 
     def phase(self, number: int, key: str) -> Sequence[Task] | None:
         """First the transforms, the verdict and the OME-Zarr, then the OME-TIFF."""

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import shutil
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from comir_batch.core.config import RegisterConfig
 from comir_batch.core.task import Task
-from comir_batch.core.transform import Composite
 from comir_batch.io.transform_files import read_transform, write_json
 from comir_batch.pipeline.files import write_arrays
 from comir_batch.pipeline.files import write_json as write_plain_json
+from comir_batch.pipeline.job import Estimate
 from comir_batch.pipeline.layout import RegisterFiles
 from comir_batch.pipeline.views import Side, load_views, reduction
 from comir_batch.registration.memory import registration_memory_mb
@@ -20,7 +18,9 @@ from comir_batch.registration.register import register
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from pathlib import Path
 
+    from comir_batch.core.config import RegisterConfig
     from comir_batch.registration.register import Registration
 
 
@@ -56,6 +56,10 @@ class RegisterWork:
         """Most memory of the task, elastix' child process included."""
         sides = (self.fixed.working.grid, self.moving.working.grid)
         return registration_memory_mb(max(g.width * g.height for g in sides) // self.reduction**2)
+
+    def estimate(self) -> Estimate:
+        """Return what it will take."""
+        return Estimate(1, self.memory_mb)
 
     def phase(self, number: int, key: str) -> Sequence[Task] | None:
         """One task."""

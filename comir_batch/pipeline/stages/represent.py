@@ -3,26 +3,30 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+import numpy as np
+
 from comir_batch.core.block import BlockPlan
-from comir_batch.core.card import ModalityCard
-from comir_batch.core.config import ChunkConfig, RepresentConfig
-from comir_batch.core.geometry import Region
 from comir_batch.core.task import Resource, Task
 from comir_batch.io.zarr_array import ZarrArray
 from comir_batch.pipeline.files import read_json, write_json
+from comir_batch.pipeline.job import Estimate
 from comir_batch.pipeline.layout import SlideFiles
 from comir_batch.pipeline.overview import Overview
 from comir_batch.pipeline.stages.chunk import BASE_MB, OVERVIEW_MB, tissue_blocks
-from comir_batch.pipeline.working import Working
 from comir_batch.representation.inference import memory_mb
 from comir_batch.representation.normalise import Range, intensity_range
 from comir_batch.representation.store import find_model, load
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from pathlib import Path
+
+    from comir_batch.core.card import ModalityCard
+    from comir_batch.core.config import ChunkConfig, RepresentConfig
+    from comir_batch.core.geometry import Region
+    from comir_batch.pipeline.working import Working
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +67,12 @@ class RepresentWork:
     def memory_mb(self) -> int:
         """Most memory of one block's task."""
         return memory_mb(self.card, self.storage.shard)
+
+    def estimate(self) -> Estimate:
+        """Return what it will take."""
+        grid, item = self.working.grid, np.dtype(self.config.dtype).itemsize
+        disk_mb = grid.width * grid.height * self.card.architecture.latent_channels * item / 1e6
+        return Estimate(1 + len(self.blocks), self.memory_mb, disk_mb)
 
     def phase(self, number: int, key: str) -> Sequence[Task] | None:
         """First the intensity ranges of the slide, then the blocks with tissue."""

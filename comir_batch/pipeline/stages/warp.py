@@ -3,24 +3,26 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from comir_batch.core.block import BlockPlan
-from comir_batch.core.config import WarpConfig
 from comir_batch.core.geometry import Grid, Region
-from comir_batch.core.slide import SlideInfo, SlideSpec
 from comir_batch.core.task import Task
 from comir_batch.io.open import open_slide
 from comir_batch.io.transform_files import read_json
 from comir_batch.io.zarr_array import ZarrArray
+from comir_batch.pipeline.job import Estimate
 from comir_batch.pipeline.layout import RegisterFiles, WarpFiles
-from comir_batch.pipeline.stages.chunk import BASE_MB, background
+from comir_batch.pipeline.stages.chunk import BASE_MB, background, bytes_per_pixel
 from comir_batch.warp.reduce import reduce_area
 from comir_batch.warp.resample import memory_mb, warp_block
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from pathlib import Path
+
+    from comir_batch.core.config import WarpConfig
+    from comir_batch.core.slide import SlideInfo, SlideSpec
 
 # The coarsest level is the first that fits into a square of this many pixels.
 _COARSEST_SIDE = 512
@@ -57,6 +59,12 @@ class WarpWork:
         """Return the blocks of one level."""
         grid = self.levels[level]
         return BlockPlan(grid.width, grid.height, self.config.shard)
+
+    def estimate(self) -> Estimate:
+        """Return what it will take."""
+        tasks = 1 + sum(len(self.blocks(level)) for level in range(len(self.levels)))
+        pixels = sum(grid.width * grid.height for grid in self.levels)
+        return Estimate(tasks, self.memory_mb, pixels * bytes_per_pixel(self.info) / 1e6)
 
     def phase(self, number: int, key: str) -> Sequence[Task] | None:
         """First the empty arrays, then level after level."""

@@ -1,0 +1,79 @@
+"""The batch as a whole: results.csv and the index of the report."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+import comir_batch
+from comir_batch.core.verdict import Verdict
+from comir_batch.pipeline.files import read_arrays, write_text
+from comir_batch.pipeline.job import STAGES
+from comir_batch.pipeline.results import write_results
+from comir_batch.report.batch_page import batch_page
+from comir_batch.report.data import BatchRow, BatchSummary, Link, Provenance, StageCost
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+    from comir_batch.pipeline.inspect import Inspection
+    from comir_batch.pipeline.job import Job
+    from comir_batch.pipeline.layout import Layout
+    from comir_batch.pipeline.pair import Pair
+    from comir_batch.pipeline.records import History
+    from comir_batch.pipeline.results import PairResult
+
+# Metrics that get a column in the index; all of them stand in results.csv and on the pair's page.
+_COLUMNS = ("z", "share_improved", "overlap", "tre_median_um")
+
+
+def write_batch(
+    layout: Layout,
+    results: Sequence[PairResult],
+    inspection: Inspection,
+    history: History,
+    jobs: Mapping[str, Job],
+    seconds: float,
+) -> None:
+    """Write results.csv and report.html."""
+    write_results(layout.results_csv, results)
+    pairs = {pair.name: pair for pair in inspection.pairs}
+    rows = [_row(layout, result, pairs[result.pair_id]) for result in results if result.verdict is not None]
+    summary = BatchSummary(
+        title=layout.root.name,
+        columns=tuple(name for name in _COLUMNS if any(name in row.metrics for row in rows)),
+        seconds=seconds,
+        costs=stage_costs(history, jobs.values()),
+        notes=tuple(f"Skipped, {problem}" for problem in inspection.problems),
+        links=(Link("results.csv", layout.results_csv.name), Link("run.json", layout.run_json.name)),
+        provenance=Provenance(version=comir_batch.__version__, finished=time.strftime("%Y-%m-%d %H:%M:%S")),
+    )
+    write_text(layout.report, batch_page(rows, summary))
+
+
+def stage_costs(history: History, jobs: Iterable[Job]) -> tuple[StageCost, ...]:
+    """Return the seconds and the highest memory of each stage, added up over jobs."""
+    listed, costs = list(jobs), []
+    for stage in STAGES:
+        records = [history.of(job.key) for job in listed if job.stage == stage and history.of(job.key).tasks]
+        if records:
+            seconds = sum(record.seconds for record in records)
+            costs.append(StageCost(stage, seconds, max(record.peak_mb for record in records)))
+    return tuple(costs)
+
+
+def _row(layout: Layout, result: PairResult, pair: Pair) -> BatchRow:
+    files = layout.pair(result.pair_id)
+    thumbnail = read_arrays(files.thumbnail)["pixels"] if files.thumbnail.exists() else None
+    return BatchRow(
+        pair_id=result.pair_id,
+        verdict=result.verdict or Verdict.ERROR,
+        reasons=result.reasons,
+        path=files.report.relative_to(layout.root).as_posix() if files.report.exists() else "",
+        metrics=result.metrics,
+        seconds=result.seconds,
+        peak_mb=result.peak_mb,
+        thumbnail=thumbnail,
+        modalities=f"{pair.fixed.modality} / {pair.moving.modality}",
+        model="none" if pair.model is None else pair.model.card.name,
+    )

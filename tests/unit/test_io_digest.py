@@ -22,7 +22,7 @@ def test_large_files_are_size_time_and_samples(tmp_path, monkeypatch):
     os.utime(path, (1, 1))
     before = slide_digest(path)
     assert slide_digest(path) == before
-    for where in (0, 4 * 2**20, 8 * 2**20 - 1):
+    for where in (0, 8 * 2**20 - 1):
         with path.open("r+b") as stream:
             stream.seek(where)
             stream.write(b"!")

@@ -55,7 +55,7 @@ class ZarrArray:
     _array: zarr.Array[Any] = field(repr=False)
 
     @classmethod
-    def create(  # noqa: PLR0913  a layout is that many numbers
+    def create(
         cls,
         path: Path,
         shape: tuple[int, int, int],

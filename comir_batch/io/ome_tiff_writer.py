@@ -1,0 +1,138 @@
+"""Pyramidal OME-TIFF, streamed from sharded arrays: memory does not grow with the image."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import tifffile
+
+from comir_batch.core.errors import ConfigError
+from comir_batch.core.geometry import Region
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+    from comir_batch.core.geometry import Grid
+    from comir_batch.io.zarr_array import ZarrArray
+
+_TILES_AT_ONCE = 8
+_CLASSIC_LIMIT = 2**32 - 2**27
+_JPEG_QUALITY = 90
+_COMPRESSION: dict[str, dict[str, Any]] = {
+    "deflate": {"compression": "zlib", "compressionargs": {"level": 6}, "predictor": True},
+    "zstd": {"compression": "zstd", "compressionargs": {"level": 1}, "predictor": True},
+    "jpeg": {"compression": "jpeg", "compressionargs": {"level": _JPEG_QUALITY}},
+    "none": {},
+}
+
+
+def write_ome_tiff(
+    levels: Sequence[ZarrArray],
+    out: Path,
+    *,
+    grid: Grid,
+    channels: Sequence[str],
+    is_rgb: bool,
+    compression: str,
+    name: str,
+) -> None:
+    """Write a pyramid as OME-TIFF; the file appears whole, by a rename.
+
+    RGB becomes one page of interleaved samples, other images one page a channel; coarser levels are SubIFDs of their
+    page. OME-XML has the pixel size and the channels' names, and every page has resolution tags. Files that could
+    exceed 4 GB are BigTIFF.
+
+    Parameters
+    ----------
+    levels : sequence of ZarrArray
+        ``(C, Y, X)``, the finest first.
+    out : Path
+        The file; its folder must exist.
+    grid : Grid
+        Pixels of the finest level. TIFF has no place for its origin.
+    channels : sequence of str
+        Their names.
+    is_rgb : bool
+        Whether they are red, green and blue of one colour image.
+    compression : {"deflate", "jpeg", "zstd", "none"}
+        ``jpeg`` (quality 90) is lossy.
+    name : str
+        Of the image.
+
+    Raises
+    ------
+    ConfigError
+        If JPEG is asked for pixels that are not 8-bit.
+    """
+    if compression == "jpeg" and levels[0].dtype != np.uint8:
+        raise ConfigError(f"{out}: JPEG holds 8-bit pixels, not {levels[0].dtype}; set tiff_compression to deflate")
+    partial = out.with_name(f".{out.name}.partial")
+    size = sum(int(np.prod(level.shape)) * level.dtype.itemsize for level in levels)
+    with tifffile.TiffWriter(partial, bigtiff=size > _CLASSIC_LIMIT, ome=True) as writer:
+        for index, level in enumerate(levels):
+            shape = (*level.shape[1:], level.shape[0]) if is_rgb else level.shape
+            first = {"subifds": len(levels) - 1, "metadata": _metadata(grid, channels, name, is_rgb=is_rgb)}
+            writer.write(
+                _tiles(level, is_rgb=is_rgb),
+                shape=shape,
+                dtype=level.dtype,
+                tile=(_tile(level), _tile(level)),
+                photometric="rgb" if is_rgb else "minisblack",
+                planarconfig="contig" if is_rgb else None,
+                resolution=_resolution(grid, levels[0], level),
+                resolutionunit="CENTIMETER",
+                **_COMPRESSION[compression],
+                **(first if index == 0 else {"subfiletype": 1, "metadata": None}),
+            )
+    partial.replace(out)
+
+
+def _metadata(grid: Grid, channels: Sequence[str], name: str, *, is_rgb: bool) -> dict[str, Any]:
+    return {
+        "axes": "YXS" if is_rgb else "CYX",
+        "Name": name,
+        "PhysicalSizeX": grid.mpp_x,
+        "PhysicalSizeXUnit": "µm",
+        "PhysicalSizeY": grid.mpp_y,
+        "PhysicalSizeYUnit": "µm",
+        "Channel": {"Name": "RGB" if is_rgb else list(channels)},
+    }
+
+
+def _resolution(grid: Grid, finest: ZarrArray, level: ZarrArray) -> tuple[float, float]:
+    """Return pixels per centimetre along x and y."""
+    (_, height, width), (_, level_height, level_width) = finest.shape, level.shape
+    return 1e4 / grid.mpp_x * level_width / width, 1e4 / grid.mpp_y * level_height / height
+
+
+def _tile(level: ZarrArray) -> int:
+    """Return the side of a tile: the chunk's, so that each chunk is decoded once; TIFF wants multiples of 16."""
+    return level.chunk if level.chunk % 16 == 0 else 512
+
+
+def _tiles(level: ZarrArray, *, is_rgb: bool) -> Iterator[NDArray[np.generic]]:
+    """Yield the tiles of each page in TIFF's order, from a few tiles at once; the last ones may be smaller."""
+    if is_rgb:
+        for strip in _strips(level):
+            yield from _cut(np.moveaxis(strip, 0, -1), _tile(level))
+        return
+    for channel in range(level.shape[0]):
+        for strip in _strips(level):
+            yield from _cut(strip[channel], _tile(level))
+
+
+def _strips(level: ZarrArray) -> Iterator[NDArray[np.generic]]:
+    _, height, width = level.shape
+    side = _tile(level)
+    for y in range(0, height, side):
+        for x in range(0, width, side * _TILES_AT_ONCE):
+            yield level.read(Region(x, y, min(x + side * _TILES_AT_ONCE, width), min(y + side, height)))
+
+
+def _cut(strip: NDArray[np.generic], side: int) -> Iterator[NDArray[np.generic]]:
+    for x in range(0, strip.shape[1], side):
+        yield np.ascontiguousarray(strip[:, x : x + side])

@@ -86,7 +86,7 @@ class _PairJobs:
         judge = self._judge(register, sides)
         warp = self._warp(register, judge)
         export = self._export(register, judge, warp)
-        report = self._report([*before, register, judge, export], sides)
+        report = self._report([*before, register, judge, export], warp, sides)
         return [*before, register, judge, warp, export, report]
 
     def _slide_jobs(self, slide: Slide, mask: Path | None) -> tuple[list[Job], Side]:
@@ -190,10 +190,12 @@ class _PairJobs:
         outputs = (files.transform_json, files.transform_itk, files.verdict)
         return self._job("export", print_, work, outputs, [register, judge, warp])
 
-    def _report(self, before: list[Job], sides: tuple[Side, Side]) -> Job:
+    def _report(self, before: list[Job], warp: Job, sides: tuple[Side, Side]) -> Job:
         print_ = fingerprint("report", {"pair": self._pair.name}, [job.fingerprint for job in before])
         files = self._layout.pair(self._pair.name)
-        work = ReportWork(self._layout, self._pair, sides, tuple(job.key for job in before))
+        *_, register, judge, _export = before
+        keys = tuple(job.key for job in (*before, warp))
+        work = ReportWork(self._layout, self._pair, sides, self._folder(register), self._folder(judge), keys)
         job = self._job("report", print_, work, (files.report,))
         return replace(job, settles=tuple(job.key for job in before))
 

@@ -52,6 +52,11 @@ class Layout:
         return self.root / "events.jsonl"
 
     @property
+    def worker_logs(self) -> Path:
+        """What worker processes print, a file each."""
+        return self.root / "logs"
+
+    @property
     def work(self) -> Path:
         """Stage outputs by fingerprint."""
         return self.root / "work"

@@ -47,6 +47,7 @@ def write_run_json(path: Path, request: RunRequest, inspection: Inspection, layo
         "directory": str(layout.root),
         "manifest": {"path": str(manifest), "sha256": hashlib.sha256(manifest.read_bytes()).hexdigest()},
         "config": request.config.model_dump(mode="json", by_alias=True),
+        "config_digest": config_digest(request.config),
         "seeds": {"register": request.config.register_.seed},
         "pairs": [_pair(pair) for pair in inspection.pairs],
         "skipped_rows": [str(problem) for problem in inspection.problems],

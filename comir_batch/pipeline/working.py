@@ -42,7 +42,7 @@ class Working:
 def working_level(info: SlideInfo, target_mpp: float) -> Working:
     """Choose the level and factor whose pixel size comes nearest to a target without ever being interpolated.
 
-    The coarsest level that is not coarser than the target (by more than a tenth) is read and averaged by a whole number.
+    The coarsest level that is at most a tenth coarser than the target is read and averaged by a whole number.
     """
     sizes = [(info.grid(k).mpp_x + info.grid(k).mpp_y) / 2 for k in range(len(info.levels))]
     fine_enough = [k for k, size in enumerate(sizes) if size <= target_mpp * 1.1]

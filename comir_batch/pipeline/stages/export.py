@@ -118,8 +118,9 @@ def _publish_image(work: ExportWork) -> None:
     if not image.exists():
         return  # a call that was killed after the rename
     levels = aligned_levels(work.fixed)
-    attributes = {"fingerprint": work.fingerprint}
-    description = NgffImage(work.pair_id, levels, work.info.channels, work.info.dtype, work.info.is_rgb, attributes)
+    info = work.info
+    attributes = {"comir_batch": {"fingerprint": work.fingerprint}}
+    description = NgffImage(work.pair_id, levels, info.channels, info.dtype, is_rgb=info.is_rgb, attributes=attributes)
     write_ngff_metadata(image, description)
     shutil.rmtree(work.pair.aligned_zarr, ignore_errors=True)
     image.rename(work.pair.aligned_zarr)

@@ -1,0 +1,152 @@
+"""What the page of a pair shows: both slides and CoMIRs on one grid, maps of the transform, and the worst places."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from comir_batch.core.transform import Composite
+from comir_batch.io.transform_files import read_json as read_transform_json
+from comir_batch.pipeline.files import read_arrays
+from comir_batch.pipeline.layout import JudgeFiles, RegisterFiles, SlideFiles
+from comir_batch.pipeline.overview import Overview
+from comir_batch.pipeline.views import load_views, sample_nearest
+from comir_batch.report.data import Maps, View, WorstPlace
+from comir_batch.warp.resample import warp_array
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+    from comir_batch.core.geometry import Grid
+    from comir_batch.pipeline.views import Side
+    from comir_batch.registration.images import View as PixelView
+
+_SIDE = 1000
+_MAP_SIDE = 128
+_WORST = 6
+_CROP = 160
+
+
+@dataclass(frozen=True, eq=False)
+class Pictures:
+    """Images and maps of one pair, ready to be drawn."""
+
+    grid: Grid
+    slides: View
+    comirs: View | None
+    maps: Maps
+    worst: tuple[WorstPlace, ...]
+
+
+def make_pictures(sides: tuple[Side, Side], start: Composite, register: Path, judge: Path) -> Pictures:
+    """Warp the overviews and the CoMIRs, and sample the transform.
+
+    Parameters
+    ----------
+    sides : (Side, Side)
+        Fixed and moving.
+    start : Composite
+        What "before" means.
+    register, judge : Path
+        Folders of the finished jobs.
+    """
+    found = read_transform_json(RegisterFiles(register).transform)
+    working = sides[0].working.grid
+    grid = working.reduced(-(-max(working.shape) // _SIDE))
+    tiles = read_arrays(JudgeFiles(judge).tiles)
+    views = {view.name: view for view in load_views(*sides, max(1, round(grid.mpp_x / working.mpp_x)))}
+    return Pictures(
+        grid=grid,
+        slides=_slides(sides, start, found, grid),
+        comirs=_comirs(views["comir"], start, found, grid) if "comir" in views else None,
+        maps=_maps(sides[0], found, tiles),
+        worst=_worst_places(views.get("comir", views["raw"]), found, tiles),
+    )
+
+
+def _slides(sides: tuple[Side, Side], start: Composite, found: Composite, grid: Grid) -> View:
+    fixed, moving = (Overview.load(SlideFiles(side.chunk).overview) for side in sides)
+    here = Composite()
+    return View(
+        _picture(warp_array(fixed.pixels, fixed.grid, here, grid), sides[0]),
+        _picture(warp_array(moving.pixels, moving.grid, start, grid), sides[1]),
+        _picture(warp_array(moving.pixels, moving.grid, found, grid), sides[1]),
+    )
+
+
+def _picture(pixels: NDArray[Any], side: Side) -> NDArray[Any]:
+    """Return ``(C, Y, X)`` pixels as the report wants them: 8-bit RGB, or grey in 0..1."""
+    if side.working.info.is_rgb and pixels.dtype == np.uint8:
+        return np.ascontiguousarray(np.moveaxis(pixels, 0, 2))
+    grey = pixels.astype(np.float32).mean(axis=0)
+    low, high = float(grey.min()), float(grey.max())
+    return (grey - low) / max(high - low, 1e-6)
+
+
+def _comirs(view: PixelView, start: Composite, found: Composite, grid: Grid) -> View:
+    """Show both CoMIRs on one scale, the one that makes them comparable."""
+    inside = np.concatenate([image.pixels[image.mask] for image in (view.fixed, view.moving)])
+    low, high = np.percentile(inside, [1, 99])
+
+    def shown(image: Any, transform: Composite) -> NDArray[np.float32]:
+        pixels = np.where(image.mask, image.pixels, low)[None]
+        warped = warp_array(pixels.astype(np.float32), image.grid, transform, grid, fill=float(low))[0]
+        return np.asarray(np.clip((warped - low) / max(high - low, 1e-6), 0, 1), dtype=np.float32)
+
+    return View(shown(view.fixed, Composite()), shown(view.moving, start), shown(view.moving, found))
+
+
+def _maps(fixed: Side, found: Composite, tiles: dict[str, NDArray[Any]]) -> Maps:
+    working = fixed.working.grid
+    grid = working.reduced(max(1, -(-max(working.shape) // _MAP_SIDE)))
+    overview = Overview.load(SlideFiles(fixed.chunk).overview)
+    tissue = sample_nearest(overview.tissue, overview.grid, grid)
+    rows, columns = np.mgrid[: grid.height, : grid.width]
+    points = grid.to_um(np.stack([columns.ravel(), rows.ravel()], axis=1))
+    mapped = found.map(points)
+    design = np.column_stack([points, np.ones(len(points))])
+    affine = design @ np.linalg.lstsq(design[tissue.ravel()], mapped[tissue.ravel()], rcond=None)[0]
+    jacobian = found.jacobian_determinant(points, step_um=grid.mpp_x / 2)
+
+    def shown(values: NDArray[np.float64]) -> NDArray[np.float64]:
+        return np.where(tissue, values.reshape(grid.shape), np.nan)
+
+    return Maps(
+        displacement_um=shown(np.linalg.norm(mapped - points, axis=1)),
+        nonrigid_um=shown(np.linalg.norm(mapped - affine, axis=1)),
+        jacobian=shown(jacobian),
+        jacobian_note="Determinant of the whole transform's Jacobian: the local change of area; folded where it is 0 or less.",
+        tiles_before=tiles["before"],
+        tiles_after=tiles["after"],
+        similarity=str(tiles["similarity"]),
+    )
+
+
+def _worst_places(view: PixelView, found: Composite, tiles: dict[str, NDArray[Any]]) -> tuple[WorstPlace, ...]:
+    after = tiles["after"]
+    order = np.argsort(np.where(np.isfinite(after), after, np.inf), axis=None)[: min(_WORST, np.isfinite(after).sum())]
+    grid = view.fixed.grid
+    moved = warp_array(view.moving.pixels[None], view.moving.grid, found, grid)[0]
+    low, high = np.percentile(view.fixed.pixels[view.fixed.mask], [1, 99])
+    places = []
+    for row, column in zip(*np.unravel_index(order, after.shape), strict=True):
+        x = (column + 0.5) * grid.width / after.shape[1]
+        y = (row + 0.5) * grid.height / after.shape[0]
+        crops = [
+            np.clip((_crop(image, x, y) - low) / max(high - low, 1e-6), 0, 1) for image in (view.fixed.pixels, moved)
+        ]
+        (x_um, y_um), width_um = grid.to_um([[x - 0.5, y - 0.5]])[0], crops[0].shape[1] * grid.mpp_x
+        places.append(WorstPlace(float(x_um), float(y_um), float(after[row, column]), *crops, width_um))
+    return tuple(places)
+
+
+def _crop(image: NDArray[np.generic], x: float, y: float) -> NDArray[np.generic]:
+    height, width = image.shape
+    side_y, side_x = min(_CROP, height), min(_CROP, width)
+    y0 = int(np.clip(y - side_y / 2, 0, height - side_y))
+    x0 = int(np.clip(x - side_x / 2, 0, width - side_x))
+    return image[y0 : y0 + side_y, x0 : x0 + side_x]

@@ -118,6 +118,8 @@ class WorstPlace:
         Crops of the fixed and the warped moving slide, of one size.
     width_um : float
         What the crops are wide.
+    fixed_photometric, moving_photometric : {"brightfield", "dark"}
+        Brightfield crops are inverted in their overlay; CoMIRs are dark.
     """
 
     x_um: float
@@ -126,6 +128,8 @@ class WorstPlace:
     fixed: NDArray[Any]
     after: NDArray[Any]
     width_um: float
+    fixed_photometric: Photometric = "dark"
+    moving_photometric: Photometric = "dark"
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,7 +192,7 @@ class PairPage:
     grid : Grid or None
         Grid of the images of ``slides`` and ``comirs``; needed where they are given.
     slides, comirs : View or None
-        The images.
+        The images. Slides are stretched for display; CoMIRs share one scale and are shown as they are.
     log_tail : str
         Last lines of the pair's log.
     index_path : str

@@ -1,0 +1,67 @@
+"""Numbers and names as a reader wants them."""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+MISSING = "\N{EN DASH}"
+
+
+def number(value: float | str | None, digits: int = 4) -> str:
+    """Return the significant digits of a number, all that stand before the point; text as it is; a dash for nothing."""
+    if value is None or isinstance(value, str):
+        return value or MISSING
+    if not math.isfinite(value):
+        return MISSING if math.isnan(value) else f"{'-' * (value < 0)}∞"
+    if isinstance(value, int) or abs(value) >= 1000:
+        return f"{value:,.0f}"
+    return f"{value:.{digits}g}" if abs(value) >= 0.001 or value == 0 else f"{value:.1e}"
+
+
+def sort_key(value: float | str | None) -> str:
+    """Return what a table sorts by: all digits of a number, text as it is, nothing for what is missing."""
+    if value is None or (isinstance(value, float) and not math.isfinite(value)):
+        return ""
+    return str(value)
+
+
+def duration(seconds: float) -> str:
+    """Return a time as `0.8 s`, `42 s`, `3 min 05 s` or `2 h 07 min`."""
+    if seconds < 10:
+        return f"{seconds:.1f} s"
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60:02d} s"
+    return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
+
+
+def memory(megabytes: float) -> str:
+    """Return memory in MB, from 1,000 MB on in GB; a dash where it was not measured."""
+    if megabytes <= 0:
+        return MISSING
+    return f"{megabytes / 1000:.1f} GB" if megabytes >= 1000 else f"{megabytes:.0f} MB"
+
+
+class MetricText(NamedTuple):
+    """How a metric is shown: a label, its unit, and what it says in a sentence."""
+
+    label: str
+    unit: str = ""
+    meaning: str = ""
+
+
+_UNITS = {"um": "µm", "px": "px", "deg": "°", "mb": "MB", "s": "s", "share": "", "z": "z"}
+_KNOWN: dict[str, MetricText] = {}
+
+
+def describe(name: str) -> MetricText:
+    """Return the words for a metric; an unknown one is named after itself, with the unit that its name ends in."""
+    if name in _KNOWN:
+        return _KNOWN[name]
+    stem, _, ending = name.rpartition("_")
+    known = bool(stem) and ending in _UNITS
+    words = (stem if known and ending not in {"share", "z"} else name).replace("_", " ").strip()
+    return MetricText(words[:1].upper() + words[1:], _UNITS[ending] if known and ending != "z" else "")

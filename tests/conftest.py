@@ -24,3 +24,13 @@ def ndpi_pair(shared_data: Path) -> tuple[Path, Path]:
     folder = shared_data / "tissue_dapi_tritc_ndpi"
     (dapi,), (tritc,) = folder.glob("*DAPI*.ndpi"), folder.glob("*TRITC*.ndpi")
     return dapi, tritc
+
+
+@pytest.fixture(scope="session")
+def svs_slide() -> Path:
+    """A real Aperio scan that `make test` takes from the package index: COMIR_BATCH_SVS, else .venv/slides/."""
+    beside = Path(__file__).resolve().parents[1] / ".venv" / "slides" / "CMU-1-Small-Region.svs"
+    slide = Path(os.environ.get("COMIR_BATCH_SVS", beside))
+    if not slide.is_file():
+        pytest.skip(f"the Aperio slide is not at {slide}; `make test` fetches it")
+    return slide

@@ -27,6 +27,11 @@ class StopRequest:
         self._exit_code = 0
 
     @property
+    def exit_code(self) -> int:
+        """What the first request asked to exit with; 0 before it."""
+        return self._exit_code
+
+    @property
     def requested(self) -> bool:
         """Whether somebody asked."""
         return self._exit_code != 0

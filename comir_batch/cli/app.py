@@ -1,0 +1,47 @@
+"""The command line: what there is, and nothing else. Heavy imports wait until a command needs them."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+import comir_batch
+from comir_batch.cli import model_commands, plan_command, run_commands
+
+app = typer.Typer(
+    name="comir-batch",
+    help="Registers whole-slide images of the same tissue across modalities, a manifest of pairs at a time.",
+    epilog=(
+        "Exit codes: 0 every pair accepted or for review; 1 some rejected or in error; 2 usage; 3 bad manifest, config "
+        "or input, nothing was run; 4 all rejected or in error; 5 no workers; 75 stopped, the same command resumes; "
+        "130 and 143 stopped by SIGINT and SIGTERM, likewise."
+    ),
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+run_commands.add_to(app)
+plan_command.add_to(app)
+app.add_typer(model_commands.app)
+
+
+def _print_version(wanted: bool) -> None:  # noqa: FBT001  typer's callbacks are positional
+    if wanted:
+        typer.echo(f"comir-batch {comir_batch.__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    *,
+    _version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None:
+    pass
+
+
+def main() -> None:
+    """Run the command line; the entry point of the installed script."""
+    app()

@@ -1,0 +1,48 @@
+"""From errors to messages and exit codes."""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+import typer
+
+from comir_batch.cli.tables import print_table
+from comir_batch.core.errors import ManifestError, NoWorkersError, StoppedError, UserError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from comir_batch.core.errors import Problem
+
+BAD_INPUT = 3
+NO_WORKERS = 5
+
+
+@contextmanager
+def exit_codes() -> Iterator[None]:
+    """Turn the errors that a user can understand into a message on stderr and typer.Exit with their code."""
+    try:
+        yield
+    except ManifestError as error:
+        print_problems(error.problems)
+        raise typer.Exit(BAD_INPUT) from error
+    except UserError as error:
+        _fail(error, BAD_INPUT)
+    except NoWorkersError as error:
+        _fail(error, NO_WORKERS)
+    except StoppedError as error:
+        _fail(error, error.exit_code)
+
+
+def print_problems(problems: Sequence[Problem]) -> None:
+    """Print what is wrong with a manifest on stderr: a table on a terminal, a line a problem elsewhere."""
+    rows = [(str(row or "-"), column, reason, remedy) for row, column, reason, remedy in problems]
+    lines = [str(problem) for problem in problems]
+    title = "1 problem" if len(rows) == 1 else f"{len(rows)} problems"
+    print_table(f"{title} in the manifest", ("row", "column", "problem", "what to do"), rows, lines=lines, stderr=True)
+
+
+def _fail(error: Exception, code: int) -> None:
+    typer.echo(f"comir-batch: {error}", err=True)
+    raise typer.Exit(code) from error

@@ -1,0 +1,32 @@
+"""Options that several commands share."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal, TypeAlias
+
+import typer
+
+Manifest: TypeAlias = Annotated[
+    Path, typer.Argument(help="CSV with a pair of slides a row; relative paths are relative to it.")
+]
+RunDirectory: TypeAlias = Annotated[Path, typer.Argument(metavar="RUN", help="Run directory that `run` made.")]
+Out: TypeAlias = Annotated[
+    Path, typer.Option("--out", "-o", metavar="DIR", help="Run directory; the same one resumes a run.")
+]
+Config: TypeAlias = Annotated[Path | None, typer.Option(metavar="TOML", help="File with settings.")]
+Model: TypeAlias = Annotated[
+    str | None, typer.Option(help="Model for the rows that name none: a name, a folder, or none for the raw images.")
+]
+Settings: TypeAlias = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="One setting, for example register.grid_um=32; repeatable."),
+]
+Executor: TypeAlias = Annotated[
+    Literal["local", "serial"] | None, typer.Option(help="Worker processes on this machine, or this process alone.")
+]
+Workers: TypeAlias = Annotated[int | None, typer.Option(min=0, help="Worker processes; 0 for one a core.")]
+Device: TypeAlias = Annotated[Literal["auto", "cpu", "cuda"] | None, typer.Option(help="Where networks run.")]
+SkipBadRows: TypeAlias = Annotated[
+    bool, typer.Option("--skip-bad-rows", help="Run the good rows where others are bad, instead of nothing.")
+]

@@ -1,0 +1,144 @@
+"""`run`, and a command for each stage: the same run with another target."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from comir_batch.cli import options  # noqa: TC001  typer resolves the annotations
+from comir_batch.cli.failures import exit_codes, print_problems
+from comir_batch.cli.settings import overrides
+from comir_batch.cli.tables import print_table
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from comir_batch.core.config import RunConfig
+    from comir_batch.core.task import Executor
+    from comir_batch.execution.stop import StopRequest
+    from comir_batch.pipeline.layout import Layout
+    from comir_batch.pipeline.run import RunRequest, RunSummary
+
+STAGES = {
+    "chunk": "Rewrite the working level of each slide as sharded Zarr.",
+    "represent": "Compute the representations (CoMIRs) of each slide.",
+    "register": "Find the transform of each pair.",
+    "judge": "Judge each transform: accept, review or reject.",
+    "warp": "Resample the moving slides on the fixed slides' grids.",
+    "export": "Publish aligned pyramids and transforms.",
+    "report": "Write the reports; the whole run.",
+}
+_INTERRUPTED = 130
+
+
+def add_to(app: typer.Typer) -> None:
+    """Add the commands to the program."""
+    app.command("run")(run)
+    for stage, summary in STAGES.items():
+        text = f"{summary} What is missing before it is run too; settings come from RUN/run.json."
+        app.command(stage, help=text, short_help=summary, rich_help_panel="Single stages")(_stage_command(stage))
+
+
+def run(  # noqa: PLR0913  a parameter an option
+    manifest: options.Manifest,
+    *,
+    out: options.Out,
+    config: options.Config = None,
+    model: options.Model = None,
+    settings: options.Settings = None,
+    executor: options.Executor = None,
+    workers: options.Workers = None,
+    device: options.Device = None,
+    ome_tiff: Annotated[bool, typer.Option("--ome-tiff", help="Write aligned.ome.tif too.")] = False,
+    warp_rejected: Annotated[
+        bool, typer.Option("--warp-rejected", help="Write aligned images of rejected pairs too.")
+    ] = False,
+    keep_work: Annotated[bool, typer.Option("--keep-work", help="Keep bulky intermediate results.")] = False,
+    skip_bad_rows: options.SkipBadRows = False,
+) -> None:
+    """Register every pair of a manifest, or go on where an earlier run into the same directory stopped."""
+    given = {
+        "model": model,
+        "execution.executor": executor,
+        "execution.workers": workers,
+        "execution.device": device,
+        "export.ome_tiff": ome_tiff or None,
+        "export.warp_rejected": warp_rejected or None,
+    }
+    with exit_codes():
+        from comir_batch.core.config import load_config
+        from comir_batch.pipeline.run import RunRequest
+
+        resolved = load_config(config, overrides(given, settings))
+        _execute(
+            RunRequest(
+                manifest, out, resolved, keep_work=keep_work, skip_bad_rows=skip_bad_rows, command=tuple(sys.argv)
+            )
+        )
+
+
+def _stage_command(stage: str) -> Callable[..., None]:
+    def command(
+        run_directory: options.RunDirectory,
+        *,
+        settings: options.Settings = None,
+        executor: options.Executor = None,
+        workers: options.Workers = None,
+        device: options.Device = None,
+        skip_bad_rows: options.SkipBadRows = False,
+    ) -> None:
+        given = {"execution.executor": executor, "execution.workers": workers, "execution.device": device}
+        with exit_codes():
+            from comir_batch.core.config import load_config
+            from comir_batch.pipeline.run import RunRequest, request_of
+
+            manifest, before = request_of(run_directory)
+            resolved = load_config(None, overrides(given, settings, before))
+            _execute(
+                RunRequest(
+                    manifest, run_directory, resolved, stage, skip_bad_rows=skip_bad_rows, command=tuple(sys.argv)
+                )
+            )
+
+    return command
+
+
+def _execute(request: RunRequest) -> None:
+    from comir_batch.cli.progress import show_progress
+    from comir_batch.core.events import EventBus
+    from comir_batch.execution.stop import StopRequest
+    from comir_batch.pipeline.layout import Layout
+    from comir_batch.pipeline.run import run as run_pipeline
+
+    stop = StopRequest()
+    layout = Layout(request.out.resolve())
+    with show_progress() as subscriber, stop.on_signals():
+        try:
+            summary = run_pipeline(request, EventBus(subscriber), _starter(stop, layout))
+        except KeyboardInterrupt as interrupt:
+            raise typer.Exit(stop.exit_code or _INTERRUPTED) from interrupt
+    _print_summary(summary, layout, request.target)
+    raise typer.Exit(summary.exit_code)
+
+
+def _starter(stop: StopRequest, layout: Layout) -> Callable[[RunConfig], Executor]:
+    def start(config: RunConfig) -> Executor:
+        from comir_batch.execution.start import start_executor
+
+        return start_executor(config.execution, stop, layout.worker_logs)
+
+    return start
+
+
+def _print_summary(summary: RunSummary, layout: Layout, target: str) -> None:
+    if summary.skipped:
+        print_problems(summary.skipped)
+    rows: list[tuple[Any, ...]] = [
+        (result.pair_id, result.verdict or "-", f"{result.seconds:.0f} s", " ".join(result.reasons))
+        for result in summary.results
+    ]
+    print_table(f"{len(rows)} pairs in {summary.seconds:.0f} s", ("pair_id", "verdict", "work", "reasons"), rows)
+    if target == "report":
+        typer.echo(f"results: {layout.results_csv}\nreport:  {layout.report}")

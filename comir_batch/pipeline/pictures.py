@@ -119,7 +119,7 @@ def _maps(fixed: Side, found: Composite, tiles: dict[str, NDArray[Any]]) -> Maps
         displacement_um=shown(np.linalg.norm(mapped - points, axis=1)),
         nonrigid_um=shown(np.linalg.norm(mapped - affine, axis=1)),
         jacobian=shown(jacobian),
-        jacobian_note="Determinant of the whole transform's Jacobian: the local change of area; folded where it is 0 or less.",
+        jacobian_note="The local change of area; the transform folds where it is 0 or less.",
         tiles_before=tiles["before"],
         tiles_after=tiles["after"],
         similarity=str(tiles["similarity"]),
@@ -130,7 +130,7 @@ def _worst_places(view: PixelView, found: Composite, tiles: dict[str, NDArray[An
     after = tiles["after"]
     order = np.argsort(np.where(np.isfinite(after), after, np.inf), axis=None)[: min(_WORST, np.isfinite(after).sum())]
     grid = view.fixed.grid
-    moved = warp_array(view.moving.pixels[None], view.moving.grid, found, grid)[0]
+    moved = warp_array(view.moving.pixels[None], view.moving.grid, found, grid)[0].astype(np.float32)
     low, high = np.percentile(view.fixed.pixels[view.fixed.mask], [1, 99])
     places = []
     for row, column in zip(*np.unravel_index(order, after.shape), strict=True):
@@ -144,9 +144,10 @@ def _worst_places(view: PixelView, found: Composite, tiles: dict[str, NDArray[An
     return tuple(places)
 
 
-def _crop(image: NDArray[np.generic], x: float, y: float) -> NDArray[np.generic]:
+def _crop(image: NDArray[np.float32], x: float, y: float) -> NDArray[np.float32]:
+    """Return the surroundings of a place in pixels, shifted where they would leave the image."""
     height, width = image.shape
     side_y, side_x = min(_CROP, height), min(_CROP, width)
     y0 = int(np.clip(y - side_y / 2, 0, height - side_y))
     x0 = int(np.clip(x - side_x / 2, 0, width - side_x))
-    return image[y0 : y0 + side_y, x0 : x0 + side_x]
+    return np.clip(image[y0 : y0 + side_y, x0 : x0 + side_x], 0, 1)

@@ -1,0 +1,1 @@
+"""Benchmarks: pairs with a known truth, and what is measured on them."""

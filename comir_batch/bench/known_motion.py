@@ -72,7 +72,7 @@ def move(pixels: NDArray[Any], grid: Grid, motion: Motion, fill: float = 0.0) ->
     Returns
     -------
     moving : (C, Y', X')
-        Shows at ``truth.map(x)`` what `pixels` shows at ``x`` (µm), interpolated by cubic splines; holds the whole image.
+        Shows at ``truth.map(x)`` what `pixels` shows at ``x`` (µm), by cubic interpolation; holds the whole image.
     moving_grid : Grid
         Begins at (0, 0).
     truth : Composite

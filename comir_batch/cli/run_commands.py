@@ -69,9 +69,11 @@ def run(  # noqa: PLR0913  a parameter an option
     }
     with exit_codes():
         from comir_batch.core.config import load_config
+
+        resolved = load_config(config, overrides(given, settings))  # wrong settings need no torch to be told
+
         from comir_batch.pipeline.run import RunRequest
 
-        resolved = load_config(config, overrides(given, settings))
         _execute(
             RunRequest(
                 manifest, out, resolved, keep_work=keep_work, skip_bad_rows=skip_bad_rows, command=tuple(sys.argv)

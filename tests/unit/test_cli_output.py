@@ -1,0 +1,135 @@
+"""What the command line prints: tables, progress, failures."""
+
+from __future__ import annotations
+
+import io
+
+import pytest
+import typer
+from rich.console import Console
+from rich.progress import Progress
+
+from comir_batch.cli.failures import exit_codes
+from comir_batch.cli.progress import Bars, Lines
+from comir_batch.cli.tables import print_table
+from comir_batch.core.errors import (
+    ConfigError,
+    ManifestError,
+    NoWorkersError,
+    Problem,
+    RunDirectoryError,
+    StoppedError,
+    TaskError,
+)
+from comir_batch.core.events import Event, Kind
+
+LONG = "x" * 500
+JOB = {"stage": "chunk", "pairs": ("a", "b"), "job": "chunk-3fa2c1d0"}
+
+
+def tasks(planned: int, done: int) -> list[Event]:
+    started = Event(Kind.JOB_STARTED, **JOB, at=0.0)
+    return [
+        started,
+        Event(Kind.TASKS_PLANNED, **JOB, data={"tasks": planned}, at=0.0),
+        *(
+            Event(Kind.TASK_DONE, **JOB, data={"task": str(n), "seconds": 1.0, "peak_mb": 9, "worker": "w"}, at=n)
+            for n in range(done)
+        ),
+    ]
+
+
+EVENTS = [
+    Event(Kind.DASHBOARD, data={"address": "http://127.0.0.1:9/status"}),
+    *tasks(40, 35),
+    Event(Kind.TASK_RETRIED, **JOB, data={"task": "t", "message": "the worker was lost"}),
+    Event(Kind.JOB_FAILED, **JOB, data={"message": "no {braces} and [markup] harm"}),
+    Event(Kind.JOB_SKIPPED, **JOB, data={"reason": "rejected"}),
+    Event(Kind.PAIR_DONE, pairs=("a",), data={"verdict": "review", "reasons": ("First.", "Second.")}),
+    Event(Kind.PAIR_DONE, pairs=("b",), data={"verdict": "", "reasons": ()}),
+    Event(Kind.RUN_DONE, data={"verdicts": {}, "seconds": 1.0}),
+]
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (ConfigError("a"), 3),
+        (RunDirectoryError("a"), 3),
+        (NoWorkersError("a"), 5),
+        (StoppedError("a", 75), 75),
+        (StoppedError("a", 143), 143),
+    ],
+)
+def test_errors_have_their_exit_codes_and_one_message(error, code, capsys):
+    with pytest.raises(typer.Exit) as left, exit_codes():
+        raise error
+    assert left.value.exit_code == code
+    assert capsys.readouterr() == ("", "comir-batch: a\n")
+
+
+def test_other_errors_are_not_hidden():
+    with pytest.raises(TaskError), exit_codes():
+        raise TaskError("a bug: task errors end in rows")
+
+
+def test_problems_of_a_manifest_stand_on_a_line_each(capsys):
+    problems = [Problem(2, "fixed", f"cannot read {LONG}", "Check the path"), Problem(0, "-", "bad", "Mend")]
+    with pytest.raises(typer.Exit) as left, exit_codes():
+        raise ManifestError(problems)
+    assert left.value.exit_code == 3
+    title, *lines = capsys.readouterr().err.splitlines()
+    assert title == "2 problems in the manifest:"
+    assert lines == [str(problem) for problem in problems]
+
+
+def test_a_table_in_a_pipe_is_never_wrapped(capsys):
+    print_table("models", ("name", "note"), [("a", LONG), ("longer", "b")])
+    assert capsys.readouterr().out.splitlines() == ["models:", "name    note", f"a       {LONG}", "longer  b"]
+
+
+def test_a_table_without_rows_has_its_head(capsys):
+    print_table("models", ("name", "note"), [])
+    assert capsys.readouterr().out.splitlines() == ["models:", "name  note"]
+
+
+def test_a_table_on_a_terminal_is_drawn_and_keeps_markup_as_text(capsys, monkeypatch):
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True)
+    print_table("pairs", ("pair_id", "reason"), [("a", "[red]not markup[/red]")])
+    drawn = capsys.readouterr().out
+    assert "[red]not markup[/red]" in drawn
+    assert "│" in drawn
+
+
+def test_lines_say_what_happens_and_are_sparing_with_tasks():
+    stream = io.StringIO()
+    subscriber = Lines(stream)
+    for event in EVENTS:
+        subscriber(event)
+    lines = [line.split(" ", 1)[1] for line in stream.getvalue().splitlines()]
+    assert lines == [
+        "dashboard: http://127.0.0.1:9/status",
+        "chunk-3fa2c1d0 (a, b): started",
+        "chunk-3fa2c1d0 (a, b): 12 of 40 tasks done",
+        "chunk-3fa2c1d0 (a, b): 23 of 40 tasks done",
+        "chunk-3fa2c1d0 (a, b): 34 of 40 tasks done",
+        "chunk-3fa2c1d0 (a, b): t is tried again, the worker was lost",
+        "chunk-3fa2c1d0 (a, b): failed, no {braces} and [markup] harm",
+        "chunk-3fa2c1d0 (a, b): skipped, rejected",
+        "a: review. First. Second.",
+        "b: done up to the stage asked for.",
+    ]
+
+
+def test_bars_count_tasks_and_keep_markup_as_text():
+    console = Console(file=io.StringIO(), width=200)
+    with Progress(console=console) as progress:
+        subscriber = Bars(progress)
+        for event in EVENTS:
+            subscriber(event)
+        (bar,) = progress.tasks
+        assert (bar.description, bar.completed, bar.total) == ("chunk", 35, 40)
+    printed = console.file.getvalue()
+    assert "no {braces} and [markup] harm" in printed
+    assert "dashboard: http://127.0.0.1:9/status" in printed
+    assert "started" not in printed

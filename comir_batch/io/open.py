@@ -7,6 +7,9 @@ from typing import TYPE_CHECKING
 import tifffile
 
 from comir_batch.core.errors import UnreadableSlideError
+from comir_batch.io.czi_reader import CziReader
+from comir_batch.io.image_reader import ImageReader
+from comir_batch.io.ngff_reader import NgffReader, is_zarr
 from comir_batch.io.openslide_reader import OpenSlideReader, is_vendor_scan
 from comir_batch.io.slide_reader import damage_as_error
 from comir_batch.io.tiff_reader import TiffReader, complaints_as_error
@@ -21,6 +24,7 @@ if TYPE_CHECKING:
     _Adapter = Callable[[SlideSpec], SlideReader]
 
 _TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+_CZI, _PNG, _JPEG = b"ZISRAWFILE", b"\x89PNG", b"\xff\xd8\xff"
 
 
 def open_slide(spec: SlideSpec) -> PixelSource:
@@ -56,17 +60,29 @@ def open_slide(spec: SlideSpec) -> PixelSource:
 
 
 def _adapter(path: Path) -> _Adapter:
+    if path.is_dir():
+        return _folder_adapter(path)
     try:
-        start = b"" if path.is_dir() else _start(path)
+        start = _start(path)
     except OSError as error:
         raise UnreadableSlideError(f"{path}: {error.strerror}; check the path in the manifest") from error
     if not start:
         raise UnreadableSlideError(f"{path}: the file is empty; copy it again")
     if start.startswith(_TIFF):
         return _tiff_adapter(path)
+    if start.startswith(_CZI):
+        return CziReader
     if is_vendor_scan(str(path)):
-        return OpenSlideReader
+        return OpenSlideReader  # before JPEG: a MIRAX index is one
+    if start.startswith((_PNG, _JPEG)):
+        return ImageReader
     raise UnreadableSlideError(f"{path}: not an image that comir-batch reads; convert it to OME-TIFF or OME-Zarr")
+
+
+def _folder_adapter(path: Path) -> _Adapter:
+    if is_zarr(path):
+        return NgffReader
+    raise UnreadableSlideError(f"{path}: a folder that is no OME-Zarr image; give the image file, or the .zarr folder")
 
 
 def _start(path: Path) -> bytes:

@@ -19,6 +19,7 @@ _MICROMETRES = {
     "nm": 1e-3,
     "nanometer": 1e-3,
     "pm": 1e-6,
+    "picometer": 1e-6,
     "Å": 1e-4,
     "angstrom": 1e-4,
     "in": 25400.0,

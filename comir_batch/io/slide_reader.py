@@ -71,12 +71,21 @@ class SlideReader(ABC):
     def __init__(self, spec: SlideSpec, headers: Headers) -> None:
         self.spec = spec
         self._closed = False
+        try:
+            self._info = self._described(headers)
+        except Exception:
+            self.close()
+            raise
+
+    def _described(self, headers: Headers) -> SlideInfo:
+        spec = self.spec
         self._first, self._last = _chosen(spec, headers.channels)
         mpp = _pixel_size(spec, headers)
         names = headers.channels[self._first : self._last]
-        self._info = SlideInfo(_levels(headers), names, headers.dtype, *mpp, "dark", headers.reader)
-        if headers.channels == RGB and headers.dtype == "uint8":
-            self._info = replace(self._info, photometric=self._background())
+        info = SlideInfo(_levels(headers), names, headers.dtype, *mpp, "dark", headers.reader)
+        if headers.channels != RGB or headers.dtype != "uint8":
+            return info
+        return replace(info, photometric=self._background(info))
 
     @property
     def info(self) -> SlideInfo:
@@ -130,15 +139,16 @@ class SlideReader(ABC):
     def _release(self) -> None:
         """Close the file."""
 
-    def _background(self) -> Photometric:
+    def _background(self, info: SlideInfo) -> Photometric:
         """Tell bright from dark slides by their pixels, because both are stored as RGB in the same formats.
 
         In a transmission scan the darkest of the three colours is still bright in most pixels; in fluorescence one
         colour at least is nearly black. Decides on the median over samples of the smallest level.
         """
-        index = len(self._info.levels) - 1
-        level = self._info.levels[index]
-        samples = [self.read(box).min(axis=0).ravel() for box in _samples(level.width, level.height, index)]
+        index = len(info.levels) - 1
+        level = info.levels[index]
+        with damage_as_error(self.spec.path, f"its level {index}"):
+            samples = [self._pixels(box).min(axis=0).ravel() for box in _samples(level.width, level.height, index)]
         return "dark" if np.median(np.concatenate(samples)) < _DARK_BELOW else "brightfield"
 
 

@@ -46,4 +46,5 @@ def batch_page(rows: Sequence[BatchRow], summary: BatchSummary) -> str:
 def _thumbnail(row: BatchRow) -> str:
     if row.thumbnail is None:
         return ""
-    return figures.data_uri(figures.displayed(figures.fit(row.thumbnail, THUMBNAIL_SIDE)), quality=75)
+    small = figures.fit(row.thumbnail, THUMBNAIL_SIDE)
+    return figures.data_uri(figures.displayed(small, stretch=False), quality=75)

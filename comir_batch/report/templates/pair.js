@@ -174,7 +174,7 @@
 
   document.addEventListener("click", ({ target }) => {
     if (!target.dataset.share) return;
-    const zoom = clamp(0.25 / target.dataset.share, 1, MAX_ZOOM);
+    const zoom = clamp(0.5 / target.dataset.share, 1, MAX_ZOOM);
     change({
       zoom,
       x: target.dataset.left / 100 - 0.5 / zoom,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -10,7 +11,7 @@ from comir_batch.core.errors import ModelError, Problem, SlideError, UserError
 from comir_batch.io.digest import slide_digest
 from comir_batch.io.mask_reader import read_mask
 from comir_batch.io.open import open_slide
-from comir_batch.io.tables import check_points
+from comir_batch.io.tables import read_points
 from comir_batch.io.transform_files import read_transform
 from comir_batch.pipeline.model_choice import choose_model
 from comir_batch.pipeline.pair import Pair, Slide
@@ -19,17 +20,19 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
+    from comir_batch.core.geometry import Grid
     from comir_batch.core.manifest import Manifest, PairRow
     from comir_batch.core.slide import SlideInfo, SlideSpec
 
 _HEADER_THREADS = 8
+_CLAUSES = re.compile(r"[.;] ")
 _SLIDE_REMEDY = "Correct the path, or leave the row out"
-_CHECKS: dict[str, Callable[[Path], object]] = {
-    "initial_transform": read_transform,
-    "fixed_mask": read_mask,
-    "moving_mask": read_mask,
-    "fixed_landmarks": check_points,
-    "moving_landmarks": check_points,
+_READERS: dict[str, Callable[[Path, Grid], object]] = {
+    "initial_transform": lambda path, _: read_transform(path),
+    "fixed_mask": lambda path, _: read_mask(path),
+    "moving_mask": lambda path, _: read_mask(path),
+    "fixed_landmarks": read_points,
+    "moving_landmarks": read_points,
 }
 
 
@@ -90,8 +93,9 @@ def _inspect_row(row: PairRow, headers: dict[SlideSpec, _Headers], default_model
             problems.append(Problem(row.row, column, *_reason_and_remedy(found)))
         else:
             slides[column] = Slide(spec, *found, modality)
-    digests, wrong = _optional_files(row)
-    problems += wrong
+    if problems:
+        return problems
+    digests, problems = _optional_files(row, {column: slide.info.grid() for column, slide in slides.items()})
     if problems:
         return problems
     fixed, moving = slides["fixed"], slides["moving"]
@@ -103,30 +107,38 @@ def _inspect_row(row: PairRow, headers: dict[SlideSpec, _Headers], default_model
     return Pair(row, fixed, moving, model, sentence, _assumed(row), digests)
 
 
-def _optional_files(row: PairRow) -> tuple[dict[str, str], list[Problem]]:
+def _optional_files(row: PairRow, grids: dict[str, Grid]) -> tuple[dict[str, str], list[Problem]]:
+    """Read the small files that the row names, and return their digests."""
     digests: dict[str, str] = {}
     problems = []
-    for column, check in _CHECKS.items():
+    counts: dict[str, int] = {}
+    for column, read in _READERS.items():
         path: Path | None = getattr(row, column)
         if path is None:
             continue
         try:
-            check(path)
+            content = read(path, grids["moving" if column.startswith("moving") else "fixed"])
             digests[column] = slide_digest(path)
         except UserError as error:
             problems.append(Problem(row.row, column, *_reason_and_remedy(error)))
         except OSError as error:
             problems.append(Problem(row.row, column, f"cannot read {path}: {error.strerror}", "Correct the path"))
-    if (row.fixed_landmarks is None) != (row.moving_landmarks is None):
-        column = "fixed_landmarks" if row.fixed_landmarks is None else "moving_landmarks"
-        problems.append(Problem(row.row, column, "landmarks of one slide only", "Give both, or none"))
+        else:
+            counts[column] = len(content) if column.endswith("landmarks") else 0  # type: ignore[arg-type]
+    if counts.get("fixed_landmarks", 0) != counts.get("moving_landmarks", 0):
+        numbers = f"{counts.get('fixed_landmarks', 0)} fixed and {counts.get('moving_landmarks', 0)} moving landmarks"
+        problems.append(Problem(row.row, "moving_landmarks", numbers, "Give as many of both, in one order"))
     return digests, problems
 
 
 def _reason_and_remedy(error: UserError) -> tuple[str, str]:
-    """Split a message at its last sentence, which by the house's convention says what to do."""
-    reason, _, remedy = str(error).rstrip(".").rpartition(". ")
-    return (reason, remedy) if reason else (remedy, _SLIDE_REMEDY)
+    """Split a message where, by the house's convention, it goes on to say what to do."""
+    text = str(error).rstrip(".")
+    breaks = [match.span() for match in _CLAUSES.finditer(text)]
+    if not breaks:
+        return text, _SLIDE_REMEDY
+    end, start = breaks[-1]
+    return text[:end], text[start : start + 1].upper() + text[start + 1 :]
 
 
 def _assumed(row: PairRow) -> tuple[str, ...]:

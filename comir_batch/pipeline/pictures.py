@@ -84,7 +84,7 @@ def _picture(pixels: NDArray[Any], side: Side) -> NDArray[Any]:
         return np.ascontiguousarray(np.moveaxis(pixels, 0, 2))
     grey = pixels.astype(np.float32).mean(axis=0)
     low, high = float(grey.min()), float(grey.max())
-    return (grey - low) / max(high - low, 1e-6)
+    return np.asarray((grey - low) / max(high - low, 1e-6))
 
 
 def _comirs(view: PixelView, start: Composite, found: Composite, grid: Grid) -> View:
@@ -140,7 +140,7 @@ def _worst_places(view: PixelView, found: Composite, tiles: dict[str, NDArray[An
             np.clip((_crop(image, x, y) - low) / max(high - low, 1e-6), 0, 1) for image in (view.fixed.pixels, moved)
         ]
         (x_um, y_um), width_um = grid.to_um([[x - 0.5, y - 0.5]])[0], crops[0].shape[1] * grid.mpp_x
-        places.append(WorstPlace(float(x_um), float(y_um), float(after[row, column]), *crops, width_um))
+        places.append(WorstPlace(float(x_um), float(y_um), float(after[row, column]), crops[0], crops[1], width_um))
     return tuple(places)
 
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from comir_batch.core.errors import RegistrationError
 from comir_batch.core.geometry import Grid, Region
 from comir_batch.io.mask_reader import read_mask
 from comir_batch.io.zarr_array import ZarrArray
@@ -70,6 +71,11 @@ def load_views(fixed: Side, moving: Side, factor: int) -> tuple[View, ...]:
         `comir` (normalised correlation), if both are represented, then `raw` (mutual information), on the same grids.
     """
     masks = _mask(fixed, factor), _mask(moving, factor)
+    for name, mask in zip(("fixed", "moving"), masks, strict=True):
+        if not mask.any():
+            raise RegistrationError(
+                f"the {name} slide has no tissue, or its mask leaves none; check it, or give a mask"
+            )
     grids = fixed.working.grid.reduced(factor), moving.working.grid.reduced(factor)
     views = []
     if fixed.representation is not None and moving.representation is not None:
@@ -87,7 +93,7 @@ def _images(
 
 
 def _comir(folder: Path, factor: int) -> NDArray[np.float32]:
-    return _load(ZarrArray.open(SlideFiles(folder).pixels), factor)[0]
+    return np.asarray(_load(ZarrArray.open(SlideFiles(folder).pixels), factor)[0])
 
 
 def _grey(side: Side, factor: int) -> NDArray[np.float32]:
@@ -129,4 +135,4 @@ def sample_nearest(pixels: NDArray[np.bool_], grid: Grid, target: Grid) -> NDArr
     ends = grid.to_pixels(target.to_um([[0, 0], [target.width - 1, target.height - 1]]))
     columns = np.linspace(ends[0, 0], ends[1, 0], target.width).round().astype(int).clip(0, grid.width - 1)
     rows = np.linspace(ends[0, 1], ends[1, 1], target.height).round().astype(int).clip(0, grid.height - 1)
-    return pixels[rows[:, None], columns]
+    return np.asarray(pixels[rows[:, None], columns])

@@ -144,13 +144,14 @@ class StageCost:
 
 @dataclass(frozen=True, slots=True)
 class CandidateRow:
-    """One start that the global search found; `scores` maps a score's name to its value."""
+    """One start that the global search found; `scores` maps a score's name to its value, `note` says what failed."""
 
     view: str
     angle_deg: float
     mirrored: bool
     scores: dict[str, float]
     chosen: bool = False
+    note: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import shutil
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from comir_batch.core.config import RegisterConfig
-    from comir_batch.registration.register import Registration
+    from comir_batch.registration.register import CandidateReport, Registration
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,4 +83,23 @@ def register_pair(work: RegisterWork) -> dict[str, Any]:
 
 
 def _summary(found: Registration) -> dict[str, Any]:
-    raise NotImplementedError
+    """Return what the report tells of the search, in JSON's own types."""
+    chosen = found.candidates[0]
+    return {
+        "view": found.view,
+        "other_error": found.other_error,
+        "seconds": {step: round(seconds, 2) for step, seconds in found.seconds.items()},
+        "candidates": [_candidate(start, chosen=start is chosen) for start in found.candidates],
+    }
+
+
+def _candidate(start: CandidateReport, *, chosen: bool) -> dict[str, Any]:
+    scores = {"search z": start.z} | {f"{name} held out z": z for name, z in start.held_out.items()}
+    return {
+        "view": start.view,
+        "angle_deg": start.angle,
+        "mirrored": start.mirrored,
+        "scores": {name: value for name, value in scores.items() if math.isfinite(value)},
+        "chosen": chosen,
+        "note": start.error,
+    }

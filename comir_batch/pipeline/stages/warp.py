@@ -108,7 +108,7 @@ def warp_one(task: tuple[WarpWork, int, Region]) -> None:
     transform = read_json(RegisterFiles(work.register).transform)
     fill = background(work.info.photometric, work.info.dtype)
     with open_slide(work.moving) as moving:
-        pixels = warp_block(moving, transform, work.fixed, region, work.config, fill)
+        pixels = warp_block(moving, transform, work.fixed, region, work.config, fill=fill)
     ZarrArray.open(work.files.level(level)).write(region, pixels)
 
 

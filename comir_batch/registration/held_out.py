@@ -1,0 +1,118 @@
+"""Tiles that no fit sees, and how significant the similarity of an alignment is on them."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+import numpy as np
+from scipy import ndimage
+
+from comir_batch.core.transform import Affine, Composite
+from comir_batch.registration.coarse import GreyLevels, coarsened, common_mpp
+from comir_batch.registration.search import information_score
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+
+    from comir_batch.core.config import RegisterConfig
+    from comir_batch.registration.images import View
+
+TILE = 48
+_WRONG = 60
+_LEAST_SAMPLES = 50
+
+
+def held_out_tiles(mask: NDArray[np.bool_], share: float, seed: int) -> NDArray[np.bool_]:
+    """Return ``(Y, X)`` pixels of square tiles that are about ``share`` of those with tissue.
+
+    They come from every second row and column of tiles as long as there are enough, so that what is left out has fitted
+    tissue on all sides.
+    """
+    rows, columns = (-(-side // TILE) for side in mask.shape)
+    padded = np.zeros((rows * TILE, columns * TILE), dtype=bool)
+    padded[: mask.shape[0], : mask.shape[1]] = mask
+    filled = padded.reshape(rows, TILE, columns, TILE).mean(axis=(1, 3)) >= 0.5
+    y, x = np.nonzero(filled)
+    generator = np.random.default_rng(seed)
+    order = np.lexsort((generator.random(len(y)), (y % 2) * 2 + x % 2))[: round(share * len(y))]
+    chosen = np.zeros((rows, columns), dtype=bool)
+    chosen[y[order], x[order]] = True
+    pixels: NDArray[np.bool_] = chosen.repeat(TILE, axis=0).repeat(TILE, axis=1)
+    return pixels[: mask.shape[0], : mask.shape[1]] & mask
+
+
+class HeldOut:
+    """Judges alignments by one view's similarity on held-out tiles, at the coarse level of the search.
+
+    Parameters
+    ----------
+    view : View
+        Both images, with all of their masks.
+    tiles : (Y, X) bool
+        Held-out pixels of the fixed grid.
+    config : RegisterConfig
+        Sizes and the seed of the wrong alignments.
+    """
+
+    def __init__(self, view: View, tiles: NDArray[np.bool_], config: RegisterConfig) -> None:
+        mpp = common_mpp(view.fixed, view.moving, config.search_side)
+        fixed = coarsened(view.fixed.masked(tiles), mpp)
+        self._moving = coarsened(view.moving, mpp)
+        self._metric, self._seed, self._extent = view.metric, config.seed, mpp * config.search_side
+        y, x = np.nonzero(fixed.mask)
+        self._points = fixed.grid.to_um(np.stack([x, y], axis=1))
+        self._values = fixed.pixels[fixed.mask]
+        self._levels = GreyLevels.of(self._values), GreyLevels.of(self._moving.pixels[self._moving.mask])
+
+    def score(self, transform: Composite) -> float:
+        """Return the view's similarity over the held-out pixels that fall into the moving mask; NaN if too few do."""
+        values, inside = self._sampled(transform)
+        if np.count_nonzero(inside) < max(_LEAST_SAMPLES, 0.2 * inside.size):
+            return math.nan
+        compare = _correlation if self._metric == "ncc" else self._information
+        return compare(self._values[inside], values[inside])
+
+    def significance(self, transform: Composite) -> float:
+        """Return by how many standard deviations an alignment scores above wrong ones made from it; NaN if unknown."""
+        score = self.score(transform)
+        wrong = np.array([self.score(transform.then(turn)) for turn in self._wrong(transform)])
+        wrong = wrong[np.isfinite(wrong)]
+        if len(wrong) < 10 or not math.isfinite(score):
+            return math.nan
+        return float((score - wrong.mean()) / max(wrong.std(ddof=1), 1e-9))
+
+    def _wrong(self, transform: Composite) -> Sequence[Affine]:
+        """Turns by 20 to 340 degrees about the tissue's centre, with shifts of up to a fifth of its extent."""
+        generator = np.random.default_rng(self._seed)
+        centre = transform.map(self._points).mean(axis=0)
+        angles = np.radians(generator.uniform(20, 340, _WRONG))
+        shifts = generator.uniform(-0.2, 0.2, (_WRONG, 2)) * self._extent
+        return [
+            Affine.about([[math.cos(a), -math.sin(a)], [math.sin(a), math.cos(a)]], centre, shift)
+            for a, shift in zip(angles, shifts, strict=True)
+        ]
+
+    def _sampled(self, transform: Composite) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+        rows = self._moving.grid.to_pixels(transform.map(self._points))[:, ::-1].T
+        weight, values = (
+            ndimage.map_coordinates(plane, rows, order=1, mode="constant", prefilter=False)
+            for plane in (self._moving.mask.astype(np.float32), self._moving.pixels)
+        )
+        return values / np.maximum(weight, 0.5), weight > 0.5
+
+    def _information(self, fixed: NDArray[np.float32], moving: NDArray[np.float32]) -> float:
+        levels = self._levels[0].count
+        labels = self._levels[0].label(fixed) * levels + self._levels[1].label(moving)
+        joint = np.bincount(labels, minlength=levels**2).reshape(levels, levels, 1).astype(np.float32)
+        return float(information_score(joint)[0])
+
+
+def _correlation(fixed: NDArray[np.float32], moving: NDArray[np.float32]) -> float:
+    spread = float(fixed.std() * moving.std())
+    if spread == 0:
+        return 0.0
+    ncc = float(((fixed - fixed.mean()) * (moving - moving.mean())).mean()) / spread
+    return math.atanh(min(max(ncc, -0.999), 0.999)) * math.sqrt(len(fixed))

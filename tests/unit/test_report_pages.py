@@ -14,7 +14,17 @@ import pytest
 from comir_batch.core.geometry import Grid
 from comir_batch.core.verdict import Verdict
 from comir_batch.report.batch_page import THUMBNAIL_LIMIT, batch_page
-from comir_batch.report.data import BatchRow, BatchSummary, Link, Maps, PairPage, SlideFacts, View, WorstPlace
+from comir_batch.report.data import (
+    BatchRow,
+    BatchSummary,
+    CandidateRow,
+    Link,
+    Maps,
+    PairPage,
+    SlideFacts,
+    View,
+    WorstPlace,
+)
 from comir_batch.report.pages import href
 from comir_batch.report.pair_page import pair_page
 
@@ -141,6 +151,15 @@ def test_folding_is_said_in_words():
     jacobian[0, :3] = -1
     assert "3 % of the map is folded" in Page(pair_page(judged(maps=Maps(jacobian=jacobian)))).text
     assert "Nothing is folded" in Page(pair_page(judged(maps=Maps(jacobian=np.ones((4, 4)))))).text
+
+
+def test_candidates_may_have_different_scores():
+    rows = (
+        CandidateRow("comir", 25.0, mirrored=False, scores={"search z": 21.0, "held out z": 9.0}, chosen=True),
+        CandidateRow("raw", 200.0, mirrored=True, scores={"mutual": 3.0}, note="elastix: too many samples outside."),
+    )
+    text = Page(pair_page(judged(candidates=rows))).text
+    assert all(words in text for words in ("Search z", "Held out z", "Mutual", "✓ chosen", "too many samples outside"))
 
 
 def test_what_needs_an_eye_comes_first_and_else_the_order_stays():

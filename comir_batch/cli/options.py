@@ -25,7 +25,7 @@ Settings: TypeAlias = Annotated[
 Executor: TypeAlias = Annotated[
     Literal["local", "serial"] | None, typer.Option(help="Worker processes on this machine, or this process alone.")
 ]
-Workers: TypeAlias = Annotated[int | None, typer.Option(min=0, help="Worker processes; 0 for one a core.")]
+Workers: TypeAlias = Annotated[int | None, typer.Option(min=0, help="Worker processes; 0 for one a core and 5 GiB.")]
 Device: TypeAlias = Annotated[Literal["auto", "cpu", "cuda"] | None, typer.Option(help="Where networks run.")]
 SkipBadRows: TypeAlias = Annotated[
     bool, typer.Option("--skip-bad-rows", help="Run the good rows where others are bad, instead of nothing.")

@@ -88,10 +88,14 @@ class RegisterConfig(Section):
         Starts kept from each score.
     held_out : float
         Share of tiles that no fit sees; they choose the winner and judge it.
+    trust_z : float
+        Significance on held-out tiles from which the representations, rather than the raw images, are fitted.
     max_memory_gb : float
         What registration may use; images are reduced until about 110 bytes a pixel + 0.9 GB fit.
     grid_um : float
         Final B-spline control point spacing.
+    bending_weight : float
+        Weight of the B-spline's bending energy beside the similarity; more of it is stiffer and folds less.
     iterations, samples : int
         Of each elastix resolution.
     time_limit_s : float
@@ -105,8 +109,10 @@ class RegisterConfig(Section):
     min_overlap: float = Field(default=0.4, gt=0, lt=1)
     candidates: int = Field(default=2, ge=1)
     held_out: float = Field(default=0.2, gt=0, lt=0.5)
+    trust_z: float = Field(default=4.0)
     max_memory_gb: float = Field(default=4.0, ge=1.5)
     grid_um: float = Field(default=64.0, gt=0)
+    bending_weight: float = Field(default=50.0, ge=0)
     iterations: int = Field(default=500, ge=10)
     samples: int = Field(default=4096, ge=256)
     time_limit_s: float = Field(default=1800.0, gt=0)
@@ -187,7 +193,7 @@ class ExecutionConfig(Section):
     executor : {"local", "serial"}
         A Dask cluster on this machine, or this process.
     workers : int
-        Worker processes; 0 means one for each core.
+        Worker processes; 0 means one for each core, but not more than one for each 5 GiB of memory.
     memory_gb : float
         Memory of a worker in GB; 0 means an equal share of the machine's.
     device : {"auto", "cpu", "cuda"}

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from comir_batch.execution.stop import StopRequest
 
 _LOOPBACK = "127.0.0.1"
+_COMFORTABLE = 5 * 2**30  # bytes; what registration needs with the default settings, and some more
 _SETTINGS = {
     # The first loss of a worker comes back as an outcome; the pipeline decides whether its task runs again.
     "distributed.scheduler.allowed-failures": 0,
@@ -47,7 +48,7 @@ def local_executor(
 ) -> DaskExecutor:
     """Start worker processes on this machine and return the executor that owns them.
 
-    ``config.workers`` processes (0: one for each core) take ``cpu`` tasks, and one more takes ``gpu`` tasks where
+    ``config.workers`` processes (0: one for each core and 5 GiB of memory) take ``cpu`` tasks, and one more takes ``gpu`` tasks where
     ``config.device`` is ``cuda``. Scheduler, workers and dashboard listen on 127.0.0.1 only.
 
     Parameters
@@ -91,7 +92,7 @@ def _scheduler(config: ExecutionConfig) -> dict[str, Any]:
 
 
 def _workers(config: ExecutionConfig, scratch: Path) -> dict[str, Any]:
-    kinds = [Resource.CPU] * (config.workers or CPU_COUNT) + [Resource.GPU] * (config.device == "cuda")
+    kinds = [Resource.CPU] * (config.workers or _default_workers()) + [Resource.GPU] * (config.device == "cuda")
     memory = round(config.memory_gb * 2**30) or MEMORY_LIMIT // len(kinds)
     options = {
         "nthreads": 1,
@@ -109,6 +110,10 @@ def _workers(config: ExecutionConfig, scratch: Path) -> dict[str, Any]:
         }
         for number, kind in enumerate(kinds)
     }
+
+
+def _default_workers() -> int:
+    return max(1, min(CPU_COUNT, MEMORY_LIMIT // _COMFORTABLE))
 
 
 def _environment(kind: Resource) -> dict[str, str]:

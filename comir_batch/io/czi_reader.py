@@ -68,16 +68,14 @@ def _library(path: Path) -> Any:
         return importlib.import_module("pylibCZIrw.czi")
     except ImportError as error:
         raise UnreadableSlideError(
-            f"{path}: CZI needs a package that is not installed; run pip install 'comir-batch[czi]'"
+            f"{path}: CZI needs a package that is not installed. Run pip install 'comir-batch[czi]'"
         ) from error
 
 
 def _require_one_plane(path: Path, extents: dict[str, tuple[int, int]]) -> None:
     for axis, (start, end) in extents.items():
         if axis not in "CXY" and end - start > 1:
-            raise SlideError(
-                f"{path}: axis {axis} has {end - start} planes; export one plane, or their projection, of it"
-            )
+            raise SlideError(f"{path}: axis {axis} has {end - start} planes. Export one plane, or their projection")
 
 
 def _headers(path: Path, file: Any, size: tuple[int, int]) -> tuple[bool, Headers]:
@@ -86,7 +84,7 @@ def _headers(path: Path, file: Any, size: tuple[int, int]) -> tuple[bool, Header
     kind = str(next(iter(types)))
     colour = kind.startswith("Bgr")
     if len(types) > 1 or kind not in _DTYPES or (colour and len(file.pixel_types) > 1):
-        raise UnreadableSlideError(f"{path}: pixels of types {sorted(map(str, types))}; export it as OME-TIFF")
+        raise UnreadableSlideError(f"{path}: pixels of types {sorted(map(str, types))}. Export it as OME-TIFF")
     document = file.metadata["ImageDocument"]["Metadata"]
     names = RGB if colour else _names(document, len(file.pixel_types))
     factors = [1]

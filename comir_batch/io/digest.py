@@ -34,7 +34,7 @@ def slide_digest(path: Path) -> str:
         for piece in pieces:
             digest.update(piece)
     except OSError as error:
-        raise UnreadableSlideError(f"{path}: {error.strerror}; check the path in the manifest") from error
+        raise UnreadableSlideError(f"{path}: {error.strerror}. Check the path") from error
     return digest.hexdigest()
 
 

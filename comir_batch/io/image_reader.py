@@ -57,10 +57,10 @@ def _require_usable(path: Path) -> tuple[float, float] | None:
         if max(image.size) > LARGEST_SIDE:
             raise UnreadableSlideError(
                 f"{path}: {image.width} x {image.height} pixels are too many for PNG or JPEG, which are read whole "
-                f"(limit {LARGEST_SIDE} a side); convert it to OME-TIFF or OME-Zarr"
+                f"(limit {LARGEST_SIDE} a side). Convert it to OME-TIFF or OME-Zarr"
             )
         if image.mode not in _GREY + _COLOUR:
-            raise UnreadableSlideError(f"{path}: colours of mode {image.mode}; save it as grey or RGB")
+            raise UnreadableSlideError(f"{path}: colours of mode {image.mode}. Save it as grey or RGB")
         x, y = image.info.get("dpi", (0, 0))
         return from_resolution(float(x), float(y), "inch")
 
@@ -75,5 +75,5 @@ def _decode(path: Path) -> NDArray[np.generic]:
     if pixels.shape[-1] == 4 and pixels.dtype == np.uint8:
         return flatten(pixels)
     if pixels.shape[-1] != 3:
-        raise UnreadableSlideError(f"{path}: {pixels.shape[-1]} samples of {pixels.dtype}; save it as grey or RGB")
+        raise UnreadableSlideError(f"{path}: {pixels.shape[-1]} samples of {pixels.dtype}. Save it as grey or RGB")
     return np.moveaxis(pixels, -1, 0)

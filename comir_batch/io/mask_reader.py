@@ -34,13 +34,13 @@ def read_mask(path: Path) -> NDArray[np.bool_]:
         If it is missing, damaged, too large, has several planes or marks nothing.
     """
     if not path.is_file():
-        raise UserError(f"{path}: No such file; check the path of the mask in the manifest")
+        raise UserError(f"{path}: No such file. Check the path")
     with damage_as_error(path, "the mask"):
         marked = _marked(path)
     if marked.ndim != 2:
-        raise UserError(f"{path}: a mask of {marked.ndim} dimensions {marked.shape}; export one plane")
+        raise UserError(f"{path}: a mask of {marked.ndim} dimensions {marked.shape}. Export one plane")
     if not marked.any():
-        raise UserError(f"{path}: the mask is empty, every pixel is zero; mark the tissue or leave the cell empty")
+        raise UserError(f"{path}: the mask is empty, every pixel is zero. Mark the tissue, or leave the cell empty")
     return marked
 
 
@@ -59,7 +59,7 @@ def _marked(path: Path) -> NDArray[np.bool_]:
 
 def _require_small(path: Path, side: int) -> None:
     if side > LARGEST_SIDE:
-        raise UserError(f"{path}: {side} pixels a side are too many for a mask; reduce it to {LARGEST_SIDE} or fewer")
+        raise UserError(f"{path}: {side} pixels a side are too many for a mask. Reduce it to {LARGEST_SIDE} or fewer")
 
 
 def _nonzero(pixels: NDArray[np.generic], *, colour: bool) -> NDArray[np.bool_]:

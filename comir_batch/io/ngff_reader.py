@@ -76,7 +76,7 @@ def _images(path: Path) -> Iterator[tuple[zarr.Group, dict[str, Any], dict[str, 
         groups = [child for name in names if isinstance(child := groups[0][name], zarr.Group)]
     found = [(group, _ome(group), image) for group in groups for image in _ome(group).get("multiscales", ())]
     if not found:
-        raise UnreadableSlideError(f"{path}: Zarr without multiscale images; give the folder of an OME-Zarr image")
+        raise UnreadableSlideError(f"{path}: Zarr without multiscale images. Give the folder of an OME-Zarr image")
     yield from found
 
 
@@ -96,7 +96,7 @@ def _array(group: zarr.Group, name: str) -> zarr.Array[Any]:
 def _require_one_plane(path: Path, axes: list[str], shape: tuple[int, ...]) -> None:
     for axis, size in zip(axes, shape, strict=True):
         if axis not in "cyx" and size > 1:
-            raise SlideError(f"{path}: axis {axis} has {size} planes; export one plane, or their projection, of it")
+            raise SlideError(f"{path}: axis {axis} has {size} planes. Export one plane, or their projection")
 
 
 def _names(ome: dict[str, Any], count: int) -> tuple[str, ...]:

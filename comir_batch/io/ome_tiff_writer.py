@@ -69,7 +69,7 @@ def write_ome_tiff(
         If JPEG is asked for pixels that are not 8-bit.
     """
     if compression == "jpeg" and levels[0].dtype != np.uint8:
-        raise ConfigError(f"{out}: JPEG holds 8-bit pixels, not {levels[0].dtype}; set tiff_compression to deflate")
+        raise ConfigError(f"{out}: JPEG holds 8-bit pixels, not {levels[0].dtype}. Set tiff_compression to deflate")
     partial = out.with_name(f".{out.name}.partial")
     size = sum(int(np.prod(level.shape)) * level.dtype.itemsize for level in levels)
     with tifffile.TiffWriter(partial, bigtiff=size > _CLASSIC_LIMIT, ome=True) as writer:

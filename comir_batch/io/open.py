@@ -65,9 +65,9 @@ def _adapter(path: Path) -> _Adapter:
     try:
         start = _start(path)
     except OSError as error:
-        raise UnreadableSlideError(f"{path}: {error.strerror}; check the path in the manifest") from error
+        raise UnreadableSlideError(f"{path}: {error.strerror}. Check the path") from error
     if not start:
-        raise UnreadableSlideError(f"{path}: the file is empty; copy it again")
+        raise UnreadableSlideError(f"{path}: the file is empty. Copy it again")
     if start.startswith(_TIFF):
         return _tiff_adapter(path)
     if start.startswith(_CZI):
@@ -76,13 +76,13 @@ def _adapter(path: Path) -> _Adapter:
         return OpenSlideReader  # before JPEG: a MIRAX index is one
     if start.startswith((_PNG, _JPEG)):
         return ImageReader
-    raise UnreadableSlideError(f"{path}: not an image that comir-batch reads; convert it to OME-TIFF or OME-Zarr")
+    raise UnreadableSlideError(f"{path}: not an image that comir-batch reads. Convert it to OME-TIFF or OME-Zarr")
 
 
 def _folder_adapter(path: Path) -> _Adapter:
     if is_zarr(path):
         return NgffReader
-    raise UnreadableSlideError(f"{path}: a folder that is no OME-Zarr image; give the image file, or the .zarr folder")
+    raise UnreadableSlideError(f"{path}: a folder that is no OME-Zarr image. Give the image file, or the .zarr folder")
 
 
 def _start(path: Path) -> bytes:

@@ -162,7 +162,7 @@ def damage_as_error(path: Path, what: str) -> Iterator[None]:
     except Exception as error:
         reason = " ".join(str(error).split())[:160] or type(error).__name__
         raise UnreadableSlideError(
-            f"{path}: {what} cannot be read ({reason}); the file is damaged or cut short: copy it again"
+            f"{path}: {what} cannot be read ({reason}); the file is damaged or cut short. Copy it again"
         ) from error
 
 
@@ -179,7 +179,7 @@ def require_series(path: Path, wanted: int, names: list[str]) -> None:
     """Raise a SlideError that lists the images of a file unless it has the wanted one."""
     if wanted >= len(names):
         listed = ", ".join(f"{index}: {name}" for index, name in enumerate(names))
-        raise SlideError(f"{path}: no series {wanted}; change fixed_series or moving_series, there are {listed}")
+        raise SlideError(f"{path}: no series {wanted}, there are {listed}. Change fixed_series or moving_series")
 
 
 def _chosen(spec: SlideSpec, names: tuple[str, ...]) -> tuple[int, int]:
@@ -192,7 +192,7 @@ def _chosen(spec: SlideSpec, names: tuple[str, ...]) -> tuple[int, int]:
     else:
         listed = ", ".join(f"{index}: {name}" for index, name in enumerate(names))
         raise SlideError(
-            f"{spec.path}: no channel {spec.channel!r}; change fixed_channel or moving_channel, there are {listed}"
+            f"{spec.path}: no channel {spec.channel!r}, there are {listed}. Change fixed_channel or moving_channel"
         )
     return index, index + 1
 
@@ -202,8 +202,8 @@ def _pixel_size(spec: SlideSpec, headers: Headers) -> tuple[float, float]:
         return spec.mpp, spec.mpp
     if headers.mpp is None or not all(0 < size < np.inf for size in headers.mpp):
         raise MissingPixelSizeError(
-            f"{spec.path}: the file has no pixel size; "
-            "give µm per pixel of level 0 in the manifest's column fixed_mpp or moving_mpp"
+            f"{spec.path}: the file has no pixel size. "
+            "Give µm per pixel of level 0 in the manifest's column fixed_mpp or moving_mpp"
         )
     return headers.mpp
 

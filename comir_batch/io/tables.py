@@ -35,13 +35,24 @@ def read_points(path: Path, grid: Grid) -> NDArray[np.float64]:
     UserError
         If the file is missing, has another header or no rows, or a cell is no finite number; the message names the row.
     """
+    points, in_pixels = _points(path)
+    return grid.to_um(points) if in_pixels else points
+
+
+def check_points(path: Path) -> None:
+    """Raise UserError unless `read_points` can read the table."""
+    _points(path)
+
+
+def _points(path: Path) -> tuple[NDArray[np.float64], bool]:
+    """Return points as they are written, and whether they are in pixels."""
     header, rows = _read(path)
     if header not in (_MICROMETRES, _PIXELS):
-        raise UserError(f"{path}: its header is {','.join(header)}; write x_um,y_um or x_px,y_px")
+        raise UserError(f"{path}: its header is {','.join(header)}. Write x_um,y_um or x_px,y_px")
     if not rows:
-        raise UserError(f"{path}: no points below the header; write one row a point")
+        raise UserError(f"{path}: no points below the header. Write one row a point")
     points = np.array([_point(path, number, row) for number, row in enumerate(rows, start=2)])
-    return points if header == _MICROMETRES else grid.to_um(points)
+    return points, header == _PIXELS
 
 
 def _read(path: Path) -> tuple[list[str], list[list[str]]]:
@@ -49,9 +60,9 @@ def _read(path: Path) -> tuple[list[str], list[list[str]]]:
         with path.open(newline="", encoding="utf-8-sig") as stream:
             lines = [line for line in csv.reader(stream, strict=True) if line]
     except OSError as error:
-        raise UserError(f"{path}: {error.strerror}; check the path in the manifest") from error
+        raise UserError(f"{path}: {error.strerror}. Check the path") from error
     except (UnicodeDecodeError, csv.Error) as error:
-        raise UserError(f"{path}: not a CSV in UTF-8; save it as CSV UTF-8") from error
+        raise UserError(f"{path}: not a CSV in UTF-8. Save it as CSV UTF-8") from error
     return ([cell.strip() for cell in lines[0]], lines[1:]) if lines else ([], [])
 
 
@@ -59,7 +70,7 @@ def _point(path: Path, number: int, row: list[str]) -> tuple[float, float]:
     try:
         x, y = map(float, row)
     except ValueError as error:
-        raise UserError(f"{path}: row {number} is {','.join(row)}; write two numbers") from error
+        raise UserError(f"{path}: row {number} is {','.join(row)}. Write two numbers") from error
     if not np.isfinite([x, y]).all():
-        raise UserError(f"{path}: row {number} is {','.join(row)}; leave out points that are not finite")
+        raise UserError(f"{path}: row {number} is {','.join(row)}. Leave out points that are not finite")
     return x, y

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import threading
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -70,37 +71,47 @@ class TiffReader(SlideReader):
         self._file.close()
 
 
+class _Complaints(logging.Handler):
+    """Keeps what tifffile logs in a thread, because beyond the log it goes on with what it could read."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.WARNING)
+        self.heard = threading.local()
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if hasattr(self.heard, "messages"):
+            self.heard.messages.append(record.getMessage())
+
+
+_COMPLAINTS = _Complaints()
+logging.getLogger("tifffile").addHandler(_COMPLAINTS)
+logging.getLogger("tifffile").propagate = False
+
+
 @contextmanager
 def complaints_as_error(path: Path) -> Iterator[None]:
-    """Raise where tifffile only logs that an offset points behind the end of the file."""
-    heard: list[str] = []
-    handler = logging.Handler(logging.WARNING)
-    handler.emit = lambda record: heard.append(record.getMessage())  # type: ignore[method-assign]
-    logger = logging.getLogger("tifffile")
-    before = logger.propagate
-    logger.addHandler(handler)
-    logger.propagate = False
+    """Raise UnreadableSlideError where tifffile only logs that an offset points behind the end of the file."""
+    messages: list[str] = []
+    _COMPLAINTS.heard.messages = messages
     try:
         yield
     finally:
-        logger.propagate = before
-        logger.removeHandler(handler)
-        if any("offset" in message for message in heard):
+        if any("offset" in message for message in messages):
             raise UnreadableSlideError(
-                f"{path}: its directory points behind the end of the file; it is damaged or cut short: copy it again"
+                f"{path}: its directory points behind the end of the file; it is damaged or cut short. Copy it again"
             )
 
 
 def _require_usable(path: Path, series: tifffile.TiffPageSeries) -> None:
     for axis, size in zip(series.axes, series.shape, strict=True):
         if axis not in "CSYX" and size > 1:
-            raise SlideError(f"{path}: axis {axis} has {size} planes; export one plane, or their projection, of it")
+            raise SlideError(f"{path}: axis {axis} has {size} planes. Export one plane, or their projection")
     if "C" in series.axes and "S" in series.axes:
-        raise SlideError(f"{path}: {series.shape[series.axes.index('C')]} RGB images along axis C; export one of them")
+        raise SlideError(f"{path}: {series.shape[series.axes.index('C')]} RGB images along axis C. Export one of them")
     if series.dtype is None or series.dtype.kind not in "uif":
-        raise UnreadableSlideError(f"{path}: pixels of type {series.dtype}; export it as 8 or 16 bit or float")
+        raise UnreadableSlideError(f"{path}: pixels of type {series.dtype}. Export it as 8 or 16 bit or float")
     if series.keyframe.photometric == tifffile.PHOTOMETRIC.PALETTE:
-        raise UnreadableSlideError(f"{path}: its colours are a palette; export it as RGB or grey")
+        raise UnreadableSlideError(f"{path}: its colours are a palette. Export it as RGB or grey")
     for index, level in enumerate(series.levels):
         _require_whole(path, index, level)
 
@@ -108,12 +119,12 @@ def _require_usable(path: Path, series: tifffile.TiffPageSeries) -> None:
 def _require_whole(path: Path, index: int, level: Any) -> None:
     for page in level.pages:
         if page is None:
-            raise UnreadableSlideError(f"{path}: a plane of level {index} is missing; export the image again")
+            raise UnreadableSlideError(f"{path}: a plane of level {index} is missing. Export the image again")
         end = max(map(sum, zip(page.dataoffsets, page.databytecounts, strict=True)), default=0)
         size = page.parent.filehandle.size
         if end > size:
             raise UnreadableSlideError(
-                f"{path}: level {index} needs {end} bytes but the file has {size}; it is cut short: copy it again"
+                f"{path}: level {index} needs {end} bytes but the file has {size}; it is cut short. Copy it again"
             )
 
 

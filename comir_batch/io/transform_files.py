@@ -42,9 +42,9 @@ def read_json(path: Path) -> Composite:
     try:
         return from_dict(json.loads(path.read_text(encoding="utf-8")))
     except OSError as error:
-        raise UserError(f"{path}: {error.strerror}; check the path of the transform") from error
+        raise UserError(f"{path}: {error.strerror}. Check the path") from error
     except (ValueError, AttributeError) as error:
-        raise UserError(f"{path}: {error}; give a transform.json of comir-batch, or an ITK .h5 or .tfm") from error
+        raise UserError(f"{path}: {error}. Give a transform.json of comir-batch, or an ITK .h5 or .tfm") from error
 
 
 def write_itk(transform: Composite, path: Path) -> None:
@@ -77,15 +77,15 @@ def read_transform(path: Path) -> Composite:
     if path.suffix.lower() not in _ITK_SUFFIXES:
         return read_json(path)
     if not path.is_file():
-        raise UserError(f"{path}: No such file; check the path of the transform")
+        raise UserError(f"{path}: No such file. Check the path")
     try:
         transform = sitk.ReadTransform(str(path))
     except RuntimeError as error:
-        raise UserError(f"{path}: not an ITK transform file; write it again with ITK or SimpleITK") from error
+        raise UserError(f"{path}: not an ITK transform file. Write it again with ITK or SimpleITK") from error
     try:
         return Composite(tuple(_parts(transform)))
     except ValueError as error:
-        raise UserError(f"{path}: {error}; convert it to 2-D affine and cubic B-spline transforms") from error
+        raise UserError(f"{path}: {error}. Convert it to 2-D affine and cubic B-spline transforms") from error
 
 
 def _to_itk(part: Affine | BSpline) -> Any:

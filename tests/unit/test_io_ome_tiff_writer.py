@@ -90,7 +90,7 @@ def test_our_reader_reads_back_what_was_written(tmp_path, channels, is_rgb):
 
 
 def test_jpeg_of_16_bit_is_refused(tmp_path):
-    with pytest.raises(ConfigError, match="8-bit pixels, not uint16; set tiff_compression"):
+    with pytest.raises(ConfigError, match=r"8-bit pixels, not uint16\. Set tiff_compression"):
         _write(tmp_path / "z", tmp_path / "x.ome.tif", ("a",), "uint16", "jpeg")
     assert not list(tmp_path.glob("*.tif"))
 

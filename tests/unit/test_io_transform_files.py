@@ -82,7 +82,7 @@ def _refused():
 @pytest.mark.parametrize("reason", ["3 dimensions", "ScaleTransform", "order 2", "directions"])
 def test_other_kinds_are_refused_by_name(tmp_path, reason):
     sitk.WriteTransform(_refused()[reason], str(tmp_path / "t.h5"))
-    with pytest.raises(UserError, match=rf"t\.h5: .*{reason}.*; convert") as caught:
+    with pytest.raises(UserError, match=rf"t\.h5: .*{reason}.*\. Convert") as caught:
         read_transform(tmp_path / "t.h5")
     assert "\n" not in str(caught.value)
 

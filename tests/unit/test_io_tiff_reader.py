@@ -1,0 +1,162 @@
+import pickle
+
+import numpy as np
+import pytest
+import tifffile
+
+from comir_batch.core.errors import MissingPixelSizeError, SlideError, UnreadableSlideError
+from comir_batch.core.geometry import Region
+from comir_batch.core.slide import SlideSpec
+from comir_batch.io.open import open_slide
+
+_PLANES = np.random.default_rng(0).integers(0, 60_000, (3, 200, 300)).astype(np.uint16)
+_OME = {
+    "axes": "CYX",
+    "PhysicalSizeX": 500,
+    "PhysicalSizeXUnit": "nm",
+    "PhysicalSizeY": 0.25,
+    "Channel": {"Name": ["DAPI", "TRITC", "CY5"]},
+}
+_BOX = Region(5, 7, 300, 90)
+
+
+def _ome(path, pixels=_PLANES, **more):
+    metadata = _OME | more.pop("metadata", {})
+    tifffile.imwrite(path, pixels, ome=True, metadata=metadata, photometric="minisblack", **more)
+    return path
+
+
+@pytest.mark.parametrize("layout", [{}, {"tile": (64, 64), "compression": "zlib"}, {"rowsperstrip": 16}])
+def test_ome_tiff_with_channels(tmp_path, layout):
+    with open_slide(SlideSpec(_ome(tmp_path / "a.ome.tif", **layout))) as slide:
+        info = slide.info
+        assert (info.reader, info.channels, info.dtype) == ("tifffile", ("DAPI", "TRITC", "CY5"), "uint16")
+        assert (info.mpp_x, info.mpp_y, info.photometric) == (0.5, 0.25, "dark")
+        assert (slide.read(_BOX) == _PLANES[:, 7:90, 5:]).all()
+
+
+@pytest.mark.parametrize("channel", ["TRITC", "1"])
+def test_one_channel_by_name_or_index(tmp_path, channel):
+    with open_slide(SlideSpec(_ome(tmp_path / "a.tif"), channel=channel, mpp=2.0)) as slide:
+        assert (slide.info.channels, slide.info.mpp_x, slide.info.mpp_y) == (("TRITC",), 2.0, 2.0)
+        again = pickle.loads(pickle.dumps(slide))  # noqa: S301
+    with again:
+        assert (again.read(_BOX) == _PLANES[1:2, 7:90, 5:]).all()
+
+
+def test_unknown_channel_and_series_list_what_there_is(tmp_path):
+    path = _ome(tmp_path / "a.tif")
+    with pytest.raises(SlideError, match=r"no channel 'FITC'.*0: DAPI, 1: TRITC, 2: CY5"):
+        open_slide(SlideSpec(path, channel="FITC"))
+    with pytest.raises(SlideError, match=r"no series 3, .*0: .*CYX"):
+        open_slide(SlideSpec(path, series=3))
+
+
+@pytest.mark.parametrize("planar", ["contig", "separate"])
+def test_rgb_interleaved_and_planar(tmp_path, planar):
+    rgb = _PLANES.astype(np.uint8)
+    pixels = rgb if planar == "separate" else np.moveaxis(rgb, 0, -1)
+    tifffile.imwrite(
+        tmp_path / "a.tif",
+        np.ascontiguousarray(pixels),
+        photometric="rgb",
+        planarconfig=planar,
+        tile=(64, 64),
+        resolution=(40_000, 20_000),
+        resolutionunit="CENTIMETER",
+    )
+    with open_slide(SlideSpec(tmp_path / "a.tif")) as slide:
+        assert slide.info.is_rgb
+        assert (slide.info.mpp_x, slide.info.mpp_y) == (0.25, 0.5)
+        assert (slide.read(_BOX) == rgb[:, 7:90, 5:]).all()
+    with open_slide(SlideSpec(tmp_path / "a.tif", channel="green")) as slide:
+        assert (slide.read(_BOX) == rgb[1:2, 7:90, 5:]).all()
+
+
+@pytest.mark.parametrize(("value", "photometric"), [(200, "brightfield"), (10, "dark")])
+def test_bright_and_dark_rgb_are_told_by_their_pixels(tmp_path, value, photometric):
+    pixels = np.full((3000, 2000, 3), value, np.uint8)
+    tifffile.imwrite(tmp_path / "a.tif", pixels, photometric="rgb", tile=(256, 256))
+    with open_slide(SlideSpec(tmp_path / "a.tif", mpp=1.0)) as slide:
+        assert slide.info.photometric == photometric
+
+
+def test_alpha_is_laid_over_white(tmp_path):
+    rgba = np.zeros((40, 50, 4), np.uint8)
+    rgba[:20, :, 3] = 255
+    tifffile.imwrite(tmp_path / "a.tif", rgba, photometric="rgb", extrasamples=["unassalpha"])
+    with open_slide(SlideSpec(tmp_path / "a.tif", mpp=1.0)) as slide:
+        read = slide.read(Region(0, 0, 50, 40))
+    assert not read[:, :20].any()
+    assert (read[:, 20:] == 255).all()
+
+
+def test_levels_are_measured_from_their_sizes(tmp_path):
+    path, pixels = tmp_path / "a.ome.tif", _PLANES[:1]
+    with tifffile.TiffWriter(path, ome=True) as writer:
+        writer.write(pixels, subifds=1, metadata=_OME | {"Channel": {"Name": "DAPI"}})
+        writer.write(np.ascontiguousarray(pixels[:, ::3, ::3]), subfiletype=1)
+    with open_slide(SlideSpec(path)) as slide:
+        assert [(lv.width, lv.height) for lv in slide.info.levels] == [(300, 200), (100, 67)]
+        assert (slide.info.levels[1].downsample_x, slide.info.levels[1].downsample_y) == (3.0, 200 / 67)
+        assert (slide.read(Region(1, 2, 100, 67, 1)) == pixels[:, ::3, ::3][:, 2:, 1:]).all()
+        assert slide.info.grid(1).origin_x == 0.5
+
+
+def test_imagej_units(tmp_path):
+    tifffile.imwrite(
+        tmp_path / "a.tif", _PLANES, imagej=True, resolution=(4, 2), metadata={"axes": "CYX", "unit": "um"}
+    )
+    with open_slide(SlideSpec(tmp_path / "a.tif")) as slide:
+        assert (slide.info.mpp_x, slide.info.mpp_y) == (0.25, 0.5)
+        assert (slide.read(_BOX) == _PLANES[:, 7:90, 5:]).all()
+
+
+@pytest.mark.parametrize("dpi", [1, 72, 96, 300])
+def test_printing_resolutions_are_no_pixel_size(tmp_path, dpi):
+    tifffile.imwrite(tmp_path / "a.tif", _PLANES[0], resolution=(dpi, dpi), resolutionunit="INCH")
+    with pytest.raises(MissingPixelSizeError, match="fixed_mpp or moving_mpp"):
+        open_slide(SlideSpec(tmp_path / "a.tif"))
+
+
+def test_only_the_tiles_that_are_touched_are_decoded(tmp_path):
+    path = _ome(tmp_path / "a.tif", tile=(64, 64), compression="zlib")
+    with tifffile.TiffFile(path) as tiff:
+        page = tiff.pages[0]
+        where, size = page.dataoffsets[2], page.databytecounts[2]
+    data = bytearray(path.read_bytes())
+    data[where : where + size] = bytes(size)
+    path.write_bytes(data)
+    with open_slide(SlideSpec(path)) as slide:
+        assert (slide.read(Region(0, 0, 128, 200)) == _PLANES[:, :, :128]).all()
+        with pytest.raises(UnreadableSlideError, match="level 0 cannot be read"):
+            slide.read(Region(0, 0, 300, 200))
+
+
+@pytest.mark.parametrize("axis", ["Z", "T"])
+def test_several_planes_are_refused_by_axis(tmp_path, axis):
+    path = _ome(tmp_path / "a.ome.tif", metadata={"axes": f"{axis}YX", "Channel": {"Name": ["a"]}})
+    with pytest.raises(SlideError, match=rf"axis {axis} has 3 planes\. Export one plane"):
+        open_slide(SlideSpec(path))
+
+
+def test_outside_and_closed(tmp_path):
+    slide = open_slide(SlideSpec(_ome(tmp_path / "a.tif")))
+    with pytest.raises(ValueError, match=r"x 0\.\.301, y 0\.\.10 \(level 0\).*x 0\.\.300, y 0\.\.200"):
+        slide.read(Region(0, 0, 301, 10))
+    with pytest.raises(ValueError, match="no level 1"):
+        slide.read(Region(0, 0, 1, 1, 1))
+    slide.close()
+    slide.close()
+    with pytest.raises(ValueError, match="closed"):
+        slide.read(Region(0, 0, 1, 1))
+
+
+@pytest.mark.parametrize("layout", [{}, {"tile": (64, 64), "compression": "zlib"}])
+@pytest.mark.parametrize("share", [0.05, 0.5, 0.99])
+def test_cut_files_are_recognised(tmp_path, layout, share):
+    path = _ome(tmp_path / "a.ome.tif", **layout)
+    path.write_bytes(path.read_bytes()[: int(path.stat().st_size * share)])
+    with pytest.raises(UnreadableSlideError, match="cut short") as caught:
+        open_slide(SlideSpec(path))
+    assert "\n" not in str(caught.value)

@@ -121,7 +121,7 @@ class Representer:
             halo = tile.grown(self.halo)
             rows = reflected(halo.y0, halo.y1, size[1]) - bounds.y0
             columns = reflected(halo.x0, halo.x1, size[0]) - bounds.x0
-            result = self._run(pixels[:, rows[:, None], columns])
+            result = self.run(pixels[:, rows[:, None], columns])
             part = tile.intersection(region)
             if part is not None:
                 inside = part.shifted(-halo.x0, -halo.y0).slices
@@ -152,7 +152,8 @@ class Representer:
         y = reflected(y0 - self.halo, y0 + rows * height + self.halo, size[1])
         return Region(int(x.min()), int(y.min()), int(x.max()) + 1, int(y.max()) + 1, region.level)
 
-    def _run(self, image: NDArray[np.float32]) -> NDArray[np.float32]:
+    def run(self, image: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Return the ``(latent, Y, X)`` output for a normalised ``(C, Y, X)`` image with sides on the stride."""
         bfloat = self.precision == "bfloat16"
         with torch.inference_mode(), torch.autocast(self.device, torch.bfloat16, enabled=bfloat):
             result = self._network(torch.from_numpy(image)[None].to(self.device, memory_format=torch.channels_last))

@@ -105,8 +105,13 @@ def save(folder: Path, card: ModelCard, networks: Mapping[str, DenseUNet]) -> Mo
     signed = card.model_copy(update={"weights_sha256": hashlib.sha256(data).hexdigest()})
     folder.mkdir(parents=True, exist_ok=True)
     _write(folder / WEIGHTS, data)
-    _write(folder / CARD, (signed.model_dump_json(indent=2) + "\n").encode())
-    return signed
+    return save_card(folder, signed)
+
+
+def save_card(folder: Path, card: ModelCard) -> ModelCard:
+    """Write the card of a model's folder and return it."""
+    _write(folder / CARD, (card.model_dump_json(indent=2) + "\n").encode())
+    return card
 
 
 def _write(path: Path, data: bytes) -> None:

@@ -48,8 +48,8 @@ def local_executor(
 ) -> DaskExecutor:
     """Start worker processes on this machine and return the executor that owns them.
 
-    ``config.workers`` processes (0: one for each core and 5 GiB of memory) take ``cpu`` tasks, and one more takes ``gpu`` tasks where
-    ``config.device`` is ``cuda``. Scheduler, workers and dashboard listen on 127.0.0.1 only.
+    ``config.workers`` processes (0: one for each core and 5 GiB of memory) take ``cpu`` tasks, and one more takes
+    ``gpu`` tasks where ``config.device`` is ``cuda``. Scheduler, workers and dashboard listen on 127.0.0.1 only.
 
     Parameters
     ----------

@@ -117,8 +117,16 @@ def fit(image: NDArray[Any], side: int) -> NDArray[Any]:
 
 
 def data_uri(image: RGB, quality: int = 85) -> str:
-    """Return a picture as a JPEG in a data URI, so that a page needs no second file."""
-    options = [cv2.IMWRITE_JPEG_QUALITY, quality]
+    """Return a picture as a JPEG in a data URI; its colours keep their full resolution.
+
+    The usual halved colour resolution would put fringes on an overlay, just what a reader takes for misalignment.
+    """
+    options = [
+        cv2.IMWRITE_JPEG_QUALITY,
+        quality,
+        cv2.IMWRITE_JPEG_SAMPLING_FACTOR,
+        cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444,
+    ]
     _, encoded = cv2.imencode(".jpg", cv2.cvtColor(np.ascontiguousarray(image), cv2.COLOR_RGB2BGR), options)
     return "data:image/jpeg;base64," + base64.b64encode(encoded.tobytes()).decode("ascii")
 

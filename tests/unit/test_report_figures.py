@@ -82,6 +82,16 @@ def test_a_data_uri_is_the_picture():
     assert np.abs(decoded[..., ::-1].astype(int) - picture).max() < 12
 
 
+def test_one_pixel_of_misalignment_survives_the_jpeg():
+    stripes = np.zeros((64, 64, 3), np.uint8)
+    stripes[:, ::2, 1] = 255
+    stripes[:, 1::2] = (255, 0, 255)
+    encoded = base64.b64decode(figures.data_uri(stripes).partition(",")[2])
+    decoded = cv2.imdecode(np.frombuffer(encoded, np.uint8), cv2.IMREAD_COLOR)
+    assert decoded[:, ::2, 1].mean() > 200
+    assert decoded[:, 1::2, 1].mean() < 55
+
+
 def test_a_panel_has_its_images_in_rows_below_their_titles():
     one = figures.panel([RAMP], ["Fixed, 0.5 µm"], height=96)
     four = figures.panel([RAMP] * 4, ["a", "b", "c", "a title that is wider than its image"], height=96, columns=2)

@@ -1,1 +1,1 @@
-"""Global search and elastix."""
+"""Registration of one pair: a global search over rotations and mirrorings, then elastix from rigid to B-spline."""

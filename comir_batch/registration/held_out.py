@@ -9,7 +9,7 @@ import numpy as np
 from scipy import ndimage
 
 from comir_batch.core.transform import Affine, Composite
-from comir_batch.registration.coarse import GreyLevels, coarsened, common_mpp
+from comir_batch.registration.coarse import GreyLevels, coarsened, common_mpp, shared_area
 from comir_batch.registration.search import information_score
 
 if TYPE_CHECKING:
@@ -62,6 +62,7 @@ class HeldOut:
         fixed = coarsened(view.fixed.masked(tiles), mpp)
         self._moving = coarsened(view.moving, mpp)
         self._metric, self._seed, self._extent = view.metric, config.seed, mpp * config.search_side
+        self._area = shared_area(fixed, self._moving)
         y, x = np.nonzero(fixed.mask)
         self._points = fixed.grid.to_um(np.stack([x, y], axis=1))
         self._values = fixed.pixels[fixed.mask]
@@ -85,7 +86,7 @@ class HeldOut:
         return float((score - wrong.mean()) / max(wrong.std(ddof=1), 1e-9))
 
     def _wrong(self, transform: Composite) -> Sequence[Affine]:
-        """Turns by 20 to 340 degrees about the tissue's centre, with shifts of up to a fifth of its extent."""
+        """Return turns by 20 to 340 degrees about the tissue's centre, with shifts of up to a fifth of its extent."""
         generator = np.random.default_rng(self._seed)
         centre = transform.map(self._points).mean(axis=0)
         angles = np.radians(generator.uniform(20, 340, _WRONG))
@@ -107,7 +108,7 @@ class HeldOut:
         levels = self._levels[0].count
         labels = self._levels[0].label(fixed) * levels + self._levels[1].label(moving)
         joint = np.bincount(labels, minlength=levels**2).reshape(levels, levels, 1).astype(np.float32)
-        return float(information_score(joint)[0])
+        return float(information_score(joint, self._area)[0])
 
 
 def _correlation(fixed: NDArray[np.float32], moving: NDArray[np.float32]) -> float:

@@ -1,0 +1,125 @@
+"""The process that holds elastix: reads requests from stdin, one JSON line each, and answers on stdout.
+
+Started as ``python -m comir_batch.registration.elastix_child <pid of the parent>``. elastix holds the interpreter's
+lock for its whole run and may crash, so nothing here relies on Python code running beside it: the kernel ends the
+process when its parent dies or its time is up.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import os
+import signal
+import sys
+import time
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TextIO
+
+import itk
+import numpy as np
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+_PR_SET_PDEATHSIG = 1
+
+
+def main() -> None:
+    """Serve until stdin ends."""
+    _die_with_parent(int(sys.argv[1]))
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    replies = _protected_stdout()
+    _reply(replies, _answered(_load))
+    for line in sys.stdin:
+        _reply(replies, _answered(partial(_register, Path(json.loads(line)["output"]))))
+
+
+def _die_with_parent(parent: int) -> None:
+    if sys.platform == "linux":
+        ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+    if os.getppid() != parent:  # it died before the line above
+        sys.exit("the parent process is gone")
+
+
+def _protected_stdout() -> TextIO:
+    """Return the real stdout; whatever else prints to file descriptor 1 goes to stderr from now on."""
+    replies = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(2, 1)
+    return replies
+
+
+def _reply(replies: TextIO, answer: dict[str, Any]) -> None:
+    print(json.dumps(answer), file=replies, flush=True)
+
+
+def _answered(work: Callable[[], object]) -> dict[str, Any]:
+    began = time.monotonic()
+    try:
+        work()
+    except Exception as error:  # noqa: BLE001 - whatever goes wrong is the parent's to report
+        return {"ok": False, "error": " ".join(str(error).split()) or type(error).__name__}
+    return {"ok": True, "seconds": time.monotonic() - began}
+
+
+def _load() -> None:
+    """Resolve itk's lazily loaded modules now rather than on the first request."""
+    itk.ElastixRegistrationMethod, itk.ParameterObject  # noqa: B018
+
+
+def _register(output: Path) -> None:
+    os.chdir(output)  # relative names from here on: elastix' files have no way to write a quote or a newline in a path
+    files = Path("request")
+    request = json.loads((files / "request.json").read_text(encoding="utf-8"))
+    _limit_time(request["time_limit_s"])
+    try:
+        _method(files, request).UpdateLargestPossibleRegion()
+    except RuntimeError as error:
+        raise RuntimeError(_reason(Path("elastix.log")) or str(error)) from error
+    finally:
+        _limit_time(0)
+
+
+def _limit_time(seconds: float) -> None:
+    """Let the kernel end this process after so many seconds; 0 for never."""
+    signal.signal(signal.SIGALRM, signal.SIG_DFL)
+    signal.setitimer(signal.ITIMER_REAL, seconds)
+
+
+def _method(folder: Path, request: dict[str, Any]) -> Any:
+    fixed, moving = (_image(folder / f"{name}.npy", request[name]) for name in ("fixed", "moving"))
+    method = itk.ElastixRegistrationMethod.New(fixed, moving)
+    method.SetFixedMask(_image(folder / "fixed_mask.npy", request["fixed"]))
+    method.SetMovingMask(_image(folder / "moving_mask.npy", request["moving"]))
+    parameters = itk.ParameterObject.New()
+    parameters.ReadParameterFiles(request["parameters"])
+    method.SetParameterObject(parameters)
+    if request["initial"]:
+        method.SetInitialTransformParameterFileName(request["initial"])
+    method.SetOutputDirectory(".")
+    method.SetLogFileName("elastix.log")
+    method.LogToFileOn()
+    method.LogToConsoleOff()
+    return method
+
+
+def _image(path: Path, place: dict[str, list[float]]) -> Any:
+    image = itk.image_from_array(np.load(path))
+    image.SetSpacing(place["spacing"])
+    image.SetOrigin(place["origin"])
+    return image
+
+
+def _reason(log: Path) -> str:
+    """Return the last error that elastix described in its log, on one line."""
+    marker = "Description:"
+    if not log.exists():
+        return ""
+    lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
+    found = [line.split(marker, 1)[1].strip() for line in lines if marker in line]
+    return found[-1] if found else ""
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,80 @@
+"""What registration sees of a pair: two images with masks on µm grids, once for each way of comparing them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from comir_batch.core.geometry import Grid
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class RegistrationImage:
+    """One image of a pair.
+
+    Parameters
+    ----------
+    pixels : (Y, X) float32
+        Intensities; finite inside the mask.
+    mask : (Y, X) bool
+        Pixels that count (tissue, not background).
+    grid : Grid
+        Their place in µm.
+
+    Raises
+    ------
+    ValueError
+        If the shapes differ, the mask is empty, or a pixel inside it is not finite.
+    """
+
+    pixels: NDArray[np.float32]
+    mask: NDArray[np.bool_]
+    grid: Grid
+
+    def __post_init__(self) -> None:
+        shapes = {self.pixels.shape, self.mask.shape, self.grid.shape}
+        if len(shapes) != 1:
+            raise ValueError(f"pixels, mask and grid must have one shape, not {sorted(shapes)}")
+        if not self.mask.any():
+            raise ValueError("the mask is empty: nothing to register")
+        if not np.isfinite(self.pixels[self.mask]).all():
+            raise ValueError("pixels inside the mask must be finite")
+
+    def masked(self, mask: NDArray[np.bool_]) -> RegistrationImage:
+        """Return the image with another mask."""
+        return replace(self, mask=mask)
+
+    def cropped(self) -> RegistrationImage:
+        """Return the bounding box of the mask."""
+        rows, columns = np.flatnonzero(self.mask.any(axis=1)), np.flatnonzero(self.mask.any(axis=0))
+        y0, y1, x0, x1 = rows[0], rows[-1] + 1, columns[0], columns[-1] + 1
+        origin_x, origin_y = self.grid.to_um([[x0, y0]])[0]
+        grid = replace(
+            self.grid, width=int(x1 - x0), height=int(y1 - y0), origin_x=float(origin_x), origin_y=float(origin_y)
+        )
+        return RegistrationImage(self.pixels[y0:y1, x0:x1], self.mask[y0:y1, x0:x1], grid)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class View:
+    """One way of comparing the pair.
+
+    Attributes
+    ----------
+    name : {"comir", "raw"}
+        What the pixels are: representations, or intensities as scanned.
+    metric : {"ncc", "mi"}
+        What makes them similar: normalised correlation, or mutual information.
+    fixed, moving : RegistrationImage
+        The images; all views of a pair lie on the same two grids.
+    """
+
+    name: Literal["comir", "raw"]
+    metric: Literal["ncc", "mi"]
+    fixed: RegistrationImage
+    moving: RegistrationImage

@@ -1,0 +1,44 @@
+"""How much memory registration needs, and how far images must be reduced to fit."""
+
+from __future__ import annotations
+
+import math
+
+_BASE_MB = 900
+_BYTES_PER_PIXEL = 110
+
+
+def registration_memory_mb(pixels: int) -> int:
+    """Return the memory in MB (10^6 bytes) that elastix needs for two images of so many pixels each.
+
+    0.9 GB of libraries and 110 bytes a pixel, measured on float images with B-splines of up to 8192 x 8192 pixels.
+    """
+    return _BASE_MB + math.ceil(pixels * _BYTES_PER_PIXEL / 1e6)
+
+
+def reduction_for(fixed_size: tuple[int, int], moving_size: tuple[int, int], max_memory_gb: float) -> int:
+    """Return the smallest whole factor by which both images must be reduced to fit.
+
+    Parameters
+    ----------
+    fixed_size, moving_size : (width, height)
+        In pixels.
+    max_memory_gb : float
+        What registration may use, in GB (10^9 bytes).
+
+    Raises
+    ------
+    ValueError
+        If not even the libraries fit.
+    """
+    if max_memory_gb * 1000 <= _BASE_MB:
+        raise ValueError(f"registration needs more than {_BASE_MB} MB, not {max_memory_gb * 1000:.0f} MB")
+    factor = 1
+    while registration_memory_mb(_reduced_pixels(fixed_size, moving_size, factor)) > max_memory_gb * 1000:
+        factor += 1
+    return factor
+
+
+def _reduced_pixels(fixed_size: tuple[int, int], moving_size: tuple[int, int], factor: int) -> int:
+    areas = [-(-width // factor) * -(-height // factor) for width, height in (fixed_size, moving_size)]
+    return max(areas)

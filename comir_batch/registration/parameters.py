@@ -1,0 +1,90 @@
+"""elastix' parameter maps for each stage, from the configuration.
+
+Stochastic gradient descent with adaptive steps (Klein et al., IJCV 2009) on random samples, from coarse to fine.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    from comir_batch.core.config import RegisterConfig
+    from comir_batch.core.geometry import Grid
+    from comir_batch.registration.elastix_maps import ParameterMap
+
+_METRICS = {"ncc": "AdvancedNormalizedCorrelation", "mi": "AdvancedMattesMutualInformation"}
+_COARSEST_SIDE = 64
+_MOST_RESOLUTIONS = 7
+
+
+def resolutions(grid: Grid) -> int:
+    """Return how many resolutions, each half of the next, bring the shorter side near 64 pixels; at least two."""
+    halvings = math.floor(math.log2(min(grid.width, grid.height) / _COARSEST_SIDE)) if min(grid.shape) > 0 else 0
+    return min(max(halvings + 1, 2), _MOST_RESOLUTIONS)
+
+
+def rigid(metric: Literal["ncc", "mi"], config: RegisterConfig, levels: int) -> ParameterMap:
+    """Return the map of the rigid stage."""
+    return {**_common(metric, config, levels), "Transform": ("EulerTransform",), **_SCALED}
+
+
+def affine(metric: Literal["ncc", "mi"], config: RegisterConfig, levels: int) -> ParameterMap:
+    """Return the map of the affine stage."""
+    return {**_common(metric, config, levels), "Transform": ("AffineTransform",), **_SCALED}
+
+
+def bspline(metric: Literal["ncc", "mi"], config: RegisterConfig, levels: int) -> ParameterMap:
+    """Return the map of the B-spline stage; its grid halves with each resolution until ``config.grid_um``."""
+    schedule = [str(2 ** max(levels - 1 - level, 0)) for level in range(levels) for _ in "xy"]
+    return {
+        **_common(metric, config, levels),
+        "Transform": ("RecursiveBSplineTransform",),
+        "Registration": ("MultiMetricMultiResolutionRegistration",),
+        "Metric": (_METRICS[metric], "TransformBendingEnergyPenalty"),
+        "Metric0Weight": ("1",),
+        "Metric1Weight": (repr(config.bending_weight),),
+        "FinalGridSpacingInPhysicalUnits": (repr(config.grid_um),) * 2,
+        "GridSpacingSchedule": tuple(schedule),
+        "BSplineTransformSplineOrder": ("3",),
+    }
+
+
+_SCALED = {
+    "AutomaticScalesEstimation": ("true",),
+    "AutomaticTransformInitialization": ("false",),
+}
+
+
+def _common(metric: Literal["ncc", "mi"], config: RegisterConfig, levels: int) -> ParameterMap:
+    return {
+        "FixedInternalImagePixelType": ("float",),
+        "MovingInternalImagePixelType": ("float",),
+        "FixedImageDimension": ("2",),
+        "MovingImageDimension": ("2",),
+        "UseDirectionCosines": ("true",),
+        "Registration": ("MultiResolutionRegistration",),
+        "FixedImagePyramid": ("FixedRecursiveImagePyramid",),
+        "MovingImagePyramid": ("MovingRecursiveImagePyramid",),
+        "NumberOfResolutions": (str(levels),),
+        "Interpolator": ("LinearInterpolator",),
+        "ResampleInterpolator": ("FinalLinearInterpolator",),
+        "Resampler": ("DefaultResampler",),
+        "HowToCombineTransforms": ("Compose",),
+        "Metric": (_METRICS[metric],),
+        "NumberOfHistogramBins": ("32",),
+        "RequiredRatioOfValidSamples": ("0.05",),
+        "ErodeFixedImageMask": ("false",),
+        "ErodeMovingImageMask": ("false",),
+        "ImageSampler": ("RandomCoordinate",),
+        "NumberOfSpatialSamples": (str(config.samples),),
+        "NewSamplesEveryIteration": ("true",),
+        "UseRandomSampleRegion": ("false",),
+        "Optimizer": ("AdaptiveStochasticGradientDescent",),
+        "MaximumNumberOfIterations": (str(config.iterations),),
+        "ASGDParameterEstimationMethod": ("Original",),
+        "RandomSeed": (str(config.seed),),
+        "WriteIterationInfo": ("false",),
+        "WriteResultImage": ("false",),
+        "WriteTransformParametersEachResolution": ("false",),
+    }

@@ -1,0 +1,112 @@
+import json
+import pickle
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from comir_batch.core.card import Architecture, ModalityCard, ModelCard
+from comir_batch.core.errors import ModelError
+from comir_batch.core.geometry import Region
+from comir_batch.representation.network import DenseUNet
+from comir_batch.representation.normalise import Range
+from comir_batch.representation.store import find_model, list_models, load, save, save_card
+
+TINY = Architecture(in_channels=1, init_filters=4, down=(1,), bottleneck=1, up=(1,), growth=4)
+
+
+@pytest.fixture
+def folder(tmp_path):
+    modalities = tuple(ModalityCard(modality=m, architecture=TINY) for m in ("a", "b"))
+    texts = {"trained_on": "noise", "held_out": "nothing", "licence": "MIT", "weights_sha256": ""}
+    card = ModelCard(name="tiny", modalities=modalities, mpp=1.0, slides=1, **texts)
+    torch.manual_seed(0)
+    networks = {m.modality: DenseUNet(m.architecture) for m in modalities}
+    save(tmp_path / "models" / "tiny", card, networks)
+    return tmp_path / "models" / "tiny"
+
+
+def test_what_was_saved_is_loaded(folder):
+    model = find_model(folder)
+    representer = load(model, "b", "cpu")
+    torch.manual_seed(0)
+    DenseUNet(TINY)
+    expected = DenseUNet(TINY).eval()
+    image = np.random.default_rng(0).random((1, 6, 8)).astype(np.float32)
+    found = representer.represent(lambda r: image[:, *r.slices], (8, 6), Region(0, 0, 8, 6), (Range(0, 1),))
+    assert found.shape == (1, 6, 8)
+    state = representer._network.state_dict()
+    assert all(torch.equal(state[name], tensor) for name, tensor in expected.state_dict().items())
+
+
+def test_a_process_loads_a_network_once(folder):
+    model = pickle.loads(pickle.dumps(find_model(str(folder))))  # noqa: S301  as a task would carry it
+    assert load(model, "a", "cpu") is load(find_model(folder), "a", "cpu")
+    assert load(model, "a", "cpu") is not load(model, "b", "cpu")
+
+
+def test_a_model_is_found_by_name_beside_the_shipped_ones(folder):
+    assert find_model("tiny", [folder.parent]).folder == folder.resolve()
+    assert "tiny" in [card.name for card in list_models([folder.parent])]
+
+
+def test_a_model_that_is_not_there_is_an_error_that_lists_those_that_are(folder):
+    names = [card.name for card in list_models([folder.parent])]
+    with pytest.raises(ModelError, match=r"no model 'missing'; there are: .*" + ", ".join(names)):
+        find_model("missing", [folder.parent])
+
+
+def test_unknown_modality(folder):
+    with pytest.raises(ModelError, match="does not know the modality 'c'; it knows a, b"):
+        load(find_model(folder), "c", "cpu")
+
+
+def test_damaged_weights_are_never_loaded(folder):
+    weights = folder / "weights.safetensors"
+    data = bytearray(weights.read_bytes())
+    data[-1] ^= 1
+    weights.write_bytes(data)
+    with pytest.raises(ModelError, match="is damaged: its SHA-256"):
+        load(find_model(folder), "a", "cpu")
+    weights.unlink()
+    with pytest.raises(ModelError, match="cannot read the weights"):
+        load(find_model(folder), "a", "cpu")
+
+
+def test_weights_of_another_network_are_refused(folder):
+    model = find_model(folder)
+    wider = TINY.model_copy(update={"growth": 6})
+    save_card(
+        folder,
+        model.card.model_copy(
+            update={"modalities": tuple(ModalityCard(modality=m, architecture=wider) for m in ("a", "b"))}
+        ),
+    )
+    with pytest.raises(ModelError, match="do not fit its card"):
+        load(find_model(folder), "a", "cpu")
+
+
+def test_a_pickle_with_the_right_digest_is_refused(folder):
+    model = find_model(folder)
+    torch.save({"a.stem.weight": torch.zeros(1)}, folder / "weights.safetensors")
+    import hashlib
+
+    digest = hashlib.sha256((folder / "weights.safetensors").read_bytes()).hexdigest()
+    save_card(folder, model.card.model_copy(update={"weights_sha256": digest}))
+    with pytest.raises(ModelError, match="is not a safetensors file"):
+        load(find_model(folder), "a", "cpu")
+
+
+def test_a_card_of_another_kind_is_refused(folder):
+    card = json.loads((folder / "card.json").read_text())
+    (folder / "card.json").write_text(json.dumps({**card, "version": 2, "mpp": -1}))
+    with pytest.raises(ModelError, match=r"is not a model card of version 1: version: .*; mpp: "):
+        find_model(folder)
+
+
+def test_weights_lie_under_the_modalities_names(folder):
+    names = load_file(folder / "weights.safetensors")
+    assert {name.split(".")[0] for name in names} == {"a", "b"}
+    assert "b.head.weight" in names
+    save_file(names, folder / "copy.safetensors")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+import traceback
 from typing import Annotated
 
 import typer
@@ -9,13 +11,15 @@ import typer
 import comir_batch
 from comir_batch.cli import model_commands, plan_command, run_commands
 
+INTERNAL_ERROR = 70
+
 app = typer.Typer(
     name="comir-batch",
     help="Registers whole-slide images of the same tissue across modalities, a manifest of pairs at a time.",
     epilog=(
         "Exit codes: 0 every pair accepted or for review; 1 some rejected or in error; 2 usage; 3 bad manifest, config "
-        "or input, nothing was run; 4 all rejected or in error; 5 no workers; 75 stopped, the same command resumes; "
-        "130 and 143 stopped by SIGINT and SIGTERM, likewise."
+        "or input, nothing was run; 4 all rejected or in error; 5 no workers; 70 a fault of the program; 75 stopped, "
+        "the same command resumes; 130 and 143 stopped by SIGINT and SIGTERM, likewise."
     ),
     no_args_is_help=True,
     add_completion=False,
@@ -44,4 +48,9 @@ def _options(
 
 def main() -> None:
     """Run the command line; the entry point of the installed script."""
-    app()
+    try:
+        app()
+    except Exception:  # noqa: BLE001  code 1 would say that pairs were rejected
+        traceback.print_exc()
+        typer.echo("comir-batch: this is a fault of the program; what was finished is recorded", err=True)
+        sys.exit(INTERNAL_ERROR)

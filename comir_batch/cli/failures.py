@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 import typer
 
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 BAD_INPUT = 3
 NO_WORKERS = 5
+RESUMABLE = 75
 
 
 @contextmanager
@@ -33,6 +34,8 @@ def exit_codes() -> Iterator[None]:
         _fail(error, NO_WORKERS)
     except StoppedError as error:
         _fail(error, error.exit_code)
+    except OSError as error:  # a full disk, a folder that may not be written
+        _fail(f"stopped by the operating system: {error}. The same command resumes", RESUMABLE)
 
 
 def print_problems(problems: Sequence[Problem]) -> None:
@@ -43,6 +46,6 @@ def print_problems(problems: Sequence[Problem]) -> None:
     print_table(f"{title} in the manifest", ("row", "column", "problem", "what to do"), rows, lines=lines, stderr=True)
 
 
-def _fail(error: Exception, code: int) -> None:
-    typer.echo(f"comir-batch: {error}", err=True)
-    raise typer.Exit(code) from error
+def _fail(message: object, code: int) -> NoReturn:
+    typer.echo(f"comir-batch: {message}", err=True)
+    raise typer.Exit(code)

@@ -141,6 +141,7 @@ def _print_summary(summary: RunSummary, layout: Layout, target: str) -> None:
         (result.pair_id, result.verdict or "-", f"{result.seconds:.0f} s", " ".join(result.reasons))
         for result in summary.results
     ]
-    print_table(f"{len(rows)} pairs in {summary.seconds:.0f} s", ("pair_id", "verdict", "work", "reasons"), rows)
+    title = f"{len(rows)} {'pair' if len(rows) == 1 else 'pairs'} in {summary.seconds:.0f} s"
+    print_table(title, ("pair_id", "verdict", "work", "reasons"), rows)
     if target == "report":
         typer.echo(f"results: {layout.results_csv}\nreport:  {layout.report}")

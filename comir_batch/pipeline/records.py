@@ -98,12 +98,16 @@ class Records:
     Raises
     ------
     RunDirectoryError
-        If another driver holds the run directory's lock.
+        If another driver holds the run directory's lock, or it cannot be made.
     """
 
     def __init__(self, layout: Layout) -> None:
         self._layout = layout
-        layout.root.mkdir(parents=True, exist_ok=True)
+        try:
+            layout.root.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            message = f"cannot make the run directory {layout.root}: {error.strerror}. Choose another --out"
+            raise RunDirectoryError(message) from error
         self._lock = _locked(layout)
         self.history = History(_intact_lines(layout.records))
         self._stream: TextIO = layout.records.open("a", encoding="utf-8")

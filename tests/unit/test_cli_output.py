@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 
 import pytest
@@ -9,6 +10,7 @@ import typer
 from rich.console import Console
 from rich.progress import Progress
 
+from comir_batch.cli import app
 from comir_batch.cli.failures import exit_codes
 from comir_batch.cli.progress import Bars, Lines
 from comir_batch.cli.tables import print_table
@@ -60,12 +62,28 @@ EVENTS = [
         (StoppedError("a", 75), 75),
         (StoppedError("a", 143), 143),
     ],
+    ids=lambda value: type(value).__name__ if isinstance(value, Exception) else str(value),
 )
 def test_errors_have_their_exit_codes_and_one_message(error, code, capsys):
     with pytest.raises(typer.Exit) as left, exit_codes():
         raise error
     assert left.value.exit_code == code
     assert capsys.readouterr() == ("", "comir-batch: a\n")
+
+
+def test_a_full_disk_leaves_a_run_that_can_be_resumed(capsys):
+    with pytest.raises(typer.Exit) as left, exit_codes():
+        raise OSError(errno.ENOSPC, "No space left on device", "/run/x")
+    assert left.value.exit_code == 75
+    assert "No space left on device: '/run/x'" in capsys.readouterr().err
+
+
+def test_a_fault_of_the_program_is_70_and_not_a_verdict(monkeypatch, capsys):
+    monkeypatch.setattr(app, "app", lambda: 1 / 0)
+    with pytest.raises(SystemExit) as left:
+        app.main()
+    assert left.value.code == 70
+    assert "ZeroDivisionError" in capsys.readouterr().err
 
 
 def test_other_errors_are_not_hidden():

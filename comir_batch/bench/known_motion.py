@@ -83,7 +83,7 @@ def move(pixels: NDArray[Any], grid: Grid, motion: Motion, fill: float = 0.0) ->
     moving_grid = Grid(width, height, grid.mpp_x, grid.mpp_y)
     places = grid.to_pixels(_inverse(truth, moving_grid)).reshape(height, width, 2).astype(np.float32)
     planes = [
-        cv2.remap(plane, places, None, cv2.INTER_CUBIC, borderMode=cv2.BORDER_CONSTANT, borderValue=fill)
+        cv2.remap(plane, places, np.empty(0), cv2.INTER_CUBIC, borderMode=cv2.BORDER_CONSTANT, borderValue=fill)
         for plane in pixels
     ]
     return np.stack(planes), moving_grid, truth
@@ -93,7 +93,7 @@ def write_pyramid(pixels: NDArray[Any], grid: Grid, path: Path, channels: Sequen
     """Write ``(C, Y, X)`` pixels as a pyramidal OME-TIFF; three channels red, green and blue become a colour image."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=path.parent, prefix=".pyramid-") as folder:
-        levels = []
+        levels: list[ZarrArray] = []
         while True:
             array = ZarrArray.create(
                 Path(folder) / str(len(levels)), pixels.shape, pixels.dtype, chunk=_SHARD // 4, shard=_SHARD

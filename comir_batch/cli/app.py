@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 import comir_batch
-from comir_batch.cli import model_commands, plan_command, run_commands
+from comir_batch.cli import bench_commands, model_commands, plan_command, run_commands
 
 INTERNAL_ERROR = 70
 
@@ -28,6 +28,7 @@ app = typer.Typer(
 run_commands.add_to(app)
 plan_command.add_to(app)
 app.add_typer(model_commands.app)
+app.add_typer(bench_commands.app)
 
 
 def _print_version(wanted: bool) -> None:  # noqa: FBT001  typer's callbacks are positional

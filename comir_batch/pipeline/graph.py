@@ -153,6 +153,7 @@ class _PairJobs:
             register=self._folder(register),
             fixed=sides[0],
             moving=sides[1],
+            initial=row.initial_transform,
             landmarks=(row.fixed_landmarks, row.moving_landmarks),
             model=model,
             model_choice=self._pair.model_choice,

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from comir_batch.core.task import Task
+from comir_batch.core.transform import Composite
 from comir_batch.io.transform_files import read_transform, write_json
 from comir_batch.pipeline.files import write_arrays
 from comir_batch.pipeline.files import write_json as write_plain_json
@@ -87,6 +88,7 @@ def _summary(found: Registration) -> dict[str, Any]:
     chosen = found.candidates[0]
     return {
         "view": found.view,
+        "start": None if found.winner is None else Composite((found.winner.transform,)).to_dict(),
         "other_error": found.other_error,
         "seconds": {step: round(seconds, 2) for step, seconds in found.seconds.items()},
         "candidates": [_candidate(start, chosen=start is chosen) for start in found.candidates],

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from comir_batch.core.config import RegisterConfig
     from comir_batch.registration.images import View
 
-TILE = 48
+TILE = 48  # side of a held-out tile, in pixels of the fixed grid
 _WRONG = 60
 _LEAST_SAMPLES = 50
 

@@ -278,7 +278,7 @@ def _prepared(image: RegistrationImage, metric: str) -> RegistrationImage:
     """Return the image as elastix compares it.
 
     Outside the mask stands the mean of the inside, so that a pyramid's smoothing brings no edge in. Mutual information
-    gets ranks instead of intensities: its histogram has bins of equal width, and a few bright pixels would leave most empty.
+    gets ranks instead of intensities: its histogram has bins of equal width, which a few bright pixels would empty.
     """
     inside = image.pixels[image.mask]
     if metric == "mi":

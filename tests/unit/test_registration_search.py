@@ -1,0 +1,82 @@
+"""The search finds a known turn, mirroring and shift within one coarse pixel."""
+
+import cv2
+import numpy as np
+import pytest
+from synthetic import Motion, deformed
+
+from comir_batch.core.config import RegisterConfig
+from comir_batch.core.errors import RegistrationError
+from comir_batch.core.geometry import Grid
+from comir_batch.registration.coarse import common_mpp
+from comir_batch.registration.images import RegistrationImage, View
+from comir_batch.registration.search import search
+
+CONFIG = RegisterConfig(search_side=96, angles=72, candidates=3)
+GRID = Grid(220, 260, 2.0, 2.0, 50.0, -20.0)
+
+
+def _pair(motion, metric):
+    generator = np.random.default_rng(1)
+    pixels = cv2.GaussianBlur(generator.normal(size=GRID.shape).astype(np.float32), (0, 0), 5)
+    mask = cv2.ellipse(np.zeros(GRID.shape, np.uint8), (105, 130), (90, 120), 10, 0, 360, 1, -1).astype(bool)
+    moved, grid, truth = deformed(pixels, GRID, motion)
+    moved_mask = deformed(mask.astype(np.float32), GRID, motion)[0] > 0.5
+    noise = cv2.GaussianBlur(generator.normal(size=moved.shape).astype(np.float32), (0, 0), 3)
+    moved = moved / pixels.std() + noise / noise.std()
+    if metric == "mi":
+        moved = np.abs(moved)  # no longer correlated
+    view = View("raw", metric, RegistrationImage(pixels, mask, GRID), RegistrationImage(moved, moved_mask, grid))
+    return view, truth, GRID.to_um(np.argwhere(mask)[::50, ::-1])
+
+
+@pytest.mark.parametrize("metric", ["ncc", "mi"])
+@pytest.mark.parametrize(("angle", "mirrored"), [(25.0, False), (115.0, True), (180.0, False)])
+def test_a_known_motion_is_found_within_one_coarse_pixel(metric, angle, mirrored):
+    view, truth, points = _pair(Motion(angle, (60.0, -40.0), mirrored, amplitude_um=1e-6), metric)
+    best, *_ = search(view, CONFIG)
+    side = CONFIG.search_side if metric == "ncc" else CONFIG.search_side // 2
+    error = np.linalg.norm(best.transform.map(points) - truth.map(points), axis=1)
+    assert (best.angle, best.mirrored) == (angle, mirrored)
+    assert error.max() < common_mpp(view.fixed, view.moving, side)
+    assert best.z > 8
+
+
+def test_an_angle_between_two_steps_is_found_by_the_nearest():
+    view, _, _ = _pair(Motion(117.0, amplitude_um=1e-6), "ncc")
+    assert search(view, CONFIG)[0].angle == 115.0
+
+
+def test_candidates_are_distinct_and_best_first():
+    view, _, _ = _pair(Motion(25.0, amplitude_um=1e-6), "ncc")
+    candidates = search(view, CONFIG)
+    assert len(candidates) == 3
+    assert [c.score for c in candidates] == sorted((c.score for c in candidates), reverse=True)
+    assert candidates[0].z > 2 * candidates[1].z
+
+
+def test_unrelated_images_are_not_significant():
+    one, _, _ = _pair(Motion(25.0), "ncc")
+    noise = np.random.default_rng(3).normal(size=one.moving.grid.shape).astype(np.float32)
+    unrelated = RegistrationImage(cv2.GaussianBlur(noise, (0, 0), 5), one.moving.mask, one.moving.grid)
+    best, *_ = search(View("raw", "ncc", one.fixed, unrelated), CONFIG)
+    assert best.z < 6
+
+
+def test_the_search_repeats():
+    view, _, _ = _pair(Motion(25.0), "mi")
+    first, second = search(view, CONFIG), search(view, CONFIG)
+    assert [c.transform.to_dict() for c in first] == [c.transform.to_dict() for c in second]
+
+
+def test_too_little_overlap_is_an_error():
+    view, _, _ = _pair(Motion(25.0), "ncc")
+    bar = np.zeros_like(view.moving.mask)
+    bar[:, 100:103] = True
+    dots = np.zeros_like(view.fixed.mask)
+    dots[100:200:20, 80:150:20] = True
+    with pytest.raises(RegistrationError, match="min_overlap"):
+        search(
+            View("raw", "ncc", view.fixed.masked(dots), view.moving.masked(bar)),
+            RegisterConfig(search_side=512, angles=8, min_overlap=0.9),
+        )

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
+from scipy import ndimage
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -20,6 +21,8 @@ _WHITE_8BIT = 220.0  # a scanner's empty glass is at least this bright, so a fie
 _BLACK_SHARE = 0.06  # of the glass: padding and black ink, no stain is as dark in all channels
 _FAINT_SHARE = 0.02  # of a dark image's range
 _CENTRAL_BACKGROUND = 0.3  # a background in the middle of the range is no background
+_DIM_CHANNEL = 0.25  # of the brightest channel's range: a dimmer one is not stretched further, it may be noise alone
+_MODE_SHARE = 0.02  # of the pixels that a background has
 _SPECK_SHARE, _HOLE_SHARE, _WHOLE_SHARE = 0.0003, 0.02, 0.95
 
 
@@ -65,15 +68,14 @@ def _absorbing(pixels: NDArray[np.float32], sigma: float, *, eight_bit: bool) ->
 
 def _shining(pixels: NDArray[np.float32], sigma: float) -> NDArray[np.bool_]:
     low, high = np.percentile(pixels, (0.5, 99.5), axis=(1, 2), keepdims=True)
-    spread = np.maximum(high - low, 0.05 * (high - low).max())
+    spread = np.maximum(high - low, _DIM_CHANNEL * (high - low).max())
     if spread.max() <= 0:  # all signal is in fewer than one pixel in two hundred
         low, spread = pixels.min(axis=(1, 2), keepdims=True), np.ptp(pixels)
     signal = np.clip((pixels - low) / spread, 0, 1).max(axis=0)
-    background = _mode(signal)
-    if background > _CENTRAL_BACKGROUND:
-        return np.ones(signal.shape, dtype=bool)
     smooth = _blurred(signal, sigma)
-    level = _mode(smooth)
+    level = _lowest_mode(smooth)
+    if level > _CENTRAL_BACKGROUND:
+        return np.ones(signal.shape, dtype=bool)
     noise = 1.4826 * float(np.median(level - smooth[smooth <= level]))
     return np.asarray(smooth > level + max(4 * noise, _FAINT_SHARE))
 
@@ -82,11 +84,13 @@ def _blurred(image: NDArray[np.float32], sigma: float) -> NDArray[np.float32]:
     return np.asarray(cv2.GaussianBlur(image, (0, 0), max(sigma, 0.5)), dtype=np.float32)
 
 
-def _mode(signal: NDArray[np.float32]) -> float:
-    """Return the most frequent value of a signal in 0..1."""
-    counts, edges = np.histogram(signal, bins=100, range=(0.0, 1.0))
-    fullest = int(np.argmax(counts))
-    inside = signal[(signal >= edges[fullest]) & (signal <= edges[fullest + 1])]
+def _lowest_mode(signal: NDArray[np.float32]) -> float:
+    """Return the lowest value in 0..1 around which a fair share gathers: the background, however little there is."""
+    counts, edges = np.histogram(signal, bins=200, range=(0.0, 1.0))
+    near = np.convolve(counts, np.ones(3), mode="same")
+    peaks = (near == ndimage.maximum_filter1d(near, 7)) & (near >= _MODE_SHARE * signal.size)
+    lowest = int(np.argmax(peaks)) if peaks.any() else int(np.argmax(near))
+    inside = signal[(signal >= edges[max(lowest - 1, 0)]) & (signal <= edges[min(lowest + 2, 200)])]
     return float(np.median(inside))
 
 

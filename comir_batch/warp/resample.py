@@ -43,7 +43,7 @@ _COMPUTED_AS = {
 }
 
 
-def warp_block(  # noqa: PLR0913  two images, the map between them, and how
+def warp_block(
     moving: PixelSource, transform: Composite, fixed_grid: Grid, region: Region, config: WarpConfig, *, fill: float
 ) -> NDArray[np.generic]:
     """Return the moving slide on a region of the fixed grid.

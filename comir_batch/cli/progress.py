@@ -61,7 +61,8 @@ class Lines:
             self._last[event.job] = event.at
         elif event.kind is Kind.TASK_DONE and event.at - self._last.get(event.job, 0.0) > _QUIET_S:
             self._last[event.job] = event.at
-            text = f"{event.job} ({', '.join(event.pairs)}): {self._counts.of(event.job)} tasks done"
+            done, planned = self._counts.of(event.job)
+            text = f"{event.job} ({', '.join(event.pairs)}): {done} of {planned} tasks done" if done < planned else ""
         if text:
             self._stream.write(f"{time.strftime('%H:%M:%S', time.localtime(event.at))} {text}\n")
             self._stream.flush()
@@ -108,10 +109,10 @@ class TaskCounts:
         elif event.kind is Kind.TASK_DONE:
             self._jobs[event.job] = (event.stage, done + 1, planned)
 
-    def of(self, job: str) -> str:
-        """Return ``done of planned`` for one job."""
+    def of(self, job: str) -> tuple[int, int]:
+        """Return how many tasks of a job are done and planned."""
         _, done, planned = self._jobs[job]
-        return f"{done} of {planned}"
+        return done, planned
 
     def of_stage(self, stage: str) -> tuple[int, int]:
         """Return how many tasks of a stage are done and planned."""

@@ -12,7 +12,15 @@ import comir_batch
 from comir_batch.cli.app import app
 from comir_batch.cli.run_commands import STAGES
 
-COMMANDS = [["run"], ["plan"], ["models"], ["models", "list"], ["models", "show"], *([stage] for stage in STAGES)]
+COMMANDS = [
+    ["run"],
+    ["plan"],
+    ["models"],
+    ["models", "list"],
+    ["models", "show"],
+    ["bench", "recovery"],
+    *([stage] for stage in STAGES),
+]
 HEADER = "pair_id,fixed,moving,fixed_modality,moving_modality\n"
 
 

@@ -53,15 +53,42 @@ class MetricText(NamedTuple):
     meaning: str = ""
 
 
-_UNITS = {"um": "µm", "px": "px", "deg": "°", "mb": "MB", "s": "s", "share": "", "z": "z"}
-_KNOWN: dict[str, MetricText] = {}
+_UNITS = {"um": "µm", "px": "px", "deg": "°", "mb": "MB", "s": "s"}
+_VIEWS = {"comir": "CoMIR", "raw": "raw images"}
+_KNOWN = {
+    "z": MetricText(
+        "z", "", "Held-out similarity in standard deviations above wrong alignments; the higher the surer."
+    ),
+    "z_before": MetricText("z before", "", "The same at the start."),
+    "before": MetricText("Similarity before", "", "Mean over the held-out tiles at the start."),
+    "after": MetricText("Similarity after", "", "Mean over the held-out tiles after registration; no fit used them."),
+    "tiles": MetricText("Held-out tiles", "", "How many tiles with tissue were kept out of every fit."),
+    "share_improved": MetricText(
+        "Tiles improved", "", "Share of the held-out tiles that are more alike after than before."
+    ),
+    "overlap": MetricText("Overlap", "", "Share of the smaller tissue that lies on the other slide's tissue."),
+    "scale": MetricText("Scale", "", "Magnification of the affine part; 1 where the pixel sizes are right."),
+    "shear": MetricText("Shear", "", "Of the affine part; near 0 for a section that was not squeezed."),
+    "rotation_deg": MetricText("Rotation", "°", "Of the affine part, from the fixed to the moving slide."),
+    "mirrored": MetricText("Mirrored", "", "Whether one section lies face down."),
+    "folding": MetricText("Folding", "", "Share of the tissue where the Jacobian is not positive; a credible transform has none."),
+    "disagreement_um": MetricText("Disagreement", "µm", "Median distance between what CoMIRs and raw images found."),
+    "tre_median_um": MetricText("Landmark error, median", "µm", "Distance of the given landmarks after registration."),
+}
 
 
 def describe(name: str) -> MetricText:
-    """Return the words for a metric; an unknown one is named after itself, with the unit that its name ends in."""
+    """Return the words for a metric, also for one that a view's name leads (``raw_z``).
+
+    An unknown one is named after itself, with the unit that its name ends in.
+    """
     if name in _KNOWN:
         return _KNOWN[name]
+    view, _, rest = name.partition("_")
+    if view in _VIEWS and rest:
+        text = describe(rest)
+        return text._replace(label=f"{text.label}, {_VIEWS[view]}")
     stem, _, ending = name.rpartition("_")
-    known = bool(stem) and ending in _UNITS
-    words = (stem if known and ending not in {"share", "z"} else name).replace("_", " ").strip()
-    return MetricText(words[:1].upper() + words[1:], _UNITS[ending] if known and ending != "z" else "")
+    unit = _UNITS.get(ending, "") if stem else ""
+    words = (stem if unit else name).replace("_", " ").strip()
+    return MetricText(words[:1].upper() + words[1:], unit)

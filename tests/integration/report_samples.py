@@ -79,15 +79,15 @@ def pair(fixed: np.ndarray, moving: np.ndarray, photometric: str = "dark", mpp: 
         moving=SlideFacts(NASTY, "tritc", 4200, 5100, 0.2282, "dark", "openslide"),
         metrics={
             "z": 21.43,
-            "gain_share": 0.931,
+            "share_improved": 0.931,
             "disagreement_um": 3.12,
             "scale": 1.0021,
             "shear": 0.0012,
             "rotation_deg": 25.03,
-            "folding_share": 0.0,
-            "overlap_share": 0.97,
+            "folding": 0.0,
+            "overlap": 0.97,
             "mirrored": "no",
-            "landmark_error_um": None,
+            "tre_median_um": None,
         },
         model="dapi-tritc",
         model_choice="the one shipped model that knows both modalities",
@@ -144,7 +144,7 @@ def batch(count: int, thumbnail: np.ndarray | None = None) -> tuple[list[BatchRo
     rows = [_row(index, verdicts[index * 7 % 16], random, thumbnail) for index in range(count)]
     summary = BatchSummary(
         title="run-2026-11-20",
-        columns=("z", "gain_share", "disagreement_um"),
+        columns=("z", "share_improved", "disagreement_um"),
         seconds=86_400 * 1.7,
         costs=(
             StageCost("chunk", 3300, 812),
@@ -162,7 +162,7 @@ def _row(index: int, verdict: Verdict, random: np.random.Generator, thumbnail: n
     name = NASTY if index == 3 else f"skin-{index:03d}"
     metrics = {
         "z": float(random.normal(15, 5)),
-        "gain_share": float(random.uniform(0.4, 1)),
+        "share_improved": float(random.uniform(0.4, 1)),
         "disagreement_um": float(random.exponential(5)),
     }
     row = BatchRow(

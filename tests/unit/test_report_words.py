@@ -51,3 +51,12 @@ def test_missing_values_have_no_sort_key(value, key):
 )
 def test_an_unknown_metric_is_named_after_itself(name, label, unit):
     assert words.describe(name)[:2] == (label, unit)
+
+
+@pytest.mark.parametrize(
+    ("name", "label", "unit"),
+    [("disagreement_um", "Disagreement", "µm"), ("raw_z", "z, raw images", ""), ("comir_odd_um", "Odd, CoMIR", "µm")],
+)
+def test_a_metric_of_one_view_says_so(name, label, unit):
+    text = words.describe(name)
+    assert (text.label, text.unit) == (label, unit)

@@ -127,8 +127,13 @@ class JudgeConfig(Section):
         Largest credible scale change (as a factor) and shear of the affine part.
     max_folding : float
         Largest credible share of tissue where the Jacobian is not positive.
+    min_overlap : float
+        Smallest credible share of the smaller tissue that lies on the other slide's tissue.
+    min_tiles : int
+        Fewest held-out tiles that suffice for `accept`.
     min_gain : float
-        Smallest share of held-out tiles that must look better after than before for `accept`.
+        Smallest share of held-out tiles that must look better after than before for `accept`; a pair that was aligned
+        from the start need only look as good.
     accept_z, review_z : float
         Significance of the held-out similarity against wrong alignments for `accept`, and below which to `reject`.
     max_disagreement_um : float
@@ -138,6 +143,8 @@ class JudgeConfig(Section):
     max_scale: float = Field(default=1.5, gt=1)
     max_shear: float = Field(default=0.2, gt=0)
     max_folding: float = Field(default=0.001, ge=0)
+    min_overlap: float = Field(default=0.3, ge=0, lt=1)
+    min_tiles: int = Field(default=8, ge=1)
     min_gain: float = Field(default=0.6, gt=0, le=1)
     accept_z: float = Field(default=8.0, gt=0)
     review_z: float = Field(default=4.0, gt=0)

@@ -1,0 +1,217 @@
+"""The verdict: numbers in, accept, review or reject with its reasons out.
+
+A pair is rejected if its transform cannot be true, or if nothing speaks for it. It is accepted if the images are
+convincingly alike where no fit has looked, and nothing speaks against it. Everything between is for a person to review.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Literal
+
+from comir_batch.core.verdict import Judgement, Verdict
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from comir_batch.core.config import JudgeConfig
+    from comir_batch.quality.plausibility import Folding, Shape
+    from comir_batch.quality.points import PointsError
+    from comir_batch.quality.similarity import Similarity
+
+_AS_GOOD = 0.9  # of the similarity before, for a pair that was aligned from the start
+_VIEW_NUMBERS = ("before", "after", "z", "z_before", "share_improved", "tiles")
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """Everything that a verdict rests on.
+
+    Attributes
+    ----------
+    registered_from : {"comir", "raw"}
+        The view that gave the transform.
+    shape : Shape
+        Of the transform's affine part.
+    folding : Folding
+        Of the whole transform on fixed tissue.
+    overlap : float
+        Share of the smaller tissue on the other slide's tissue.
+    raw : Similarity
+        Of the raw images at the found transform, on held-out tiles.
+    comir : Similarity or None
+        Of the representations; None without a model.
+    model : str
+        Its name; empty for none.
+    model_slides : int
+        Number of slides that it learnt from; 0 without a model.
+    disagreement_um : float or None
+        Median distance between what CoMIR and raw images found; None if only one of them found anything.
+    landmarks_before, landmarks_after : PointsError or None
+        Target registration error at the start and at the found transform, where there are landmarks.
+    """
+
+    registered_from: Literal["comir", "raw"]
+    shape: Shape
+    folding: Folding
+    overlap: float
+    raw: Similarity
+    comir: Similarity | None = None
+    model: str = ""
+    model_slides: int = 0
+    disagreement_um: float | None = None
+    landmarks_before: PointsError | None = None
+    landmarks_after: PointsError | None = None
+
+    @property
+    def decisive(self) -> Similarity:
+        """The similarity of the view that gave the transform."""
+        return self.comir if self.registered_from == "comir" and self.comir else self.raw
+
+    @property
+    def best_z(self) -> float:
+        """The highest significance of any view."""
+        return max(view.z for view in (self.raw, self.comir) if view)
+
+
+def judge(evidence: Evidence, config: JudgeConfig) -> Judgement:
+    """Return the verdict on a pair, with a sentence for each reason and the numbers by their column names.
+
+    Parameters
+    ----------
+    evidence : Evidence
+        Of one pair.
+    config : JudgeConfig
+        Thresholds.
+    """
+    against = (*_implausible(evidence, config), *_unproven(evidence, config))
+    doubts = () if against else tuple(_doubts(evidence, config))
+    verdict = Verdict.REJECT if against else Verdict.REVIEW if doubts else Verdict.ACCEPT
+    return Judgement(verdict, (*against, *doubts, *_findings(evidence)), metrics(evidence))
+
+
+def metrics(evidence: Evidence) -> dict[str, float | str | None]:
+    """Return the numbers by stable names, the same for every pair; None where there is no such number."""
+    views = {"comir": evidence.comir, "raw": evidence.raw}
+    similarities = {
+        f"{name}_{number}": getattr(view, number) if view else None
+        for name, view in views.items()
+        for number in _VIEW_NUMBERS
+    }
+    before, after = evidence.landmarks_before, evidence.landmarks_after
+    return {
+        "registered_from": evidence.registered_from,
+        "model": evidence.model or None,
+        "model_slides": evidence.model_slides or None,
+        **similarities,
+        "disagreement_um": evidence.disagreement_um,
+        **asdict(evidence.shape),
+        "mirrored": "yes" if evidence.shape.mirrored else "no",
+        "folding": evidence.folding.share,
+        "jacobian_min": evidence.folding.jacobian_min,
+        "jacobian_max": evidence.folding.jacobian_max,
+        "overlap": evidence.overlap,
+        "tre_before_median_um": before.median_um if before else None,
+        "tre_median_um": after.median_um if after else None,
+        "tre_p95_um": after.p95_um if after else None,
+    }
+
+
+def _implausible(evidence: Evidence, config: JudgeConfig) -> Iterator[str]:
+    shape, folding = evidence.shape, evidence.folding
+    if not (shape.scale_max <= config.max_scale and shape.scale_min >= 1 / config.max_scale):
+        yield (
+            f"the transform scales the tissue by {shape.scale_min:.2f} to {shape.scale_max:.2f}; "
+            f"{1 / config.max_scale:.2f} to {config.max_scale:.2f} is credible (judge.max_scale; check the pixel sizes)"
+        )
+    if not abs(shape.shear) <= config.max_shear:
+        yield f"the transform shears the tissue by {abs(shape.shear):.2f}; at most {config.max_shear:.2f} is credible"
+    if not folding.share <= config.max_folding:
+        yield f"the transform folds {folding.share:.2%} of the tissue; at most {config.max_folding:.2%} is credible"
+    if not evidence.overlap >= config.min_overlap:
+        yield (
+            f"only {evidence.overlap:.0%} of the smaller tissue lies on the other slide's tissue; "
+            f"at least {config.min_overlap:.0%} is credible"
+        )
+
+
+def _unproven(evidence: Evidence, config: JudgeConfig) -> Iterator[str]:
+    if not evidence.best_z >= config.review_z:
+        yield (
+            "the images are no more alike than in wrong alignments "
+            f"(z {_signed(evidence.best_z)}; {config.review_z:.3g} is asked for)"
+        )
+    before, after = evidence.landmarks_before, evidence.landmarks_after
+    if before and after and after.median_um > max(before.median_um, config.max_disagreement_um):
+        yield (
+            f"the landmarks lie further apart than before: median {after.median_um:.1f} µm, "
+            f"before {before.median_um:.1f} µm"
+        )
+
+
+def _doubts(evidence: Evidence, config: JudgeConfig) -> Iterator[str]:
+    decisive = evidence.decisive
+    yield from _weak(evidence, config)
+    if decisive.tiles < config.min_tiles:
+        yield f"only {decisive.tiles} tiles were left to judge by; {config.min_tiles} are asked for"
+    if not _improved(decisive, config):
+        yield (
+            f"{decisive.share_improved:.0%} of the tiles look better than before; "
+            f"{config.min_gain:.0%} are asked for (judge.min_gain)"
+        )
+    distance = evidence.disagreement_um
+    if distance is not None and not distance <= config.max_disagreement_um:
+        yield (
+            f"representations and raw images disagree by {distance:.1f} µm (median); "
+            f"at most {config.max_disagreement_um:.1f} µm is allowed"
+        )
+
+
+def _weak(evidence: Evidence, config: JudgeConfig) -> Iterator[str]:
+    """Yield why the similarity does not suffice: a model of one slide counts only if the raw images agree with it."""
+    if not evidence.best_z >= config.accept_z:
+        yield f"the similarity is weak: z {_signed(evidence.best_z)}, {config.accept_z:.3g} is asked for"
+    elif evidence.model_slides == 1 and not evidence.raw.z >= config.accept_z and not _raw_agrees(evidence, config):
+        yield (
+            f"the model {evidence.model} learnt from one slide, and the raw images do not confirm it "
+            f"(z {_signed(evidence.raw.z)}; {config.review_z:.3g} and agreement within "
+            f"{config.max_disagreement_um:.1f} µm are asked for)"
+        )
+
+
+def _raw_agrees(evidence: Evidence, config: JudgeConfig) -> bool:
+    distance = evidence.disagreement_um
+    return evidence.raw.z >= config.review_z and distance is not None and distance <= config.max_disagreement_um
+
+
+def _improved(view: Similarity, config: JudgeConfig) -> bool:
+    """Tell whether the view looks better than before, or as good if it was aligned from the start."""
+    aligned_before = view.z_before >= config.accept_z
+    return view.share_improved >= config.min_gain or (aligned_before and view.after >= _AS_GOOD * view.before)
+
+
+def _findings(evidence: Evidence) -> Iterator[str]:
+    if evidence.registered_from == "comir":
+        plural = "" if evidence.model_slides == 1 else "s"
+        yield f"registered from representations by {evidence.model} (learnt from {evidence.model_slides} slide{plural})"
+    else:
+        yield "registered from the raw images by mutual information"
+    yield _story("representations", evidence.comir) if evidence.comir else "no representations were used"
+    yield _story("raw images", evidence.raw)
+    if evidence.shape.mirrored:
+        yield "the moving slide is mirrored"
+    if evidence.landmarks_after:
+        error = evidence.landmarks_after
+        yield f"{error.count} landmarks lie {error.median_um:.1f} µm apart (median), 95 % within {error.p95_um:.1f} µm"
+
+
+def _story(name: str, view: Similarity) -> str:
+    moved = "rose" if view.after > view.before else "fell"
+    return (
+        f"{name}: similarity on {view.tiles} tiles not used in the fit {moved} from {view.before:.2f} to "
+        f"{view.after:.2f} (z {_signed(view.z)} against wrong alignments)"
+    )
+
+
+def _signed(z: float) -> str:
+    return f"{z:.1f}" if abs(z) < 10 else f"{z:.0f}"

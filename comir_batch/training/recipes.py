@@ -117,7 +117,7 @@ RECIPES = {
 
 
 def make(name: str, data: Path, out: Path, on_step: Callable[[int, float], None] | None = None) -> ModelCard:
-    """Train a model by its recipe, measure it on what it has not seen, and write it; return its card.
+    """Train a model by its recipe, write it, and measure it on what it has not seen; return its card.
 
     Raises
     ------
@@ -127,8 +127,14 @@ def make(name: str, data: Path, out: Path, on_step: Callable[[int, float], None]
         If the data cannot be used.
     """
     recipe = RECIPES[name]
+    train([TrainingPair(*recipe.slides(data), recipe.trained)], recipe.config, out, on_step)
+    return measure(name, data, out)
+
+
+def measure(name: str, data: Path, out: Path) -> ModelCard:
+    """Measure the model in a folder on what its recipe holds out, and write the figures into its card; return it."""
+    recipe = RECIPES[name]
     fixed, moving = recipe.slides(data)
-    train([TrainingPair(fixed, moving, recipe.trained)], recipe.config, out, on_step)
     model = find_model(out)
     figures = evaluate(model, TrainingPair(fixed, moving, recipe.held_out))
     command = f"python -m comir_batch.training.recipes {name} --data DATA --out OUT"
@@ -143,6 +149,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("name", choices=sorted(RECIPES))
     parser.add_argument("--data", type=Path, required=True, help="folder of the training slides")
     parser.add_argument("--out", type=Path, required=True, help="folder that the model is written to")
+    parser.add_argument("--only-measure", action="store_true", help="measure the model that lies in --out again")
     chosen = parser.parse_args(arguments)
     started = time.monotonic()
 
@@ -150,7 +157,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if step % 20 == 0:
             print(f"step {step}: loss {loss:.3f}, {time.monotonic() - started:.0f} s", file=sys.stderr)  # noqa: T201
 
-    card = make(chosen.name, chosen.data, chosen.out, tell)
+    if chosen.only_measure:
+        card = measure(chosen.name, chosen.data, chosen.out)
+    else:
+        card = make(chosen.name, chosen.data, chosen.out, tell)
     for figure, value in card.metrics.items():
         print(f"{figure}: {value}")  # noqa: T201
 

@@ -50,6 +50,7 @@ def pair_page(page: PairPage) -> str:
         ratio=f"{page.grid.width / page.grid.height:.5f}" if page.grid else "1",
         width_um=f"{page.grid.size_um[0]:.6g}" if page.grid else "0",
         maps=tuple(_maps(page.maps, _under(page))),
+        unmeasured=[name for name, value in page.metrics.items() if value is None],
         scores=list(dict.fromkeys(name for row in page.candidates for name in row.scores)),
         worst=[_place(place, page.grid) for place in page.worst],
     )

@@ -67,13 +67,26 @@ _KNOWN = {
         "Tiles improved", "", "Share of the held-out tiles that are more alike after than before."
     ),
     "overlap": MetricText("Overlap", "", "Share of the smaller tissue that lies on the other slide's tissue."),
-    "scale": MetricText("Scale", "", "Magnification of the affine part; 1 where the pixel sizes are right."),
+    "scale_min": MetricText(
+        "Scale, least", "", "Magnification of the affine part along the axis that it shrinks most."
+    ),
+    "scale_max": MetricText(
+        "Scale, most", "", "The same along the other axis; both are 1 where the pixel sizes are right."
+    ),
     "shear": MetricText("Shear", "", "Of the affine part; near 0 for a section that was not squeezed."),
     "rotation_deg": MetricText("Rotation", "°", "Of the affine part, from the fixed to the moving slide."),
     "mirrored": MetricText("Mirrored", "", "Whether one section lies face down."),
-    "folding": MetricText("Folding", "", "Share of the tissue where the Jacobian is not positive; a credible transform has none."),
+    "folding": MetricText(
+        "Folding", "", "Share of the tissue where the Jacobian is not positive; 0 in a credible transform."
+    ),
+    "jacobian_min": MetricText("Jacobian, least", "", "Strongest local change of area on tissue; 0 or less is folded."),
+    "jacobian_max": MetricText("Jacobian, most", "", "The same in the other direction; 1 keeps the area."),
     "disagreement_um": MetricText("Disagreement", "µm", "Median distance between what CoMIRs and raw images found."),
-    "tre_median_um": MetricText("Landmark error, median", "µm", "Distance of the given landmarks after registration."),
+    "registered_from": MetricText("Registered from", "", "The view of the slides that gave the transform."),
+    "model_slides": MetricText("Slides of the model", "", "How many slides of each modality the model learnt from."),
+    "tre_before_median_um": MetricText("Landmark error at the start", "µm", "Median distance of the given landmarks."),
+    "tre_median_um": MetricText("Landmark error", "µm", "Median distance of the given landmarks after registration."),
+    "tre_p95_um": MetricText("Landmark error, 95 %", "µm", "95 % of the landmarks lie within this distance."),
 }
 
 

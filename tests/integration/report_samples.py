@@ -78,16 +78,22 @@ def pair(fixed: np.ndarray, moving: np.ndarray, photometric: str = "dark", mpp: 
         fixed=SlideFacts("test3-DAPI-2-(387).ndpi", "dapi", 3968, 4864, 0.2282, photometric, "openslide"),
         moving=SlideFacts(NASTY, "tritc", 4200, 5100, 0.2282, "dark", "openslide"),
         metrics={
-            "z": 21.43,
-            "share_improved": 0.931,
+            "registered_from": "comir",
+            "comir_before": 0.08,
+            "comir_after": 0.43,
+            "comir_z": 21.43,
+            "comir_share_improved": 0.931,
+            "raw_z": 9.8,
             "disagreement_um": 3.12,
-            "scale": 1.0021,
+            "scale_min": 0.9987,
+            "scale_max": 1.0021,
             "shear": 0.0012,
             "rotation_deg": 25.03,
+            "mirrored": "no",
             "folding": 0.0,
             "overlap": 0.97,
-            "mirrored": "no",
             "tre_median_um": None,
+            "tre_p95_um": None,
         },
         model="dapi-tritc",
         model_choice="the one shipped model that knows both modalities",
@@ -144,7 +150,7 @@ def batch(count: int, thumbnail: np.ndarray | None = None) -> tuple[list[BatchRo
     rows = [_row(index, verdicts[index * 7 % 16], random, thumbnail) for index in range(count)]
     summary = BatchSummary(
         title="run-2026-11-20",
-        columns=("z", "share_improved", "disagreement_um"),
+        columns=("comir_z", "comir_share_improved", "disagreement_um"),
         seconds=86_400 * 1.7,
         costs=(
             StageCost("chunk", 3300, 812),
@@ -161,8 +167,8 @@ def batch(count: int, thumbnail: np.ndarray | None = None) -> tuple[list[BatchRo
 def _row(index: int, verdict: Verdict, random: np.random.Generator, thumbnail: np.ndarray | None) -> BatchRow:
     name = NASTY if index == 3 else f"skin-{index:03d}"
     metrics = {
-        "z": float(random.normal(15, 5)),
-        "share_improved": float(random.uniform(0.4, 1)),
+        "comir_z": float(random.normal(15, 5)),
+        "comir_share_improved": float(random.uniform(0.4, 1)),
         "disagreement_um": float(random.exponential(5)),
     }
     row = BatchRow(

@@ -153,6 +153,12 @@ def test_folding_is_said_in_words():
     assert "Nothing is folded" in Page(pair_page(judged(maps=Maps(jacobian=np.ones((4, 4)))))).text
 
 
+def test_metrics_that_were_not_measured_are_named_below_the_others():
+    text = Page(pair_page(judged(metrics={"raw_z": 9.5, "comir_z": None, "disagreement_um": None}))).text
+    assert "9.5" in text
+    assert "Not measured: z, CoMIR; Disagreement." in text
+
+
 def test_candidates_may_have_different_scores():
     rows = (
         CandidateRow("comir", 25.0, mirrored=False, scores={"search z": 21.0, "held out z": 9.0}, chosen=True),

@@ -62,7 +62,7 @@ def compare(
     tile: int,
     metric: Metric,
     seed: int = 0,
-    null_samples: int = 64,
+    null_samples: int = 128,
 ) -> Similarity:
     """Compare the fixed image with the moving one as it lay before and as it lies after registration.
 

@@ -1,0 +1,143 @@
+"""The verdict: each rule by itself, and whole stories from made-up evidence."""
+
+from dataclasses import replace
+
+import pytest
+
+from comir_batch.core.config import JudgeConfig
+from comir_batch.core.verdict import Verdict
+from comir_batch.quality.plausibility import Folding, Shape
+from comir_batch.quality.points import PointsError
+from comir_batch.quality.similarity import Similarity
+from comir_batch.quality.verdict import Evidence, judge, metrics
+
+CONFIG = JudgeConfig()
+COMIR = Similarity("ncc", 112, before=0.02, after=0.61, z_before=0.3, z=23.0, share_improved=0.95)
+RAW = Similarity("mi", 110, before=0.05, after=0.11, z_before=0.1, z=11.0, share_improved=0.8)
+GOOD = Evidence(
+    registered_from="comir",
+    shape=Shape(0.99, 1.02, 0.01, mirrored=False, rotation_deg=12.0),
+    folding=Folding(0.0, 0.8, 1.2),
+    overlap=0.93,
+    raw=RAW,
+    comir=COMIR,
+    model="dapi-tritc",
+    model_slides=5,
+    disagreement_um=4.0,
+)
+RAW_ONLY = replace(GOOD, registered_from="raw", comir=None, model="", model_slides=0, disagreement_um=None)
+
+
+def verdict(evidence):
+    return judge(evidence, CONFIG).verdict
+
+
+def reasons(evidence):
+    return " | ".join(judge(evidence, CONFIG).reasons)
+
+
+def test_good_evidence_is_accepted_with_its_numbers():
+    found = judge(GOOD, CONFIG)
+    assert found.verdict is Verdict.ACCEPT
+    assert (
+        "representations: similarity on 112 tiles not used in the fit rose from 0.02 to 0.61 "
+        "(z 23 against wrong alignments)"
+    ) in found.reasons
+
+
+@pytest.mark.parametrize(
+    ("change", "word"),
+    [
+        ({"shape": replace(GOOD.shape, scale_max=1.6)}, "scales"),
+        ({"shape": replace(GOOD.shape, scale_min=0.5)}, "scales"),
+        ({"shape": replace(GOOD.shape, shear=-0.4)}, "shears"),
+        ({"folding": Folding(0.02, -1.0, 3.0)}, "folds 2.00% of the tissue"),
+        ({"overlap": 0.1}, "only 10% of the smaller tissue"),
+        ({"shape": replace(GOOD.shape, scale_max=float("nan"))}, "scales"),
+    ],
+)
+def test_the_impossible_is_rejected_however_alike_it_looks(change, word):
+    found = judge(replace(GOOD, **change), CONFIG)
+    assert found.verdict is Verdict.REJECT
+    assert word in found.reasons[0]
+
+
+def test_what_is_no_more_alike_than_wrong_alignments_is_rejected():
+    evidence = replace(GOOD, raw=replace(RAW, z=1.2), comir=replace(COMIR, z=2.5))
+    assert verdict(evidence) is Verdict.REJECT
+    assert "no more alike than in wrong alignments (z 2.5; 4 is asked for)" in reasons(evidence)
+    assert verdict(replace(evidence, comir=replace(COMIR, z=float("nan")))) is Verdict.REJECT
+
+
+def test_between_reject_and_accept_is_review():
+    evidence = replace(GOOD, raw=replace(RAW, z=5.0), comir=replace(COMIR, z=6.0))
+    assert verdict(evidence) is Verdict.REVIEW
+    assert "the similarity is weak: z 6.0, 8 is asked for" in reasons(evidence)
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        ({}, Verdict.ACCEPT),
+        ({"raw": replace(RAW, z=4.5)}, Verdict.ACCEPT),
+        ({"raw": replace(RAW, z=3.0)}, Verdict.REVIEW),
+        ({"raw": replace(RAW, z=4.5), "disagreement_um": None}, Verdict.REVIEW),
+        ({"disagreement_um": 25.0}, Verdict.REVIEW),
+    ],
+)
+def test_a_model_of_one_slide_needs_the_raw_images(change, expected):
+    assert verdict(replace(GOOD, model_slides=1, **change)) is expected
+
+
+def test_a_model_of_many_slides_does_not():
+    assert verdict(replace(GOOD, raw=replace(RAW, z=0.5), disagreement_um=None)) is Verdict.ACCEPT
+
+
+def test_disagreement_is_for_review():
+    assert verdict(replace(GOOD, disagreement_um=30.0)) is Verdict.REVIEW
+    assert "disagree by 30.0 µm" in reasons(replace(GOOD, disagreement_um=30.0))
+
+
+def test_without_a_model_the_raw_images_decide():
+    found = judge(RAW_ONLY, CONFIG)
+    assert found.verdict is Verdict.ACCEPT
+    assert "registered from the raw images by mutual information" in found.reasons
+    assert verdict(replace(RAW_ONLY, raw=replace(RAW, z=6.0))) is Verdict.REVIEW
+    assert verdict(replace(RAW_ONLY, raw=replace(RAW, z=2.0))) is Verdict.REJECT
+
+
+def test_too_few_tiles_or_too_little_gain_is_for_review():
+    assert verdict(replace(GOOD, comir=replace(COMIR, tiles=3))) is Verdict.REVIEW
+    assert verdict(replace(GOOD, comir=replace(COMIR, share_improved=0.4))) is Verdict.REVIEW
+
+
+def test_a_pair_that_was_aligned_from_the_start_need_not_improve():
+    aligned = replace(COMIR, before=0.60, z_before=22.0, share_improved=0.45)
+    assert verdict(replace(GOOD, comir=aligned)) is Verdict.ACCEPT
+    assert verdict(replace(GOOD, comir=replace(aligned, before=0.9))) is Verdict.REVIEW
+
+
+def test_landmarks():
+    before, after = PointsError(120.0, 200.0, 80), PointsError(6.0, 11.0, 80)
+    better = replace(GOOD, landmarks_before=before, landmarks_after=after)
+    assert verdict(better) is Verdict.ACCEPT
+    assert "80 landmarks lie 6.0 µm apart (median), 95 % within 11.0 µm" in reasons(better)
+    worse = replace(GOOD, landmarks_before=before, landmarks_after=PointsError(300.0, 400.0, 80))
+    assert verdict(worse) is Verdict.REJECT
+    tiny = replace(GOOD, landmarks_before=PointsError(0.5, 1.0, 80), landmarks_after=PointsError(0.8, 1.2, 80))
+    assert verdict(tiny) is Verdict.ACCEPT
+
+
+def test_a_mirrored_slide_is_told_not_punished():
+    mirrored = replace(GOOD, shape=replace(GOOD.shape, mirrored=True))
+    assert verdict(mirrored) is Verdict.ACCEPT
+    assert "the moving slide is mirrored" in reasons(mirrored)
+
+
+def test_metrics_have_the_same_names_for_every_pair():
+    found = metrics(GOOD)
+    assert list(found) == list(metrics(RAW_ONLY))
+    assert found["comir_z"] == 23.0
+    assert found["mirrored"] == "no"
+    assert metrics(RAW_ONLY)["comir_z"] is None
+    assert set(map(type, found.values())) <= {float, int, str, type(None)}

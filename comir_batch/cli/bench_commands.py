@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+from pathlib import Path  # noqa: TC003  typer resolves the annotations
+from typing import Annotated
 
 import typer
 
@@ -10,9 +11,6 @@ from comir_batch.cli import options  # noqa: TC001  typer resolves the annotatio
 from comir_batch.cli.failures import exit_codes
 from comir_batch.cli.settings import overrides
 from comir_batch.cli.tables import print_table
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 app = typer.Typer(name="bench", help="Measure on pairs with a known truth.", no_args_is_help=True)
 

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from comir_batch.pipeline.results import PairResult
 
 # Metrics that get a column in the index; all of them stand in results.csv and on the pair's page.
-_COLUMNS = ("z", "share_improved", "overlap", "tre_median_um")
+_COLUMNS = ("comir_z", "raw_z", "disagreement_um", "overlap", "tre_median_um")
 
 
 def write_batch(
@@ -41,7 +41,7 @@ def write_batch(
     rows = [_row(layout, result, pairs[result.pair_id]) for result in results if result.verdict is not None]
     summary = BatchSummary(
         title=layout.root.name,
-        columns=tuple(name for name in _COLUMNS if any(name in row.metrics for row in rows)),
+        columns=tuple(name for name in _COLUMNS if any(row.metrics.get(name) is not None for row in rows)),
         seconds=seconds,
         costs=stage_costs(history, jobs.values()),
         notes=tuple(f"Skipped, {problem}" for problem in inspection.problems),

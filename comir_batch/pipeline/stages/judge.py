@@ -8,17 +8,33 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from comir_batch.core.task import Task
-from comir_batch.pipeline.files import write_arrays, write_json
+from comir_batch.core.transform import Affine, Composite
+from comir_batch.io.tables import read_points
+from comir_batch.io.transform_files import read_json as read_transform_json
+from comir_batch.pipeline.files import read_arrays, read_json, write_arrays, write_json
 from comir_batch.pipeline.job import Estimate
-from comir_batch.pipeline.layout import JudgeFiles
-from comir_batch.pipeline.views import Side, reduction
+from comir_batch.pipeline.layout import JudgeFiles, RegisterFiles
+from comir_batch.pipeline.start import start_transform
+from comir_batch.pipeline.views import Side, load_views, reduction
+from comir_batch.quality.plausibility import folding, overlap, shape, tissue_points
+from comir_batch.quality.points import disagreement, points_error
+from comir_batch.quality.similarity import Layer, compare, tile_similarity
+from comir_batch.quality.verdict import Evidence, judge
+from comir_batch.registration.held_out import TILE
 from comir_batch.registration.memory import registration_memory_mb
+from comir_batch.warp.resample import warp_array
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
+    from numpy.typing import NDArray
+
     from comir_batch.core.config import JudgeConfig, RegisterConfig
+    from comir_batch.core.geometry import Grid
+    from comir_batch.quality.points import PointsError
+    from comir_batch.quality.similarity import Similarity
+    from comir_batch.registration.images import RegistrationImage, View
 
 _INSIDE = 0.99
 _SIMILARITY_NAMES = {"ncc": "normalised correlation of the CoMIRs", "mi": "mutual information of the raw images"}

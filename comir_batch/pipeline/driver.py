@@ -8,10 +8,13 @@ from typing import TYPE_CHECKING
 from comir_batch.core.events import Event, EventBus, Kind
 from comir_batch.core.verdict import Verdict
 from comir_batch.pipeline.files import write_json, write_text
+from comir_batch.pipeline.job import STAGES
+from comir_batch.pipeline.layout import JudgeFiles
 from comir_batch.pipeline.results import pair_result
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from pathlib import Path
 
     from comir_batch.core.task import Outcome
     from comir_batch.pipeline.job import Job
@@ -36,15 +39,17 @@ class Driver:
         Whom to tell.
     jobs : mapping of str to Job
         All jobs of the run.
+    target : str
+        Stage that the run goes up to; a pair's verdict is the one that this run reached.
     keep_work : bool
         Whether bulky intermediate results stay.
     """
 
-    def __init__(
-        self, layout: Layout, records: Records, bus: EventBus, jobs: Mapping[str, Job], *, keep_work: bool
+    def __init__(  # noqa: PLR0913  everything that a run consists of
+        self, layout: Layout, records: Records, bus: EventBus, jobs: Mapping[str, Job], *, target: str, keep_work: bool
     ) -> None:
         self._layout, self._records, self._bus, self._jobs = layout, records, bus, jobs
-        self._keep_work = keep_work
+        self._target, self._keep_work = STAGES.index(target), keep_work
         self._errors: dict[str, str] = {}
         self._finished: set[str] = set()
 
@@ -101,8 +106,15 @@ class Driver:
 
     def result(self, pair: str) -> PairResult:
         """Return a pair's row of results.csv."""
-        jobs = [self._records.history.of(job.key) for job in self._jobs.values() if pair in job.pairs]
-        return pair_result(self._layout, pair, jobs, self._errors.get(pair, ""))
+        jobs = [job for job in self._jobs.values() if pair in job.pairs and job.depth <= self._target]
+        records = [self._records.history.of(job.key) for job in jobs]
+        return pair_result(pair, self._verdict_file(pair, jobs), records, self._errors.get(pair, ""))
+
+    def _verdict_file(self, pair: str, jobs: list[Job]) -> Path | None:
+        if self._target >= STAGES.index("export"):
+            return self._layout.pair(pair).verdict
+        judged = [job for job in jobs if job.stage == "judge"]
+        return JudgeFiles(self._layout.job(judged[0].key)).verdict if judged else None
 
     def _publish_error(self, pair: str, detail: str) -> None:
         files = self._layout.pair(pair)

@@ -83,7 +83,7 @@ class _PairJobs:
         sides = slides[0][1], slides[1][1]
         before = [job for jobs, _ in slides for job in jobs]
         register = self._register(before, sides)
-        judge = self._judge(register, sides)
+        judge = self._judge(before, register, sides)
         warp = self._warp(register, judge)
         export = self._export(register, judge, warp)
         report = self._report([*before, register, judge, export], warp, sides)
@@ -141,7 +141,7 @@ class _PairJobs:
         work = RegisterWork(folder, *sides, deformable, row.initial_transform, section)
         return self._job("register", print_, work, (RegisterFiles(folder).transform,), before)
 
-    def _judge(self, register: Job, sides: tuple[Side, Side]) -> Job:
+    def _judge(self, before: list[Job], register: Job, sides: tuple[Side, Side]) -> Job:
         row, card = self._pair.row, None if self._pair.model is None else self._pair.model.card
         model = None if card is None else (card.name, card.slides)
         settings = {"section": self._config.judge, "model": model, "choice": self._pair.model_choice}
@@ -160,7 +160,7 @@ class _PairJobs:
             registration=self._config.register_,
             config=self._config.judge,
         )
-        return self._job("judge", print_, work, (JudgeFiles(folder).verdict,), [register])
+        return self._job("judge", print_, work, (JudgeFiles(folder).verdict,), [*before, register])
 
     def _warp(self, register: Job, judge: Job) -> Job:
         moving = self._pair.moving

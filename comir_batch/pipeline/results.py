@@ -14,7 +14,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
     from pathlib import Path
 
-    from comir_batch.pipeline.layout import Layout
     from comir_batch.pipeline.records import JobRecord
 
 _COLUMNS = ("pair_id", "verdict", "reasons", "seconds", "peak_mb")
@@ -46,16 +45,15 @@ class PairResult:
     peak_mb: int = 0
 
 
-def pair_result(layout: Layout, pair: str, jobs: Sequence[JobRecord], error: str) -> PairResult:
-    """Read a pair's published verdict and add up what it cost."""
+def pair_result(pair: str, verdict_file: Path | None, jobs: Sequence[JobRecord], error: str) -> PairResult:
+    """Read a pair's verdict, if there is one, and add up what it cost."""
     seconds = round(sum(job.seconds for job in jobs), 2)
     peak_mb = max((job.peak_mb for job in jobs), default=0)
     if error:
         return PairResult(pair, Verdict.ERROR, (error,), seconds=seconds, peak_mb=peak_mb)
-    path = layout.pair(pair).verdict
-    if not path.exists():
+    if verdict_file is None or not verdict_file.exists():
         return PairResult(pair, None, seconds=seconds, peak_mb=peak_mb)
-    published = read_json(path)
+    published = read_json(verdict_file)
     verdict, reasons = Verdict(published["verdict"]), tuple(published["reasons"])
     return PairResult(pair, verdict, reasons, published["metrics"], seconds, peak_mb)
 

@@ -124,7 +124,8 @@ def run(request: RunRequest, bus: EventBus, start_executor: Callable[[RunConfig]
     with Records(layout) as records:
         bus.subscribe(EventLog(layout.log))
         jobs = build_jobs(inspection.pairs, config, layout, device)
-        driver = Driver(layout, records, bus, jobs, keep_work=request.keep_work or request.target != "report")
+        keep_work = request.keep_work or request.target != "report"
+        driver = Driver(layout, records, bus, jobs, target=request.target, keep_work=keep_work)
         write_run_json(layout.run_json, request, inspection, layout)
         scheduler = _scheduler(jobs, records, driver, inspection, request)
         if not scheduler.finished:

@@ -91,7 +91,7 @@ def judge_pair(work: JudgeWork) -> dict[str, Any]:
     held_out = read_arrays(register.held_out)["held_out"]
     factor = reduction(work.fixed, work.moving, work.registration.max_memory_gb)
     views = {view.name: view for view in load_views(work.fixed, work.moving, factor)}
-    sights = {name: _Sight(view, held_out, start, found) for name, view in views.items()}
+    sights: dict[str, _Sight] = {name: _Sight(view, held_out, start, found) for name, view in views.items()}
     chosen = read_json(register.summary)["view"]
     evidence = _evidence(work, chosen, sights, found)
     judgement = judge(evidence, work.config)

@@ -45,7 +45,7 @@ class Driver:
         Whether bulky intermediate results stay.
     """
 
-    def __init__(  # noqa: PLR0913  everything that a run consists of
+    def __init__(
         self, layout: Layout, records: Records, bus: EventBus, jobs: Mapping[str, Job], *, target: str, keep_work: bool
     ) -> None:
         self._layout, self._records, self._bus, self._jobs = layout, records, bus, jobs

@@ -13,6 +13,7 @@ from comir_batch.pipeline.files import read_arrays
 from comir_batch.pipeline.layout import JudgeFiles, RegisterFiles, SlideFiles
 from comir_batch.pipeline.overview import Overview
 from comir_batch.pipeline.views import load_views, sample_nearest
+from comir_batch.registration.held_out import TILE
 from comir_batch.report.data import Maps, View, WorstPlace
 from comir_batch.warp.resample import warp_array
 
@@ -29,6 +30,7 @@ _SIDE = 1000
 _MAP_SIDE = 128
 _WORST = 6
 _CROP = 160
+_CELL = 8
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,7 +65,7 @@ def make_pictures(sides: tuple[Side, Side], start: Composite, register: Path, ju
         grid=grid,
         slides=_slides(sides, start, found, grid),
         comirs=_comirs(views["comir"], start, found, grid) if "comir" in views else None,
-        maps=_maps(sides[0], found, tiles),
+        maps=_maps(sides[0], found, tiles, views["raw"].fixed.grid),
         worst=_worst_places(views.get("comir", views["raw"]), found, tiles),
     )
 
@@ -100,7 +102,7 @@ def _comirs(view: PixelView, start: Composite, found: Composite, grid: Grid) -> 
     return View(shown(view.fixed, Composite()), shown(view.moving, start), shown(view.moving, found))
 
 
-def _maps(fixed: Side, found: Composite, tiles: dict[str, NDArray[Any]]) -> Maps:
+def _maps(fixed: Side, found: Composite, tiles: dict[str, NDArray[Any]], tile_grid: Grid) -> Maps:
     working = fixed.working.grid
     grid = working.reduced(max(1, -(-max(working.shape) // _MAP_SIDE)))
     overview = Overview.load(SlideFiles(fixed.chunk).overview)
@@ -120,10 +122,19 @@ def _maps(fixed: Side, found: Composite, tiles: dict[str, NDArray[Any]]) -> Maps
         nonrigid_um=shown(np.linalg.norm(mapped - affine, axis=1)),
         jacobian=shown(jacobian),
         jacobian_note="The local change of area; the transform folds where it is 0 or less.",
-        tiles_before=tiles["before"],
-        tiles_after=tiles["after"],
+        tiles_before=_spread(tiles["before"], tile_grid),
+        tiles_after=_spread(tiles["after"], tile_grid),
         similarity=str(tiles["similarity"]),
     )
+
+
+def _spread(tiles: NDArray[np.float64], grid: Grid) -> NDArray[np.float64]:
+    """Lay tiles out over the whole grid, a cell for every eight pixels; an incomplete last row or column is NaN."""
+    per_tile, (height, width) = TILE // _CELL, (-(-side // _CELL) for side in grid.shape)
+    spread = np.full((height, width), np.nan)
+    fine = tiles.repeat(per_tile, axis=0).repeat(per_tile, axis=1)
+    spread[: fine.shape[0], : fine.shape[1]] = fine
+    return spread
 
 
 def _worst_places(view: PixelView, found: Composite, tiles: dict[str, NDArray[Any]]) -> tuple[WorstPlace, ...]:
@@ -134,8 +145,7 @@ def _worst_places(view: PixelView, found: Composite, tiles: dict[str, NDArray[An
     low, high = np.percentile(view.fixed.pixels[view.fixed.mask], [1, 99])
     places = []
     for row, column in zip(*np.unravel_index(order, after.shape), strict=True):
-        x = (column + 0.5) * grid.width / after.shape[1]
-        y = (row + 0.5) * grid.height / after.shape[0]
+        x, y = (column + 0.5) * TILE, (row + 0.5) * TILE
         crops = [
             np.clip((_crop(image, x, y) - low) / max(high - low, 1e-6), 0, 1) for image in (view.fixed.pixels, moved)
         ]

@@ -40,6 +40,7 @@ _SETTINGS = {
     "distributed.worker.memory.terminate": 0.95,
     "distributed.admin.tick.limit": "1 hour",
 }
+_THREAD_COUNTS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "OPENCV_FOR_THREADS_NUM")
 _LOGGERS = ("distributed", "distributed.client", "bokeh", "tornado", "tornado.application")
 
 
@@ -117,7 +118,7 @@ def _default_workers() -> int:
 
 
 def _environment(kind: Resource) -> dict[str, str]:
-    threads = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
+    threads = dict.fromkeys(_THREAD_COUNTS, "1")
     return threads if kind is Resource.GPU else {**threads, "CUDA_VISIBLE_DEVICES": ""}
 
 

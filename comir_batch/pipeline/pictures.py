@@ -12,6 +12,7 @@ from comir_batch.io.transform_files import read_json as read_transform_json
 from comir_batch.pipeline.files import read_arrays
 from comir_batch.pipeline.layout import JudgeFiles, RegisterFiles, SlideFiles
 from comir_batch.pipeline.overview import Overview
+from comir_batch.pipeline.stages.chunk import background
 from comir_batch.pipeline.views import load_views, sample_nearest
 from comir_batch.registration.held_out import TILE
 from comir_batch.report.data import Maps, View, WorstPlace
@@ -71,13 +72,13 @@ def make_pictures(sides: tuple[Side, Side], start: Composite, register: Path, ju
 
 
 def _slides(sides: tuple[Side, Side], start: Composite, found: Composite, grid: Grid) -> View:
-    fixed, moving = (Overview.load(SlideFiles(side.chunk).overview) for side in sides)
-    here = Composite()
-    return View(
-        _picture(warp_array(fixed.pixels, fixed.grid, here, grid), sides[0]),
-        _picture(warp_array(moving.pixels, moving.grid, start, grid), sides[1]),
-        _picture(warp_array(moving.pixels, moving.grid, found, grid), sides[1]),
-    )
+    def shown(side: Side, transform: Composite) -> NDArray[Any]:
+        overview = Overview.load(SlideFiles(side.chunk).overview)
+        fill = background(side.working.info.photometric, side.working.info.dtype)
+        return _picture(warp_array(overview.pixels, overview.grid, transform, grid, fill=fill), side)
+
+    fixed, moving = sides
+    return View(shown(fixed, Composite()), shown(moving, start), shown(moving, found))
 
 
 def _picture(pixels: NDArray[Any], side: Side) -> NDArray[Any]:

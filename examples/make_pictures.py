@@ -15,10 +15,9 @@ import cv2
 from comir_batch.core.config import load_config
 from comir_batch.pipeline.graph import build_jobs
 from comir_batch.pipeline.layout import Layout
-from comir_batch.pipeline.pictures import Pictures, make_pictures
+from comir_batch.pipeline.pictures import Pictures
 from comir_batch.pipeline.run import inspect_request, request_of
-from comir_batch.pipeline.stages.report import ReportWork
-from comir_batch.pipeline.start import start_transform
+from comir_batch.pipeline.stages.report import ReportWork, pictures_of
 from comir_batch.report.figures import overlay, panel
 from comir_batch.representation.inference import resolve_device
 
@@ -28,9 +27,7 @@ _HEIGHT = 560
 def main(run_directory: Path, pair_id: str, out: Path) -> None:
     """Draw the pictures of one pair and write them as one PNG."""
     work = find_pair(run_directory, pair_id)
-    grids = [side.working.grid for side in work.sides]
-    start = start_transform(grids[0], grids[1], work.pair.row.initial_transform)
-    picture = draw(make_pictures(work.sides, start, work.register, work.judge), work)
+    picture = draw(pictures_of(work), work)
     out.parent.mkdir(parents=True, exist_ok=True)
     cv2.imwrite(str(out), cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))
     print(f"{out}: {picture.shape[1]} x {picture.shape[0]} pixels")

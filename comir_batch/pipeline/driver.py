@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from comir_batch.pipeline.results import PairResult
 
 # Large, and of no use once their pairs are published; the others are small and spare later commands the work.
-_BULKY = ("chunk", "represent", "warp")
+_BULKY = ("chunk", "represent")
 
 
 class Driver:

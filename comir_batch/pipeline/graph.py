@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Literal
 from comir_batch.core.task import Resource
 from comir_batch.pipeline.fingerprint import fingerprint
 from comir_batch.pipeline.job import Job
-from comir_batch.pipeline.layout import JudgeFiles, RegisterFiles, SlideFiles, WarpFiles
+from comir_batch.pipeline.layout import JudgeFiles, RegisterFiles, SlideFiles
 from comir_batch.pipeline.stages.chunk import ChunkWork
 from comir_batch.pipeline.stages.export import ExportWork
 from comir_batch.pipeline.stages.judge import JudgeWork
@@ -16,7 +16,7 @@ from comir_batch.pipeline.stages.register import RegisterWork
 from comir_batch.pipeline.stages.report import ReportWork
 from comir_batch.pipeline.stages.represent import RepresentWork
 from comir_batch.pipeline.stages.warp import WarpWork
-from comir_batch.pipeline.views import Side
+from comir_batch.pipeline.views import Side, reduction
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -165,12 +165,11 @@ class _PairJobs:
     def _warp(self, register: Job, judge: Job) -> Job:
         moving = self._pair.moving
         settings = {"section": self._config.warp, "fixed": str(self._pair.fixed.info.grid()), "pair": self._pair.name}
-        image = [moving.spec.series, moving.spec.channel, moving.info.mpp_x, moving.info.mpp_y]
-        print_ = fingerprint("warp", settings | {"moving": image}, [register.fingerprint, moving.digest])
-        folder = self._layout.job(f"warp-{print_}")
-        fixed = self._pair.fixed.info.grid()
-        work = WarpWork(folder, self._folder(register), moving.spec, moving.info, fixed, self._config.warp)
-        job = self._job("warp", print_, work, (WarpFiles(folder).image,), [register, judge])
+        source = [moving.spec.series, moving.spec.channel, moving.info.mpp_x, moving.info.mpp_y]
+        print_ = fingerprint("warp", settings | {"moving": source}, [register.fingerprint, moving.digest])
+        image, fixed = self._layout.pair(self._pair.name).aligned_zarr, self._pair.fixed.info.grid()
+        work = WarpWork(image, self._folder(register), moving.spec, moving.info, fixed, self._config.warp)
+        job = self._job("warp", print_, work, (image,), [register, judge])
         return job if self._config.export.warp_rejected else replace(job, gate=judge.key)
 
     def _export(self, register: Job, judge: Job, warp: Job) -> Job:
@@ -182,7 +181,6 @@ class _PairJobs:
             pair=files,
             register=self._folder(register),
             judge=self._folder(judge),
-            warp=self._folder(warp),
             info=self._pair.moving.info,
             fixed=self._pair.fixed.info.grid(),
             config=section,
@@ -196,7 +194,9 @@ class _PairJobs:
         files = self._layout.pair(self._pair.name)
         *_, register, judge, _export = before
         keys = tuple(job.key for job in (*before, warp))
-        work = ReportWork(self._layout, self._pair, sides, self._folder(register), self._folder(judge), keys)
+        factor = reduction(*sides, self._config.register_.max_memory_gb)
+        folders = self._folder(register), self._folder(judge)
+        work = ReportWork(self._layout, self._pair, sides, factor, *folders, keys)
         job = self._job("report", print_, work, (files.report,))
         return replace(job, settles=tuple(job.key for job in before))
 

@@ -67,7 +67,7 @@ class Job:
     gate : str
         Key of a judge job; the job is skipped when that pair is rejected. Empty for none.
     outputs : tuple of Path
-        What must exist for the job to count as done.
+        What its first phase makes, and what must exist for its finished tasks to count.
     """
 
     stage: str

@@ -93,7 +93,7 @@ class PairFiles:
 
     @property
     def aligned_zarr(self) -> Path:
-        """The moving slide on the fixed slide's grid, OME-Zarr."""
+        """The moving slide on the fixed slide's grid, OME-Zarr; warp fills its arrays, export writes its metadata."""
         return self.folder / "aligned.ome.zarr"
 
     @property
@@ -191,22 +191,6 @@ class JudgeFiles:
     def tiles(self) -> Path:
         """Similarity of each held-out tile before and after."""
         return self.folder / "tiles.npz"
-
-
-@dataclass(frozen=True, slots=True)
-class WarpFiles:
-    """Outputs of warp, before export publishes them."""
-
-    folder: Path
-
-    @property
-    def image(self) -> Path:
-        """The OME-Zarr folder, still without its metadata."""
-        return self.folder / "aligned.ome.zarr"
-
-    def level(self, number: int) -> Path:
-        """Return the array of one level."""
-        return level_path(self.image, number)
 
 
 def level_path(image: Path, number: int) -> Path:

@@ -45,13 +45,15 @@ class Pictures:
     worst: tuple[WorstPlace, ...]
 
 
-def make_pictures(sides: tuple[Side, Side], start: Composite, register: Path, judge: Path) -> Pictures:
+def make_pictures(sides: tuple[Side, Side], factor: int, start: Composite, register: Path, judge: Path) -> Pictures:
     """Warp the overviews and the CoMIRs, and sample the transform.
 
     Parameters
     ----------
     sides : (Side, Side)
         Fixed and moving.
+    factor : int
+        Reduction of the working level that registration worked at.
     start : Composite
         What "before" means.
     register, judge : Path
@@ -61,7 +63,7 @@ def make_pictures(sides: tuple[Side, Side], start: Composite, register: Path, ju
     working = sides[0].working.grid
     grid = working.reduced(-(-max(working.shape) // _SIDE))
     tiles = read_arrays(JudgeFiles(judge).tiles)
-    views = {view.name: view for view in load_views(*sides, max(1, round(grid.mpp_x / working.mpp_x)))}
+    views = {view.name: view for view in load_views(*sides, factor)}
     return Pictures(
         grid=grid,
         slides=_slides(sides, start, found, grid),

@@ -82,14 +82,14 @@ class History:
 
     def is_done(self, job: Job, root: Path) -> bool:
         """Tell whether a job is done, its outputs are still there, and no other job has written over them since."""
-        return self.of(job.key).done and self._owns(job, root) and all(path.exists() for path in job.outputs)
+        return self.of(job.key).done and self._intact(job, root)
 
-    def is_resumable(self, job: Job, root: Path, folder: Path) -> bool:
-        """Tell whether the finished tasks of an unfinished job still count."""
-        return not self.of(job.key).done and self._owns(job, root) and folder.is_dir()
+    def is_resumable(self, job: Job, root: Path) -> bool:
+        """Tell whether the finished tasks of an unfinished job still count: what its first phase made is still there."""
+        return not self.of(job.key).done and self._intact(job, root)
 
-    def _owns(self, job: Job, root: Path) -> bool:
-        return all(self._owner.get(_relative(path, root)) == job.key for path in job.outputs)
+    def _intact(self, job: Job, root: Path) -> bool:
+        return all(path.exists() and self._owner.get(_relative(path, root)) == job.key for path in job.outputs)
 
 
 class Records:

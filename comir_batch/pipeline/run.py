@@ -162,12 +162,7 @@ def _scheduler(
     root, history = request.out.resolve(), records.history
     done = frozenset(key for key, job in jobs.items() if history.is_done(job, root))
     wanted = needed(dict(jobs), request.target, done)
-    folders = Layout(root)
-    resumable = {
-        key: history.of(key)
-        for key, job in wanted.items()
-        if key in done or history.is_resumable(job, root, folders.job(key))
-    }
+    resumable = {key: history.of(key) for key, job in wanted.items() if key in done or history.is_resumable(job, root)}
     return Scheduler(
         wanted,
         done,

@@ -11,9 +11,10 @@ from comir_batch.io.ngff_writer import NgffImage, write_ngff_metadata
 from comir_batch.io.ome_tiff_writer import write_ome_tiff
 from comir_batch.io.transform_files import read_json as read_transform_json
 from comir_batch.io.transform_files import write_itk
+from comir_batch.io.zarr_array import ZarrArray, sweep_leftovers
 from comir_batch.pipeline.files import read_json, write_bytes
 from comir_batch.pipeline.job import Estimate
-from comir_batch.pipeline.layout import JudgeFiles, PairFiles, RegisterFiles, WarpFiles, level_path
+from comir_batch.pipeline.layout import JudgeFiles, PairFiles, RegisterFiles, level_path
 from comir_batch.pipeline.stages.chunk import BASE_MB, bytes_per_pixel
 from comir_batch.pipeline.stages.warp import aligned_levels
 
@@ -42,7 +43,6 @@ class ExportWork:
     pair: PairFiles
     register: Path
     judge: Path
-    warp: Path
     info: SlideInfo
     fixed: Grid
     config: ExportConfig
@@ -55,13 +55,13 @@ class ExportWork:
         return bool(verdict == "reject" and not self.config.warp_rejected)
 
     def estimate(self) -> Estimate:
-        """Return what it will take; the OME-Zarr is warp's, moved."""
+        """Return what it will take; the OME-Zarr is there already."""
         pixels = sum(grid.width * grid.height for grid in aligned_levels(self.fixed)) if self.config.ome_tiff else 0
         disk_mb = pixels * bytes_per_pixel(self.info) / 1e6
         return Estimate(1 + self.config.ome_tiff, BASE_MB + _TIFF_MB * self.config.ome_tiff, disk_mb)
 
     def phase(self, number: int, key: str) -> Sequence[Task] | None:
-        """First the transforms, the verdict and the OME-Zarr, then the OME-TIFF."""
+        """First the transforms, the verdict and the OME-Zarr's metadata, then the OME-TIFF."""
         if number == 0:
             return [Task(f"{key}-publish", publish, self, memory_mb=BASE_MB)]
         if number == 1 and self.config.ome_tiff and not self.rejected:
@@ -77,14 +77,12 @@ def publish(work: ExportWork) -> None:
     if work.rejected:
         shutil.rmtree(work.pair.aligned_zarr, ignore_errors=True)
     else:
-        _publish_image(work)
+        _complete_image(work)
     write_bytes(work.pair.verdict, JudgeFiles(work.judge).verdict.read_bytes())
 
 
 def write_tiff(work: ExportWork) -> None:
     """Stream the published OME-Zarr into a pyramidal OME-TIFF; runs on a worker."""
-    from comir_batch.io.zarr_array import ZarrArray  # noqa: PLC0415  only where a TIFF is asked for
-
     levels = [ZarrArray.open(level_path(work.pair.aligned_zarr, k)) for k in range(len(aligned_levels(work.fixed)))]
     write_ome_tiff(
         levels,
@@ -112,15 +110,12 @@ def _copy_folder(source: Path, target: Path, pattern: str) -> None:
         write_bytes(target / path.name, path.read_bytes())
 
 
-def _publish_image(work: ExportWork) -> None:
-    """Write the metadata last and rename the image into its place; a second call finds it there."""
-    image = WarpFiles(work.warp).image
-    if not image.exists():
-        return  # a call that was killed after the rename
+def _complete_image(work: ExportWork) -> None:
+    """Write the metadata that makes an image of the warped arrays."""
     levels = aligned_levels(work.fixed)
+    for number in range(len(levels)):
+        sweep_leftovers(level_path(work.pair.aligned_zarr, number))
     info = work.info
     attributes = {"comir_batch": {"fingerprint": work.fingerprint}}
-    description = NgffImage(work.pair_id, levels, info.channels, info.dtype, is_rgb=info.is_rgb, attributes=attributes)
-    write_ngff_metadata(image, description)
-    shutil.rmtree(work.pair.aligned_zarr, ignore_errors=True)
-    image.rename(work.pair.aligned_zarr)
+    image = NgffImage(work.pair_id, levels, info.channels, info.dtype, is_rgb=info.is_rgb, attributes=attributes)
+    write_ngff_metadata(work.pair.aligned_zarr, image)

@@ -48,6 +48,8 @@ class ReportWork:
 
     Attributes
     ----------
+    factor : int
+        Reduction of the working level that registration worked at.
     jobs : tuple of str
         Keys of the pair's jobs, for what they cost.
     """
@@ -55,6 +57,7 @@ class ReportWork:
     layout: Layout
     pair: Pair
     sides: tuple[Side, Side]
+    factor: int
     register: Path
     judge: Path
     jobs: tuple[str, ...]
@@ -74,11 +77,16 @@ def write_page(work: ReportWork) -> None:
     published = read_json(files.verdict)
     pictures = None
     if published["verdict"] != Verdict.ERROR:
-        grids = [side.working.grid for side in work.sides]
-        start = start_transform(grids[0], grids[1], work.pair.row.initial_transform)
-        pictures = make_pictures(work.sides, start, work.register, work.judge)
+        pictures = pictures_of(work)
         _write_thumbnail(files, pictures, work)
     write_text(files.report, pair_page(_page(work, published, pictures)))
+
+
+def pictures_of(work: ReportWork) -> Pictures:
+    """Return what the page shows of a pair whose jobs are done and whose intermediate results are there."""
+    grids = [side.working.grid for side in work.sides]
+    start = start_transform(grids[0], grids[1], work.pair.row.initial_transform)
+    return make_pictures(work.sides, work.factor, start, work.register, work.judge)
 
 
 def _page(work: ReportWork, published: dict[str, Any], pictures: Pictures | None) -> PairPage:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -12,7 +13,7 @@ from comir_batch.io.open import open_slide
 from comir_batch.io.transform_files import read_json
 from comir_batch.io.zarr_array import ZarrArray
 from comir_batch.pipeline.job import Estimate
-from comir_batch.pipeline.layout import RegisterFiles, WarpFiles
+from comir_batch.pipeline.layout import RegisterFiles, level_path
 from comir_batch.pipeline.stages.chunk import BASE_MB, background, bytes_per_pixel
 from comir_batch.warp.reduce import reduce_area
 from comir_batch.warp.resample import memory_mb, warp_block
@@ -30,19 +31,20 @@ _COARSEST_SIDE = 512
 
 @dataclass(frozen=True, slots=True)
 class WarpWork:
-    """What warping one pair takes."""
+    """What warping one pair takes.
 
-    folder: Path
+    Attributes
+    ----------
+    image : Path
+        Folder of the OME-Zarr; it has no metadata, and so is no image yet, until export writes it.
+    """
+
+    image: Path
     register: Path
     moving: SlideSpec
     info: SlideInfo
     fixed: Grid
     config: WarpConfig
-
-    @property
-    def files(self) -> WarpFiles:
-        """Where the results go."""
-        return WarpFiles(self.folder)
 
     @property
     def levels(self) -> tuple[Grid, ...]:
@@ -89,11 +91,12 @@ def aligned_levels(fixed: Grid) -> tuple[Grid, ...]:
 
 
 def prepare(work: WarpWork) -> None:
-    """Make the empty arrays of all levels; runs on a worker."""
+    """Make the empty arrays of all levels in the place of what was there; runs on a worker."""
+    shutil.rmtree(work.image, ignore_errors=True)
     fill = background(work.info.photometric, work.info.dtype)
     for number, grid in enumerate(work.levels):
         ZarrArray.create(
-            work.files.level(number),
+            level_path(work.image, number),
             (len(work.info.channels), grid.height, grid.width),
             work.info.dtype,
             chunk=work.config.chunk,
@@ -109,7 +112,7 @@ def warp_one(task: tuple[WarpWork, int, Region]) -> None:
     fill = background(work.info.photometric, work.info.dtype)
     with open_slide(work.moving) as moving:
         pixels = warp_block(moving, transform, work.fixed, region, work.config, fill=fill)
-    ZarrArray.open(work.files.level(level)).write(region, pixels)
+    ZarrArray.open(level_path(work.image, level)).write(region, pixels)
 
 
 def reduce_one(task: tuple[WarpWork, int, Region]) -> None:
@@ -117,5 +120,5 @@ def reduce_one(task: tuple[WarpWork, int, Region]) -> None:
     work, level, region = task
     finer = work.levels[level - 1]
     x1, y1 = min(2 * region.x1, finer.width), min(2 * region.y1, finer.height)
-    pixels = ZarrArray.open(work.files.level(level - 1)).read(Region(2 * region.x0, 2 * region.y0, x1, y1))
-    ZarrArray.open(work.files.level(level)).write(region, reduce_area(pixels, 2))
+    pixels = ZarrArray.open(level_path(work.image, level - 1)).read(Region(2 * region.x0, 2 * region.y0, x1, y1))
+    ZarrArray.open(level_path(work.image, level)).write(region, reduce_area(pixels, 2))

@@ -9,17 +9,20 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import cv2
 
 from comir_batch.core.config import load_config
 from comir_batch.pipeline.graph import build_jobs
 from comir_batch.pipeline.layout import Layout
-from comir_batch.pipeline.pictures import Pictures
 from comir_batch.pipeline.run import inspect_request, request_of
 from comir_batch.pipeline.stages.report import ReportWork, pictures_of
 from comir_batch.report.figures import overlay, panel
 from comir_batch.representation.inference import resolve_device
+
+if TYPE_CHECKING:
+    from comir_batch.pipeline.pictures import Pictures
 
 _HEIGHT = 560
 

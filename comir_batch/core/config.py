@@ -96,8 +96,10 @@ class RegisterConfig(Section):
         Final B-spline control point spacing.
     bending_weight : float
         Weight of the B-spline's bending energy beside the similarity; more of it is stiffer and folds less.
-    iterations, samples : int
-        Of each elastix resolution.
+    iterations : int
+        Of each resolution of the B-spline; rigid and affine take half as many.
+    samples : int
+        Of each iteration on representations; mutual information, which is noisier, takes twice as many.
     time_limit_s : float
         For one elastix call; the child is killed after it.
     """

@@ -26,12 +26,12 @@ def resolutions(grid: Grid) -> int:
 
 def rigid(metric: Literal["ncc", "mi"], config: RegisterConfig, levels: int) -> ParameterMap:
     """Return the map of the rigid stage."""
-    return {**_common(metric, config, levels), "Transform": ("EulerTransform",), **_SCALED}
+    return {**_common(metric, config, levels), "Transform": ("EulerTransform",), **_few(config)}
 
 
 def affine(metric: Literal["ncc", "mi"], config: RegisterConfig, levels: int) -> ParameterMap:
     """Return the map of the affine stage."""
-    return {**_common(metric, config, levels), "Transform": ("AffineTransform",), **_SCALED}
+    return {**_common(metric, config, levels), "Transform": ("AffineTransform",), **_few(config)}
 
 
 def bspline(metric: Literal["ncc", "mi"], config: RegisterConfig, levels: int) -> ParameterMap:
@@ -50,10 +50,13 @@ def bspline(metric: Literal["ncc", "mi"], config: RegisterConfig, levels: int) -
     }
 
 
-_SCALED = {
-    "AutomaticScalesEstimation": ("true",),
-    "AutomaticTransformInitialization": ("false",),
-}
+def _few(config: RegisterConfig) -> ParameterMap:
+    """Return what transforms of few parameters add."""
+    return {
+        "MaximumNumberOfIterations": (str(-(-config.iterations // 2)),),
+        "AutomaticScalesEstimation": ("true",),
+        "AutomaticTransformInitialization": ("false",),
+    }
 
 
 def _common(metric: Literal["ncc", "mi"], config: RegisterConfig, levels: int) -> ParameterMap:
@@ -72,12 +75,12 @@ def _common(metric: Literal["ncc", "mi"], config: RegisterConfig, levels: int) -
         "Resampler": ("DefaultResampler",),
         "HowToCombineTransforms": ("Compose",),
         "Metric": (_METRICS[metric],),
-        "NumberOfHistogramBins": ("32",),
+        "NumberOfHistogramBins": ("16",),
         "RequiredRatioOfValidSamples": ("0.05",),
         "ErodeFixedImageMask": ("false",),
         "ErodeMovingImageMask": ("false",),
         "ImageSampler": ("RandomCoordinate",),
-        "NumberOfSpatialSamples": (str(config.samples),),
+        "NumberOfSpatialSamples": (str(config.samples * (2 if metric == "mi" else 1)),),
         "NewSamplesEveryIteration": ("true",),
         "UseRandomSampleRegion": ("false",),
         "Optimizer": ("AdaptiveStochasticGradientDescent",),

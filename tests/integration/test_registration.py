@@ -13,8 +13,8 @@ import cv2
 import numpy as np
 import openslide
 import pytest
-from synthetic import Motion, deformed
 
+from comir_batch.bench.known_motion import Motion, move
 from comir_batch.core.config import RegisterConfig
 from comir_batch.core.errors import RegistrationError
 from comir_batch.core.geometry import Grid
@@ -44,8 +44,8 @@ def process():
 def pair():
     pixels = cv2.GaussianBlur(np.random.default_rng(0).normal(size=GRID.shape).astype(np.float32), (0, 0), 4)
     mask = np.ones(GRID.shape, dtype=bool)
-    moved, grid, truth = deformed(pixels, GRID, Motion(amplitude_um=4.0, spacing_um=150.0))
-    moved_mask = deformed(mask.astype(np.float32), GRID, Motion(amplitude_um=4.0, spacing_um=150.0))[0] > 0.5
+    (moved,), grid, truth = move(pixels[None], GRID, Motion(amplitude_um=4.0, spacing_um=150.0))
+    moved_mask = move(mask.astype(np.float32)[None], GRID, Motion(amplitude_um=4.0, spacing_um=150.0))[0][0] > 0.5
     return RegistrationImage(pixels, mask, GRID), RegistrationImage(moved, moved_mask, grid), truth
 
 
@@ -141,6 +141,7 @@ _PARENT = """
 import sys, threading, time
 import numpy as np
 from pathlib import Path
+from comir_batch.bench.known_motion import Motion, move
 from comir_batch.core.config import RegisterConfig
 from comir_batch.core.geometry import Grid
 from comir_batch.core.transform import Composite
@@ -190,8 +191,8 @@ def tissue(ndpi_pair):
     dapi, tritc = (_level(path, 3) for path in ndpi_pair)
     grid, mask = tritc[1], _tissue(tritc[0])
     motion = Motion(25.0, (35.0, -20.0), amplitude_um=12.0)
-    moved, moved_grid, truth = deformed(tritc[0], grid, motion)
-    moved_mask = deformed(mask.astype(np.float32), grid, motion)[0] > 0.5
+    (moved,), moved_grid, truth = move(tritc[0][None], grid, motion)
+    moved_mask = move(mask.astype(np.float32)[None], grid, motion)[0][0] > 0.5
     fixed, moving = RegistrationImage(dapi[0], mask, grid), RegistrationImage(moved, moved_mask, moved_grid)
     return View("raw", "mi", fixed, moving), truth
 

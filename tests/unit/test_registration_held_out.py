@@ -3,8 +3,8 @@
 import cv2
 import numpy as np
 import pytest
-from synthetic import Motion, deformed
 
+from comir_batch.bench.known_motion import Motion, move
 from comir_batch.core.config import RegisterConfig
 from comir_batch.core.geometry import Grid
 from comir_batch.core.transform import Affine, Composite
@@ -46,8 +46,8 @@ def test_the_truth_is_significant_and_wrong_alignments_are_not(metric):
     pixels = cv2.GaussianBlur(generator.normal(size=GRID.shape).astype(np.float32), (0, 0), 8)
     pixels /= pixels.std()
     motion = Motion(amplitude_um=5.0)
-    moved, grid, truth = deformed(pixels, GRID, motion)
-    moved_mask = deformed(_mask().astype(np.float32), GRID, motion)[0] > 0.5
+    (moved,), grid, truth = move(pixels[None], GRID, motion)
+    moved_mask = move(_mask().astype(np.float32)[None], GRID, motion)[0][0] > 0.5
     moved = moved**2 if metric == "mi" else moved
     view = View("raw", metric, RegistrationImage(pixels, _mask(), GRID), RegistrationImage(moved, moved_mask, grid))
     judge = HeldOut(view, held_out_tiles(_mask(), 0.2, 1), CONFIG)

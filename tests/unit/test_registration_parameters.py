@@ -14,12 +14,13 @@ def test_resolutions_follow_the_size(width, height, levels):
 
 def test_samples_iterations_and_seed_are_the_configurations():
     config = RegisterConfig(seed=7, samples=512, iterations=33)
-    for stage in (rigid, affine, bspline):
+    for stage, iterations in ((rigid, "17"), (affine, "17"), (bspline, "33")):
         parameters = stage("ncc", config, 3)
         assert parameters["RandomSeed"] == ("7",)
         assert parameters["NumberOfSpatialSamples"] == ("512",)
-        assert parameters["MaximumNumberOfIterations"] == ("33",)
+        assert parameters["MaximumNumberOfIterations"] == (iterations,)
         assert parameters["NumberOfResolutions"] == ("3",)
+        assert stage("mi", config, 3)["NumberOfSpatialSamples"] == ("1024",)
 
 
 def test_each_view_has_its_metric():

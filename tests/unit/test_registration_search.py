@@ -3,8 +3,8 @@
 import cv2
 import numpy as np
 import pytest
-from synthetic import Motion, deformed
 
+from comir_batch.bench.known_motion import Motion, move
 from comir_batch.core.config import RegisterConfig
 from comir_batch.core.errors import RegistrationError
 from comir_batch.core.geometry import Grid
@@ -12,7 +12,7 @@ from comir_batch.registration.coarse import common_mpp
 from comir_batch.registration.images import RegistrationImage, View
 from comir_batch.registration.search import search
 
-CONFIG = RegisterConfig(search_side=96, angles=72, candidates=3)
+CONFIG = RegisterConfig(search_side=128, angles=72, candidates=3)
 GRID = Grid(220, 260, 2.0, 2.0, 50.0, -20.0)
 
 
@@ -20,8 +20,8 @@ def _pair(motion, metric):
     generator = np.random.default_rng(1)
     pixels = cv2.GaussianBlur(generator.normal(size=GRID.shape).astype(np.float32), (0, 0), 5)
     mask = cv2.ellipse(np.zeros(GRID.shape, np.uint8), (105, 130), (90, 120), 10, 0, 360, 1, -1).astype(bool)
-    moved, grid, truth = deformed(pixels, GRID, motion)
-    moved_mask = deformed(mask.astype(np.float32), GRID, motion)[0] > 0.5
+    (moved,), grid, truth = move(pixels[None], GRID, motion)
+    moved_mask = move(mask.astype(np.float32)[None], GRID, motion)[0][0] > 0.5
     noise = cv2.GaussianBlur(generator.normal(size=moved.shape).astype(np.float32), (0, 0), 3)
     moved = moved / pixels.std() + noise / noise.std()
     if metric == "mi":

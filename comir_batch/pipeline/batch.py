@@ -9,7 +9,7 @@ import comir_batch
 from comir_batch.core.verdict import Verdict
 from comir_batch.pipeline.files import read_arrays, write_text
 from comir_batch.pipeline.job import STAGES
-from comir_batch.pipeline.results import write_results
+from comir_batch.pipeline.results import results_table
 from comir_batch.report.batch_page import batch_page
 from comir_batch.report.data import BatchRow, BatchSummary, Link, Provenance, StageCost
 
@@ -35,8 +35,7 @@ def write_batch(
     jobs: Mapping[str, Job],
     seconds: float,
 ) -> None:
-    """Write results.csv and report.html."""
-    write_results(layout.results_csv, results)
+    """Write report.html and then results.csv, so that a current table never stands beside an old page."""
     pairs = {pair.name: pair for pair in inspection.pairs}
     rows = [_row(layout, result, pairs[result.pair_id]) for result in results if result.verdict is not None]
     summary = BatchSummary(
@@ -49,6 +48,14 @@ def write_batch(
         provenance=Provenance(version=comir_batch.__version__, finished=time.strftime("%Y-%m-%d %H:%M:%S")),
     )
     write_text(layout.report, batch_page(rows, summary))
+    write_text(layout.results_csv, results_table(results))
+
+
+def is_current(layout: Layout, results: Sequence[PairResult]) -> bool:
+    """Tell whether both files are there and the table says the same already."""
+    if not (layout.report.exists() and layout.results_csv.exists()):
+        return False
+    return layout.results_csv.read_text(encoding="utf-8") == results_table(results)
 
 
 def stage_costs(history: History, jobs: Iterable[Job]) -> tuple[StageCost, ...]:

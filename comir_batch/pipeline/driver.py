@@ -87,11 +87,11 @@ class Driver:
 
     def job_failed(self, job: Job, message: str, detail: str) -> None:
         """Record a failure; the first one of a pair is its reason."""
-        self._records.job_failed(job, message)
-        for pair in job.pairs:
-            if pair not in self._errors:
-                self._errors[pair] = f"{job.stage}: {message}"
-                self._publish_error(pair, detail)
+        struck = [pair for pair in job.pairs if pair not in self._errors]
+        self._errors |= dict.fromkeys(struck, f"{job.stage}: {message}")
+        self._records.job_failed(job, message, [self._layout.pair(pair).verdict for pair in struck])
+        for pair in struck:
+            self._publish_error(pair, detail)
         self._tell(Kind.JOB_FAILED, job, message=message)
 
     def pair_finished(self, pair: str) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import json
-import os
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,9 +15,12 @@ if TYPE_CHECKING:
 
 
 def write_bytes(path: Path, content: bytes) -> None:
-    """Write a file under a temporary name and rename it, so that a reader never meets half of it."""
+    """Write a file under a temporary name and rename it, so that a reader never meets half of it.
+
+    The temporary name is always the same, so that what a killed writer left goes when the file is written again.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    temporary = path.with_name(f".{path.name}.partial")
     try:
         temporary.write_bytes(content)
         temporary.replace(path)

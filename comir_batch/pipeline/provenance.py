@@ -9,11 +9,9 @@ from importlib import metadata
 from typing import TYPE_CHECKING, Any
 
 import comir_batch
-from comir_batch.pipeline.files import write_json
+from comir_batch.pipeline.files import read_json, write_json
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from comir_batch.core.config import RunConfig
     from comir_batch.pipeline.inspect import Inspection
     from comir_batch.pipeline.layout import Layout
@@ -36,8 +34,25 @@ _PACKAGES = (
 )
 
 
-def write_run_json(path: Path, request: RunRequest, inspection: Inspection, layout: Layout) -> None:
-    """Write the resolved config, digests of the inputs, versions, command line and seeds."""
+# What differs between two calls of the same run.
+_MOMENTARY = ("command", "started")
+
+
+def write_run_json(request: RunRequest, inspection: Inspection, layout: Layout, *, works: bool) -> bool:
+    """Write the resolved config, digests of the inputs, versions, command line and seeds.
+
+    Parameters
+    ----------
+    request, inspection, layout
+        The run.
+    works : bool
+        Whether there is work to do; if there is none and nothing has changed, the file stays as it is.
+
+    Returns
+    -------
+    bool
+        Whether the file was written.
+    """
     manifest = request.manifest.resolve()
     content = {
         "format": "comir-batch run",
@@ -54,7 +69,10 @@ def write_run_json(path: Path, request: RunRequest, inspection: Inspection, layo
         "versions": versions(),
         "host": {"name": platform.node(), "python": platform.python_version(), "system": platform.platform()},
     }
-    write_json(path, content)
+    same = layout.run_json.exists() and _lasting(read_json(layout.run_json)) == _lasting(content)
+    if works or not same:
+        write_json(layout.run_json, content)
+    return works or not same
 
 
 def versions() -> dict[str, str]:
@@ -71,6 +89,10 @@ def versions() -> dict[str, str]:
 def config_digest(config: RunConfig) -> str:
     """Return a digest of all settings."""
     return hashlib.sha256(config.model_dump_json(by_alias=True).encode()).hexdigest()[:16]
+
+
+def _lasting(content: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in content.items() if name not in _MOMENTARY}
 
 
 def _pair(pair: Pair) -> dict[str, Any]:

@@ -69,12 +69,14 @@ class History:
             case "start":
                 if line["fresh"]:
                     self.jobs[key] = JobRecord()
-                self._owner.update(dict.fromkeys(line["outputs"], key))
+                self._own(line)
             case "task":
                 record.tasks[line["task"]] = line
                 record.value = line["value"]
             case "done":
                 record.done = True
+            case "failed":
+                self._own(line)
 
     def of(self, key: str) -> JobRecord:
         """Return the record of a job; an empty one if nothing is known of it."""
@@ -85,8 +87,11 @@ class History:
         return self.of(job.key).done and self._intact(job, root)
 
     def is_resumable(self, job: Job, root: Path) -> bool:
-        """Tell whether the finished tasks of an unfinished job still count: what its first phase made is still there."""
+        """Tell whether the finished tasks of an unfinished job still count: what its first phase made is there."""
         return not self.of(job.key).done and self._intact(job, root)
+
+    def _own(self, line: dict[str, Any]) -> None:
+        self._owner.update(dict.fromkeys(line["outputs"], line["job"]))
 
     def _intact(self, job: Job, root: Path) -> bool:
         return all(path.exists() and self._owner.get(_relative(path, root)) == job.key for path in job.outputs)
@@ -114,8 +119,7 @@ class Records:
 
     def started(self, job: Job, *, fresh: bool) -> None:
         """Note that a job begins, and that its outputs are its own from now on."""
-        outputs = [_relative(path, self._layout.root) for path in job.outputs]
-        self._append({"kind": "start", "job": job.key, "fresh": fresh, "outputs": outputs})
+        self._append({"kind": "start", "job": job.key, "fresh": fresh, "outputs": self._names(job.outputs)})
 
     def task_done(self, job: Job, outcome: Outcome) -> None:
         """Note a finished task."""
@@ -127,9 +131,10 @@ class Records:
         """Note that every phase of a job is finished."""
         self._append({"kind": "done", "job": job.key})
 
-    def job_failed(self, job: Job, message: str) -> None:
-        """Note why a job failed; it is tried again by the next run."""
-        self._append({"kind": "failed", "job": job.key, "message": message})
+    def job_failed(self, job: Job, message: str, overwritten: Iterable[Path]) -> None:
+        """Note why a job failed, to be tried again by the next run, and whose outputs its failure writes over."""
+        outputs = self._names(overwritten)
+        self._append({"kind": "failed", "job": job.key, "message": message, "outputs": outputs})
 
     def close(self) -> None:
         """Close the file and give the lock back."""
@@ -141,6 +146,9 @@ class Records:
 
     def __exit__(self, *exc: object) -> None:
         self.close()
+
+    def _names(self, paths: Iterable[Path]) -> list[str]:
+        return [_relative(path, self._layout.root) for path in paths]
 
     def _append(self, line: dict[str, Any]) -> None:
         self._stream.write(json.dumps(line, allow_nan=False) + "\n")

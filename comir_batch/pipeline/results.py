@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from comir_batch.core.verdict import Verdict
-from comir_batch.pipeline.files import read_json, write_text
+from comir_batch.pipeline.files import read_json
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -58,8 +58,8 @@ def pair_result(pair: str, verdict_file: Path | None, jobs: Sequence[JobRecord],
     return PairResult(pair, verdict, reasons, published["metrics"], seconds, peak_mb)
 
 
-def write_results(path: Path, results: Iterable[PairResult]) -> None:
-    """Write results.csv atomically; metrics that any pair has are columns, empty where a pair has none."""
+def results_table(results: Iterable[PairResult]) -> str:
+    """Return the text of results.csv; metrics that any pair has are columns, empty where a pair has none."""
     rows = list(results)
     metrics = list(dict.fromkeys(name for row in rows for name in row.metrics))
     stream = io.StringIO(newline="")
@@ -69,4 +69,4 @@ def write_results(path: Path, results: Iterable[PairResult]) -> None:
         verdict = "" if row.verdict is None else row.verdict.value
         values = ["" if row.metrics.get(name) is None else row.metrics[name] for name in metrics]
         table.writerow([row.pair_id, verdict, "; ".join(row.reasons), *values, row.seconds, row.peak_mb])
-    write_text(path, stream.getvalue())
+    return stream.getvalue()

@@ -11,7 +11,7 @@ from comir_batch.core.errors import ManifestError, Problem, RunDirectoryError
 from comir_batch.core.events import Event, EventBus, Kind
 from comir_batch.core.manifest import read_manifest
 from comir_batch.core.verdict import Verdict
-from comir_batch.pipeline.batch import write_batch
+from comir_batch.pipeline.batch import is_current, write_batch
 from comir_batch.pipeline.driver import Driver
 from comir_batch.pipeline.event_log import EventLog
 from comir_batch.pipeline.files import read_json
@@ -126,13 +126,13 @@ def run(request: RunRequest, bus: EventBus, start_executor: Callable[[RunConfig]
         jobs = build_jobs(inspection.pairs, config, layout, device)
         keep_work = request.keep_work or request.target != "report"
         driver = Driver(layout, records, bus, jobs, target=request.target, keep_work=keep_work)
-        write_run_json(layout.run_json, request, inspection, layout)
         scheduler = _scheduler(jobs, records, driver, inspection, request)
+        changed = write_run_json(request, inspection, layout, works=not scheduler.finished)
         if not scheduler.finished:
             _execute(scheduler, bus, start_executor, config)
         results = tuple(driver.result(pair.name) for pair in inspection.pairs)
         seconds = time.monotonic() - started
-        if request.target == "report":
+        if request.target == "report" and (changed or not is_current(layout, results)):
             write_batch(layout, results, inspection, records.history, jobs, seconds)
     verdicts = Counter("-" if result.verdict is None else result.verdict.value for result in results)
     bus.publish(Event(Kind.RUN_DONE, data={"verdicts": dict(verdicts), "seconds": seconds}))

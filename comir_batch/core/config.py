@@ -91,7 +91,7 @@ class RegisterConfig(Section):
     trust_z : float
         Significance on held-out tiles from which the representations, rather than the raw images, are fitted.
     max_memory_gb : float
-        What registration may use; images are reduced until about 110 bytes a pixel + 0.9 GB fit.
+        What registration may use; images are reduced until about 110 bytes a pixel + 1.1 GB fit.
     grid_um : float
         Final B-spline control point spacing.
     bending_weight : float

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, TextIO
 from comir_batch.core.events import Kind
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
     from rich.progress import Progress, TaskID
 
@@ -24,7 +24,7 @@ _TEXTS = {
     Kind.JOB_SKIPPED: "{job} ({pairs}): skipped, {reason}",
     Kind.JOB_FAILED: "{job} ({pairs}): failed, {message}",
     Kind.TASK_RETRIED: "{job} ({pairs}): {task} is tried again, {message}",
-    Kind.PAIR_DONE: "{pairs}: {verdict}. {reasons}",
+    Kind.PAIR_DONE: "{pairs}: {verdict} {reasons}",
     Kind.MESSAGE: "{text}",
 }
 
@@ -95,6 +95,11 @@ class Bars:
             self._progress.console.print(text, markup=False, highlight=False)
 
 
+def joined(reasons: Iterable[str]) -> str:
+    """Return the reasons of a verdict as one line."""
+    return "; ".join(reason.rstrip(".") for reason in reasons)
+
+
 class TaskCounts:
     """Numbers of planned and finished tasks."""
 
@@ -124,8 +129,8 @@ def describe(event: Event) -> str:
     """Return one line for an event; empty for those that only count."""
     data = dict(event.data)
     if event.kind is Kind.PAIR_DONE:
-        data["verdict"] = data["verdict"] or "done up to the stage asked for"
-        data["reasons"] = " ".join(data["reasons"])
+        data["verdict"] = data["verdict"] or "done up to the stage that was asked for"
+        data["reasons"] = f"({joined(data['reasons'])})" if data["reasons"] else ""
     text = _TEXTS.get(event.kind, "").format(job=event.job, pairs=", ".join(event.pairs), **data)
     return " ".join(text.split())
 

@@ -135,10 +135,12 @@ def _starter(stop: StopRequest, layout: Layout) -> Callable[[RunConfig], Executo
 
 
 def _print_summary(summary: RunSummary, layout: Layout, target: str) -> None:
+    from comir_batch.cli.progress import joined
+
     if summary.skipped:
         print_problems(summary.skipped)
     rows: list[tuple[Any, ...]] = [
-        (result.pair_id, result.verdict or "-", f"{result.seconds:.0f} s", " ".join(result.reasons))
+        (result.pair_id, result.verdict or "-", f"{result.seconds:.0f} s", joined(result.reasons))
         for result in summary.results
     ]
     title = f"{len(rows)} {'pair' if len(rows) == 1 else 'pairs'} in {summary.seconds:.0f} s"

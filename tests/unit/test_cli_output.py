@@ -134,8 +134,8 @@ def test_lines_say_what_happens_and_are_sparing_with_tasks():
         "chunk-3fa2c1d0 (a, b): t is tried again, the worker was lost",
         "chunk-3fa2c1d0 (a, b): failed, no {braces} and [markup] harm",
         "chunk-3fa2c1d0 (a, b): skipped, rejected",
-        "a: review. First. Second.",
-        "b: done up to the stage asked for.",
+        "a: review (First; Second)",
+        "b: done up to the stage that was asked for",
     ]
 
 

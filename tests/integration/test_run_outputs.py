@@ -1,0 +1,138 @@
+"""What a run leaves: every file that the issue of the product names, readable by the tools that they are for."""
+
+from __future__ import annotations
+
+import json
+import re
+
+import numpy as np
+import pytest
+import runs
+import SimpleITK
+import tifffile
+from ome_zarr.io import parse_url
+from ome_zarr.reader import Reader
+from ome_zarr_models import open_ome_zarr
+from tiffslide import TiffSlide
+
+from comir_batch.bench.known_motion import errors
+from comir_batch.core.geometry import Grid
+from comir_batch.training.ihc import MPP
+from comir_batch.warp.resample import warp_array
+
+pytestmark = pytest.mark.slow
+POINTS = runs.tissue_points()
+SHAPES = [(1, 523, 541), (1, 262, 271)]
+
+
+@pytest.fixture(scope="module")
+def ran(slides, tmp_path_factory):
+    """The command as a user gives it: worker processes, OME-TIFF, no intermediate results."""
+    out = tmp_path_factory.mktemp("local") / "run"
+    done = runs.call(runs.command(slides / "manifest.csv", out, "--ome-tiff"))
+    return out, done
+
+
+def test_the_command_ends_well_and_says_so(ran):
+    out, done = ran
+    assert done.returncode == 0, done.stderr
+    assert "Traceback" not in done.stderr
+    assert re.search(r"dashboard: http://127\.0\.0\.1:\d+", done.stderr)
+    assert str(out / "report.html") in done.stdout
+
+
+def test_every_promised_file_is_there_and_no_other(ran):
+    out, _ = ran
+    pair = {path.name for path in (out / "pairs" / "p1").iterdir()}
+    assert pair == {
+        *("transform.h5", "transform.json", "elastix", "aligned.ome.zarr", "aligned.ome.tif"),
+        *("verdict.json", "report.html", "logs"),
+    }
+    assert list((out / "pairs" / "p1" / "elastix").glob("TransformParameters.*.txt"))
+    top = {path.name for path in out.iterdir() if not path.name.startswith(".")}
+    assert top == {"run.json", "results.csv", "report.html", "records.jsonl", "events.jsonl", "logs", "pairs", "work"}
+    assert not runs.stages(path.name for path in (out / "work").iterdir()) & {"chunk", "represent"}
+    assert not runs.leftovers(out)
+
+
+def test_the_transform_is_right_and_itk_reads_the_same(ran, truth):
+    out, _ = ran
+    found = runs.transform(out)
+    assert errors(found, truth, POINTS).median < 0.5
+    assert errors(found, truth, POINTS).p95 < 1.5
+    itk = SimpleITK.ReadTransform(str(out / "pairs" / "p1" / "transform.h5"))
+    theirs = np.array([itk.TransformPoint(point) for point in POINTS.tolist()])
+    assert np.abs(theirs - found.map(POINTS)).max() < 1e-6
+
+
+def test_the_aligned_image_is_ome_zarr_that_others_open(ran):
+    out, _ = ran
+    image = out / "pairs" / "p1" / "aligned.ome.zarr"
+    assert open_ome_zarr(str(image)).ome_zarr_version == "0.5"
+    (node,) = Reader(parse_url(str(image)))()
+    assert [level.shape for level in node.data] == SHAPES
+    assert np.array_equal(np.asarray(node.data[0]), runs.aligned(out)[0])
+
+
+def test_the_aligned_image_is_the_moving_slide_under_the_transform(ran, slides):
+    out, _ = ran
+    with tifffile.TiffFile(slides / "moving.ome.tif") as tiff:
+        moving = tiff.asarray()[None]
+    expected = warp_array(moving, Grid(*moving.shape[:0:-1], MPP, MPP), runs.transform(out), runs.GRID)
+    difference = np.abs(runs.aligned(out)[0].astype(int) - expected.astype(int))
+    assert difference.max() <= 1
+
+
+def test_the_tiff_opens_in_tifffile_and_tiffslide_at_the_right_size(ran):
+    path = ran[0] / "pairs" / "p1" / "aligned.ome.tif"
+    with tifffile.TiffFile(path) as tiff:
+        assert [level.shape for level in tiff.series[0].levels] == [shape[1:] for shape in SHAPES]
+        for level, pixels in zip(tiff.series[0].levels, runs.aligned(ran[0]), strict=True):
+            assert np.array_equal(level.asarray(), pixels[0])
+    with TiffSlide(path) as slide:
+        assert slide.level_dimensions[0] == (541, 523)
+        assert slide.level_count == 2
+        assert float(slide.properties["tiffslide.mpp-x"]) == pytest.approx(MPP)
+        assert float(slide.properties["tiffslide.mpp-y"]) == pytest.approx(MPP)
+
+
+def test_table_and_verdict_agree(ran):
+    out, _ = ran
+    verdict = json.loads((out / "pairs" / "p1" / "verdict.json").read_text())
+    row = runs.results(out)["p1"]
+    assert row["verdict"] == verdict["verdict"] == "accept"
+    assert row["reasons"] == "; ".join(verdict["reasons"])
+    for name, value in verdict["metrics"].items():
+        assert row[name] == ("" if value is None else str(value))
+    assert float(row["seconds"]) > 0
+    assert int(row["peak_mb"]) > 100
+
+
+def test_the_run_says_how_to_make_it_again(ran, slides):
+    content = json.loads((ran[0] / "run.json").read_text())
+    assert content["config"]["register"]["iterations"] == runs.QUICK["register"]["iterations"]
+    assert content["manifest"]["path"] == str(slides / "manifest.csv")
+    assert re.fullmatch("[0-9a-f]{64}", content["pairs"][0]["fixed"]["digest"])
+    assert content["versions"]["itk-elastix"] != "not installed"
+    assert content["command"][1] == "run"
+
+
+def test_pages_need_nothing_from_elsewhere(ran):
+    for page in (ran[0] / "report.html", ran[0] / "pairs" / "p1" / "report.html"):
+        html = page.read_text(encoding="utf-8")
+        assert not re.search(r"""(?:src|href)=["']?(?:https?:)?//""", html)
+        assert "p1" in html
+
+
+def test_worker_processes_and_one_process_give_the_same(ran, undisturbed):
+    runs.assert_same_result(ran[0], undisturbed)
+
+
+def test_the_same_command_again_starts_nothing_and_changes_no_file(ran, slides):
+    out, _ = ran
+    before = runs.snapshot(out)
+    again = runs.call(runs.command(slides / "manifest.csv", out, "--ome-tiff"))
+    assert again.returncode == 0
+    assert "dashboard" not in again.stderr
+    assert "accept" in again.stdout
+    assert runs.snapshot(out) == before

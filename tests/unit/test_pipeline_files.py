@@ -1,0 +1,48 @@
+"""Small files appear whole or not at all."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from comir_batch.pipeline.files import read_arrays, read_json, write_arrays, write_bytes, write_json
+
+
+def test_folders_are_made_and_nothing_else_is_left(tmp_path):
+    write_json(tmp_path / "a" / "b.json", {"ä": [1, None]})
+    assert read_json(tmp_path / "a" / "b.json") == {"ä": [1, None]}
+    assert [path.name for path in (tmp_path / "a").iterdir()] == ["b.json"]
+
+
+def test_what_a_killed_writer_left_goes_with_the_next_write(tmp_path, monkeypatch):
+    path = tmp_path / "b.json"
+    with monkeypatch.context() as context:
+        context.setattr(type(path), "replace", lambda *_: None)
+        context.setattr(type(path), "unlink", lambda *_, **__: None)
+        write_bytes(path, b"half")
+    assert [each.name for each in tmp_path.iterdir()] != ["b.json"]
+    write_bytes(path, b"whole")
+    assert [each.name for each in tmp_path.iterdir()] == ["b.json"]
+    assert path.read_bytes() == b"whole"
+
+
+def test_a_failed_write_leaves_the_old_file(tmp_path):
+    write_json(tmp_path / "a.json", 1)
+    with pytest.raises(ValueError, match="JSON compliant"):
+        write_json(tmp_path / "a.json", float("nan"))
+    assert read_json(tmp_path / "a.json") == 1
+
+
+def test_arrays_come_back_as_they_were(tmp_path):
+    arrays = {"a": np.arange(6, dtype=np.uint16).reshape(2, 3), "b": np.zeros((0, 2), bool)}
+    write_arrays(tmp_path / "a.npz", **arrays)
+    found = read_arrays(tmp_path / "a.npz")
+    assert all(
+        np.array_equal(found[name], array) and found[name].dtype == array.dtype for name, array in arrays.items()
+    )
+
+
+def test_arrays_of_objects_are_refused(tmp_path):
+    with pytest.raises(ValueError, match="Object arrays"):
+        write_arrays(tmp_path / "a.npz", a=np.array([{}, None], dtype=object))
+    assert not list(tmp_path.iterdir())

@@ -109,7 +109,7 @@ class StoppedError(ExecutionError):
         75 (resumable), 130 (SIGINT) or 143 (SIGTERM).
     """
 
-    def __init__(self, message: str, exit_code: int) -> None:
+    def __init__(self, message: str, exit_code: int = 75) -> None:
         self.exit_code = exit_code
         super().__init__(message)
 

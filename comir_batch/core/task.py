@@ -58,6 +58,8 @@ class Outcome:
         Traceback of an unexpected error, for the log.
     lost : bool
         The worker was lost (killed, out of memory), not the function at fault.
+    disk_full : bool
+        There was no room to write, not the function at fault.
     seconds : float
         Wall time of the function.
     peak_mb : int
@@ -71,6 +73,7 @@ class Outcome:
     error: str = ""
     detail: str = ""
     lost: bool = False
+    disk_full: bool = False
     seconds: float = 0.0
     peak_mb: int = 0
     worker: str = ""

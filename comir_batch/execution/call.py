@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import threading
 import time
 import traceback
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
 
 _SAMPLE_EVERY_S = 0.2
 _MIB = 2**20
+# As told by the operating system, by Rust (zarrs) and by numpy's tofile; only the first comes with an errno.
+_DISK_FULL = re.compile(r"No space left on device|Disk quota exceeded|\d+ requested and \d+ written")
 
 
 def run_task(task: Task, worker: str = "") -> Outcome:
@@ -48,7 +51,16 @@ def run_task(task: Task, worker: str = "") -> Outcome:
             error = f"internal error: {_one_line(''.join(traceback.format_exception_only(failure)))}"
             detail = traceback.format_exc()
     seconds = time.perf_counter() - start
-    return Outcome(task.key, value, error, detail, seconds=seconds, peak_mb=memory.peak_mb, worker=worker)
+    return Outcome(
+        task.key,
+        value,
+        error,
+        detail,
+        disk_full=bool(_DISK_FULL.search(error)),
+        seconds=seconds,
+        peak_mb=memory.peak_mb,
+        worker=worker,
+    )
 
 
 class PeakMemory:

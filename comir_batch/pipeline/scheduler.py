@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Protocol
 
-from comir_batch.core.errors import ComirBatchError
+from comir_batch.core.errors import ComirBatchError, StoppedError
 from comir_batch.pipeline.records import JobRecord
 
 if TYPE_CHECKING:
@@ -143,7 +143,16 @@ class Scheduler:
         return None
 
     def handle(self, outcome: Outcome) -> None:
-        """Take what became of a task."""
+        """Take what became of a task.
+
+        Raises
+        ------
+        StoppedError
+            If the disk is full: every other pair would fail of it too.
+        """
+        if outcome.disk_full:
+            message = "stopped: no space is left on the disk (or no quota). Make room; the same command resumes the run"
+            raise StoppedError(message)
         progress, task, attempts = self._tasks.pop(outcome.key)
         progress.running.discard(outcome.key)
         if progress.state is not State.RUNNING:

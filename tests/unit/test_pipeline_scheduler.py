@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass
 
+import pytest
+
+from comir_batch.core.errors import StoppedError
 from comir_batch.core.task import Outcome, Resource, Task
 from comir_batch.pipeline.job import Estimate, Job
 from comir_batch.pipeline.records import JobRecord
@@ -176,6 +179,15 @@ def test_a_lost_worker_is_retried_and_then_given_up():
     assert scheduler.next_task(Resource.CPU).key == key
     scheduler.handle(Outcome(key, error="worker lost", lost=True))
     assert scheduler.state("chunk-a0") is State.FAILED
+
+
+def test_a_full_disk_stops_the_run_and_fails_nobody():
+    scheduler, notes = machine([*chain("a"), *chain("b")], ["a", "b"])
+    key = scheduler.next_task(Resource.CPU).key
+    with pytest.raises(StoppedError, match="no space is left") as stopped:
+        scheduler.handle(Outcome(key, error="internal error: OSError: [Errno 28]", disk_full=True))
+    assert stopped.value.exit_code == 75
+    assert not [line for line in notes.lines if line[0].startswith("failed")]
 
 
 def test_finished_tasks_of_an_unfinished_job_are_not_run_again():

@@ -144,7 +144,7 @@ def read_manifest(path: Path) -> Manifest:
     rows: list[PairRow] = []
     problems: list[Problem] = []
     seen: dict[str, int] = {}
-    for number, cells in enumerate(table, start=2):
+    for number, cells in table:
         row, wrong = _parse_row(number, header, cells, base)
         if row is not None:
             first = seen.setdefault(row.pair_id.casefold(), number)
@@ -163,10 +163,12 @@ def read_manifest(path: Path) -> Manifest:
     return Manifest(path.resolve(), tuple(rows), tuple(problems))
 
 
-def _read_table(path: Path) -> tuple[list[str], list[list[str]]]:
+def _read_table(path: Path) -> tuple[list[str], list[tuple[int, list[str]]]]:
+    """Return the header, and the cells of each row that is not blank with its number in a spreadsheet."""
     try:
         with path.open(newline="", encoding="utf-8-sig") as stream:
-            lines = [line for line in csv.reader(stream, strict=True) if any(cell.strip() for cell in line)]
+            table = enumerate(csv.reader(stream, strict=True), start=1)
+            lines = [(number, cells) for number, cells in table if any(cell.strip() for cell in cells)]
     except OSError as error:
         raise ManifestError([Problem(0, "-", f"cannot read {path}: {error.strerror}", "Check the path")]) from error
     except (UnicodeDecodeError, csv.Error) as error:
@@ -177,7 +179,7 @@ def _read_table(path: Path) -> tuple[list[str], list[list[str]]]:
         raise ManifestError(
             [Problem(1, "-", f"{path} has no rows", f"Write a header with {', '.join(REQUIRED)}, and rows")]
         )
-    header = [name.strip() for name in lines[0]]
+    header = [name.strip() for name in lines[0][1]]
     problems = [
         Problem(1, name, "the column is missing", f"Required are {', '.join(REQUIRED)}")
         for name in REQUIRED

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from comir_batch.core.errors import ModelError, Problem, SlideError, UserError
@@ -15,10 +16,10 @@ from comir_batch.io.tables import read_points
 from comir_batch.io.transform_files import read_transform
 from comir_batch.pipeline.model_choice import choose_model
 from comir_batch.pipeline.pair import Pair, Slide
+from comir_batch.representation.store import is_model
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from pathlib import Path
 
     from comir_batch.core.geometry import Grid
     from comir_batch.core.manifest import Manifest, PairRow
@@ -60,7 +61,7 @@ def inspect_manifest(manifest: Manifest, default_model: str) -> Inspection:
     pairs: list[Pair] = []
     problems = list(manifest.problems)
     for row in manifest.rows:
-        outcome = _inspect_row(row, headers, default_model)
+        outcome = _inspect_row(row, headers, default_model, manifest.path.parent)
         if isinstance(outcome, Pair):
             pairs.append(outcome)
         else:
@@ -81,7 +82,9 @@ def _headers(spec: SlideSpec) -> _Headers:
         return SlideError(f"cannot read {spec.path}: {error.strerror}")
 
 
-def _inspect_row(row: PairRow, headers: dict[SlideSpec, _Headers], default_model: str) -> Pair | list[Problem]:
+def _inspect_row(
+    row: PairRow, headers: dict[SlideSpec, _Headers], default_model: str, base: Path
+) -> Pair | list[Problem]:
     problems: list[Problem] = []
     slides: dict[str, Slide] = {}
     for column, spec, modality in (
@@ -100,11 +103,17 @@ def _inspect_row(row: PairRow, headers: dict[SlideSpec, _Headers], default_model
         return problems
     fixed, moving = slides["fixed"], slides["moving"]
     try:
-        asked = row.model or default_model
+        asked = _asked_model(row, base) or default_model
         model, sentence = choose_model(asked, (fixed.modality, fixed.info), (moving.modality, moving.info))
     except ModelError as error:
         return [Problem(row.row, "model", str(error), "Name another model or none, or leave the cell empty")]
     return Pair(row, fixed, moving, model, sentence, _assumed(row), digests)
+
+
+def _asked_model(row: PairRow, base: Path) -> str:
+    """Return the row's model; a folder is, as all paths of a manifest, relative to it."""
+    folder = base / Path(row.model).expanduser()
+    return str(folder) if row.model and is_model(folder) else row.model
 
 
 def _optional_files(row: PairRow, grids: dict[str, Grid]) -> tuple[dict[str, str], list[Problem]]:

@@ -47,6 +47,11 @@ def list_models(extra_dirs: Iterable[Path] = ()) -> tuple[ModelCard, ...]:
     return tuple(model.card for model in _models(extra_dirs))
 
 
+def is_model(folder: Path) -> bool:
+    """Tell whether a folder is a model's: whether a card lies in it."""
+    return (folder / CARD).is_file()
+
+
 def find_model(name_or_folder: str | Path, extra_dirs: Iterable[Path] = ()) -> Model:
     """Return a model by its name, or by its folder.
 
@@ -56,7 +61,7 @@ def find_model(name_or_folder: str | Path, extra_dirs: Iterable[Path] = ()) -> M
         If there is none; the message lists those that there are.
     """
     folder = Path(name_or_folder).expanduser()
-    if (folder / CARD).is_file():
+    if is_model(folder):
         return Model(read_card(folder), folder.resolve())
     known = _models(extra_dirs)
     for model in known:

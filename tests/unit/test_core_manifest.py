@@ -175,6 +175,13 @@ def test_a_wrong_number_of_cells_says_what_may_be_the_reason(tmp_path):
     assert (second.row, second.remedy) == (3, "Write a comma for each empty cell")
 
 
+def test_blank_rows_count_as_they_do_in_a_spreadsheet(tmp_path):
+    path = tmp_path / "m.csv"
+    path.write_text(",".join(REQUIRED) + "\np1,a.tif,b.tif,dapi,tritc\n\n,,,,\na/b,a.tif,b.tif,dapi,tritc\n")
+    (problem,) = read_manifest(path).problems
+    assert problem.row == 5
+
+
 def test_all_problems_of_all_rows_are_collected(tmp_path):
     rows = [
         GOOD | {"fixed_mpp": "0", "moving_mpp": "x", "registration": "none"},

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from scipy import ndimage
 
+from comir_batch.core.errors import RegistrationError
 from comir_batch.core.transform import Affine, Composite
 from comir_batch.registration.coarse import GreyLevels, coarsened, common_mpp, shared_area
 from comir_batch.registration.search import information_score
@@ -30,14 +31,25 @@ def held_out_tiles(mask: NDArray[np.bool_], share: float, seed: int) -> NDArray[
 
     They come from every second row and column of tiles as long as there are enough, so that what is left out has fitted
     tissue on all sides.
+
+    Raises
+    ------
+    RegistrationError
+        If there is too little tissue to leave any of it out.
     """
     rows, columns = (-(-side // TILE) for side in mask.shape)
     padded = np.zeros((rows * TILE, columns * TILE), dtype=bool)
     padded[: mask.shape[0], : mask.shape[1]] = mask
     filled = padded.reshape(rows, TILE, columns, TILE).mean(axis=(1, 3)) >= 0.5
     y, x = np.nonzero(filled)
+    count = round(share * len(y))
+    if not count:
+        raise RegistrationError(
+            f"the tissue fills {len(y)} tiles of {TILE} x {TILE} pixels of the working level, too few to judge by. "
+            "Register a larger piece, or at a smaller pixel size (chunk.mpp)"
+        )
     generator = np.random.default_rng(seed)
-    order = np.lexsort((generator.random(len(y)), (y % 2) * 2 + x % 2))[: round(share * len(y))]
+    order = np.lexsort((generator.random(len(y)), (y % 2) * 2 + x % 2))[:count]
     chosen = np.zeros((rows, columns), dtype=bool)
     chosen[y[order], x[order]] = True
     pixels: NDArray[np.bool_] = chosen.repeat(TILE, axis=0).repeat(TILE, axis=1)

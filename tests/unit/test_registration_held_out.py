@@ -6,6 +6,7 @@ import pytest
 
 from comir_batch.bench.known_motion import Motion, move
 from comir_batch.core.config import RegisterConfig
+from comir_batch.core.errors import RegistrationError
 from comir_batch.core.geometry import Grid
 from comir_batch.core.transform import Affine, Composite
 from comir_batch.registration.held_out import HeldOut, held_out_tiles
@@ -30,6 +31,11 @@ def test_the_choice_depends_on_the_seed_only():
     mask = _mask()
     np.testing.assert_array_equal(held_out_tiles(mask, 0.2, 1), held_out_tiles(mask, 0.2, 1))
     assert (held_out_tiles(mask, 0.2, 1) != held_out_tiles(mask, 0.2, 2)).any()
+
+
+def test_too_little_tissue_is_an_error_that_says_so():
+    with pytest.raises(RegistrationError, match=r"fills 1 tiles of 48 x 48 .* too few"):
+        held_out_tiles(np.ones((50, 50), dtype=bool), 0.2, 1)
 
 
 def test_held_out_tiles_have_neighbours_that_are_fitted():

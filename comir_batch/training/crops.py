@@ -19,10 +19,13 @@ from comir_batch.training.window import WHOLE, Box, Window
 from comir_batch.warp.reduce import reduce_area
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from numpy.typing import ArrayLike, NDArray
 
     from comir_batch.core.card import Input, ModalityCard
     from comir_batch.core.slide import SlideSpec
+    from comir_batch.representation.normalise import Range
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,19 +60,21 @@ class CropReader:
     Parameters
     ----------
     window : Window
-        The part of the slide that may be read; its intensity ranges are measured on it alone.
+        The part of the slide that may be read.
     card : Input
         How pixels become the network's input.
     mpp : float
         Pixel size of the crops in µm.
+    ranges : sequence of Range, optional
+        Of the whole slide; measured on the window alone if there are none.
     """
 
-    def __init__(self, window: Window, card: Input, mpp: float) -> None:
+    def __init__(self, window: Window, card: Input, mpp: float, ranges: Sequence[Range] | None = None) -> None:
         self._window, self._card, self._mpp = window, card, mpp
         working = working_level(window.info, mpp)
         self._level, self._factor, self.grid = working.level, working.factor, working.grid
         self._overview = make_overview(window)
-        self.ranges = intensity_range(self._overview.pixels, self._overview.tissue, card)
+        self.ranges = ranges or intensity_range(self._overview.pixels, self._overview.tissue, card)
 
     @property
     def limits(self) -> NDArray[np.float64]:
@@ -140,14 +145,25 @@ class PairReader:
         Of the fixed and of the moving slide.
     mpp : float
         Pixel size of the crops in µm.
+    whole_ranges : bool
+        Measure the intensity ranges on the whole slides, as a run does, not on the pair's part of them alone.
     """
 
-    def __init__(self, pair: TrainingPair, modalities: tuple[ModalityCard, ModalityCard], mpp: float) -> None:
+    def __init__(
+        self,
+        pair: TrainingPair,
+        modalities: tuple[ModalityCard, ModalityCard],
+        mpp: float,
+        *,
+        whole_ranges: bool = False,
+    ) -> None:
         with ExitStack() as stack:
-            windows = [stack.enter_context(Window(open_slide(spec), pair.box)) for spec in (pair.fixed, pair.moving)]
-            self.fixed, self.moving = (
-                CropReader(window, card.input, mpp) for window, card in zip(windows, modalities, strict=True)
-            )
+            readers = []
+            for spec, card in zip((pair.fixed, pair.moving), modalities, strict=True):
+                window = stack.enter_context(Window(open_slide(spec), pair.box))
+                ranges = slide_ranges(spec, card.input) if whole_ranges else None
+                readers.append(CropReader(window, card.input, mpp, ranges))
+            self.fixed, self.moving = readers
             self._stack = stack.pop_all()
         low = np.maximum(self.fixed.limits[0], self.moving.limits[0])
         high = np.minimum(self.fixed.limits[1], self.moving.limits[1])
@@ -180,6 +196,13 @@ class PairReader:
         return self.fixed.read(pose, side), self.moving.read(pose, side)
 
 
+def slide_ranges(spec: SlideSpec, card: Input) -> tuple[Range, ...]:
+    """Return the intensity ranges of a whole slide, as a run measures them."""
+    with open_slide(spec) as slide:
+        overview = make_overview(slide)
+    return intensity_range(overview.pixels, overview.tissue, card)
+
+
 def disturbed(crop: ArrayLike, rng: np.random.Generator, strength: float) -> NDArray[np.float32]:
     """Return a crop with another gain, gamma and offset, blurred or noisy, as another scanner or stain would give.
 
@@ -194,7 +217,7 @@ def disturbed(crop: ArrayLike, rng: np.random.Generator, strength: float) -> NDA
     """
     image = np.asarray(crop, dtype=np.float32)
     gamma = np.exp(strength * rng.uniform(-0.3, 0.3))
-    gain, offset = 1 + strength * rng.uniform(-0.25, 0.25), strength * rng.uniform(-0.05, 0.05)
+    gain, offset = np.exp(strength * rng.uniform(-0.35, 0.35)), strength * rng.uniform(-0.05, 0.05)
     image = np.clip(image, 0, None) ** np.float32(gamma) * np.float32(gain) + np.float32(offset)
     if rng.random() < 0.3 * strength:
         sigma = float(rng.uniform(0.3, 1.0))

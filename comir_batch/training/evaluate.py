@@ -22,11 +22,13 @@ if TYPE_CHECKING:
     Image = NDArray[np.float32]
 
 _SIDE, _CROPS, _PLACES, _STEP = 128, 48, 4, 30
-_TILE, _SEARCH = 64, 12
+_TILE_UM, _SEARCH_UM = 64.0, 12.0
 
 
 def evaluate(model: Model, pair: TrainingPair, seed: int = 0) -> dict[str, float]:
     """Return figures of a model on the part of a pair of aligned slides that it has not seen.
+
+    Intensity ranges are those of the whole slides, as in a run.
 
     Returns
     -------
@@ -37,9 +39,9 @@ def evaluate(model: Model, pair: TrainingPair, seed: int = 0) -> dict[str, float
         ``turned_<modality>``: correlation of the representation with that of the turned image, turned back; mean over
         4 places, the lowest of all angles in steps of 30 degrees. ``mirrored_<modality>``: likewise for mirrored
         images. ``shift_um``, ``shift_um_p95``: median and 95th percentile of the distance from zero at which tiles of
-        64 pixels correlate best.
+        64 µm correlate best.
     """
-    with PairReader(pair, model.card.modalities, model.card.mpp) as reader:
+    with PairReader(pair, model.card.modalities, model.card.mpp, whole_ranges=True) as reader:
         fixed, moving = (load(model, card.modality) for card in model.card.modalities)
         rng = np.random.default_rng(seed)
         poses = [reader.draw(rng, _SIDE) for _ in range(_CROPS)]
@@ -62,7 +64,7 @@ def _whole(reader: PairReader, fixed: Representer, moving: Representer) -> dict[
     height, width = (min(a, b) for a, b in zip(first.shape[1:], second.shape[1:], strict=True))
     first, second = first[:, :height, :width], second[:, :height, :width]
     tissue = reader.fixed.tissue()[:height, :width]
-    shifts = _shifts(first[0], second[0], tissue) * reader.fixed.grid.mpp_x
+    shifts = _shifts(first[0], second[0], tissue, reader.fixed.grid.mpp_x)
     return {
         "correlation": float(np.corrcoef(first[:, tissue].ravel(), second[:, tissue].ravel())[0, 1]),
         "shift_um": float(np.median(shifts)),
@@ -70,17 +72,18 @@ def _whole(reader: PairReader, fixed: Representer, moving: Representer) -> dict[
     }
 
 
-def _shifts(first: Image, second: Image, tissue: NDArray[np.bool_]) -> NDArray[np.float64]:
-    """Return how far, in pixels, the correlation of each tile with tissue has its peak from zero."""
+def _shifts(first: Image, second: Image, tissue: NDArray[np.bool_], mpp: float) -> NDArray[np.float64]:
+    """Return how far, in µm, the correlation of each tile with tissue has its peak from zero."""
     height, width = first.shape
-    wide = _TILE + 2 * _SEARCH
-    places = product(range(0, height - wide + 1, _TILE), range(0, width - wide + 1, _TILE))
+    tile, search = round(_TILE_UM / mpp), round(_SEARCH_UM / mpp)
+    wide = tile + 2 * search
+    places = product(range(0, height - wide + 1, tile), range(0, width - wide + 1, tile))
     found = []
     for y, x in places:
-        inner = np.s_[y + _SEARCH : y + _SEARCH + _TILE, x + _SEARCH : x + _SEARCH + _TILE]
+        inner = np.s_[y + search : y + search + tile, x + search : x + search + tile]
         if tissue[inner].mean() > 0.5:
             scores = cv2.matchTemplate(first[y : y + wide, x : x + wide], second[inner], cv2.TM_CCOEFF_NORMED)
-            found.append(np.hypot(*(_peak(scores) - _SEARCH)))
+            found.append(mpp * np.hypot(*(_peak(scores) - search)))
     return np.array(found)
 
 

@@ -31,6 +31,7 @@ _SETTINGS = (
     "steps",
     "batch",
     "crop",
+    "contrast",
     "temperature",
     "decay_l1",
     "decay_l2",
@@ -59,6 +60,9 @@ class TrainConfig:
         Pixel size of the crops in µm.
     steps, batch, crop : int
         Optimiser steps, crop pairs in each, and their side in pixels.
+    contrast : int
+        Side in pixels of the squares, cut from the representations of the crops, that the loss tells apart; the crop's
+        own side as in the paper, or a part of it: smaller squares are harder to tell apart, and there are more.
     temperature : float
         Of the contrastive loss.
     decay_l1, decay_l2 : float
@@ -85,6 +89,7 @@ class TrainConfig:
     steps: int = 300
     batch: int = 24
     crop: int = 128
+    contrast: int = 128
     temperature: float = 0.1
     decay_l1: float = 0.0
     decay_l2: float = 0.0
@@ -179,7 +184,8 @@ def _loss(
     networks: Sequence[DenseUNet], batch: tuple[Tensor, Tensor], config: TrainConfig, rng: np.random.Generator
 ) -> Tensor:
     outputs = [_turned_output(network, crops, config, rng) for network, crops in zip(networks, batch, strict=True)]
-    loss = info_nce(outputs[0], outputs[1], config.temperature)
+    squares = [cut(output, config.contrast) for output in outputs]
+    loss = info_nce(squares[0], squares[1], config.temperature)
     if config.decay_l1:
         loss = loss + config.decay_l1 * activation_decay(outputs[0], outputs[1], 1)
     if config.decay_l2:
@@ -194,6 +200,14 @@ def _turned_output(network: DenseUNet, crops: Tensor, config: TrainConfig, rng: 
     with torch.autocast("cpu", torch.bfloat16, enabled=config.precision == "bfloat16"):
         outputs = network(turned.contiguous(memory_format=torch.channels_last)).float()
     return torch.stack([turn_back(output, int(k)) for output, k in zip(outputs, turns, strict=True)])
+
+
+def cut(images: Tensor, side: int) -> Tensor:
+    """Cut ``(N, C, Y, X)`` into squares, ``(M, C, side, side)``; what is left over is taken from the borders evenly."""
+    rows, columns = images.shape[2] // side, images.shape[3] // side
+    top, left = (images.shape[2] - rows * side) // 2, (images.shape[3] - columns * side) // 2
+    inner = images[:, :, top : top + rows * side, left : left + columns * side]
+    return inner.unfold(2, side, side).unfold(3, side, side).permute(0, 2, 3, 1, 4, 5).flatten(0, 2)
 
 
 def turn(image: Tensor, k: int) -> Tensor:

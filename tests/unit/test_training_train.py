@@ -13,7 +13,7 @@ from comir_batch.representation.store import find_model, load
 from comir_batch.training.crops import CropReader, PairReader, Pose, TrainingPair, disturbed
 from comir_batch.training.digest import sha256
 from comir_batch.training.ihc import haematoxylin_dab_channels
-from comir_batch.training.train import TrainConfig, train, turn, turn_back
+from comir_batch.training.train import TrainConfig, cut, train, turn, turn_back
 from comir_batch.training.window import WHOLE, Box, Window
 
 TINY = Architecture(in_channels=1, init_filters=4, down=(1, 1), bottleneck=1, up=(1, 1), growth=4)
@@ -70,6 +70,16 @@ def test_turns_are_undone():
     turned = [turn(image, k) for k in range(8)]
     assert all(torch.equal(turn_back(t, k), image) for k, t in enumerate(turned))
     assert len({tuple(t.flatten().tolist()) for t in turned}) == 8
+
+
+def test_squares_are_cut_from_the_middle_in_the_same_order_for_both_modalities():
+    rows, columns = torch.meshgrid(torch.arange(7), torch.arange(8), indexing="ij")
+    image = (10 * rows + columns)[None, None]
+    squares = cut(torch.cat([image, image + 100]), 3)
+    assert squares.shape == (8, 1, 3, 3)
+    assert [int(square[0, 0, 0]) for square in squares] == [1, 4, 31, 34, 101, 104, 131, 134]
+    assert torch.equal(squares[3, 0], image[0, 0, 3:6, 4:7])
+    assert torch.equal(cut(image[..., :7], 7), image[..., :7])
 
 
 def test_a_window_shows_its_part_and_nothing_else(pair):

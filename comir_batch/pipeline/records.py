@@ -15,12 +15,15 @@ from typing import TYPE_CHECKING, Any, Self, TextIO
 from comir_batch.core.errors import RunDirectoryError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
     from pathlib import Path
 
     from comir_batch.core.task import Outcome
     from comir_batch.pipeline.job import Job
     from comir_batch.pipeline.layout import Layout
+
+# What a task's value may name: paths in the run directory without which it does not count.
+FILES = "files"
 
 
 @dataclass(slots=True)
@@ -94,7 +97,14 @@ class History:
         self._owner.update(dict.fromkeys(line["outputs"], line["job"]))
 
     def _intact(self, job: Job, root: Path) -> bool:
-        return all(path.exists() and self._owner.get(_relative(path, root)) == job.key for path in job.outputs)
+        owned = all(self._owner.get(_relative(path, root)) == job.key for path in job.outputs)
+        return owned and all(path.exists() for path in (*job.outputs, *self._files(job, root)))
+
+    def _files(self, job: Job, root: Path) -> Iterator[Path]:
+        """Yield what the job's tasks named beyond the outputs that every job of their stage has."""
+        for line in self.of(job.key).tasks.values():
+            names = line["value"].get(FILES, ()) if isinstance(line["value"], dict) else ()
+            yield from (root / name for name in names)
 
 
 class Records:

@@ -69,14 +69,23 @@ def test_a_rejected_pair_has_a_transform_and_a_page_and_images_only_on_demand(go
 
 
 def test_what_was_deleted_is_made_again(go_on, copied, undisturbed):
-    shutil.rmtree(copied / "pairs")
+    pair = copied / "pairs" / "p1"
+    for path in (copied / "pairs", pair / "aligned.ome.zarr"):
+        shutil.rmtree(path)
+        _, ran = go_on(export=TIFF)
+        assert ran == {"warp", "export", "report"}
+        runs.assert_same_result(copied, undisturbed)
+    (pair / "aligned.ome.tif").unlink()
     _, ran = go_on(export=TIFF)
-    assert ran == {"warp", "export", "report"}
-    runs.assert_same_result(copied, undisturbed)
+    assert ran == {"export", "report"}
+    assert (pair / "aligned.ome.tif").exists()
+    (pair / "report.html").unlink()
+    _, ran = go_on(export=TIFF)
+    assert ran == {"report"}
 
 
 def test_an_error_under_other_settings_does_not_stay(go_on, copied, undisturbed):
-    summary, _ = go_on(export=TIFF, register={"time_limit_s": 0.001})
+    summary, _ = go_on(export=TIFF, register={"seed": 3, "time_limit_s": 0.001})
     assert summary.exit_code == 4
     row = runs.results(copied)["p1"]
     assert row["verdict"] == "error"

@@ -71,6 +71,20 @@ def test_a_job_whose_output_is_gone_is_neither_done_nor_resumable(layout):
         assert records.history.is_done(mine, layout.root)
 
 
+def test_what_a_task_names_must_be_there_too(layout):
+    mine = job(layout)
+    made = layout.root / "image"
+    with Records(layout) as records:
+        finish(records, mine)
+        made.mkdir()
+        records.task_done(mine, Outcome("t1", value={"files": ["image"]}))
+        records.task_done(mine, Outcome("t2", value=None))
+        records.job_done(mine)
+        assert records.history.is_done(mine, layout.root)
+        made.rmdir()
+        assert not records.history.is_done(mine, layout.root)
+
+
 def test_a_job_that_others_wrote_over_counts_no_more(layout):
     first, second = job(layout, number="1"), job(layout, number="2")
     with Records(layout) as records:

@@ -6,10 +6,11 @@ from dataclasses import dataclass
 from pathlib import Path  # noqa: TC003  pydantic resolves it when a manifest is validated
 from typing import TYPE_CHECKING, Literal, Protocol, Self, runtime_checkable
 
+import numpy as np
+
 from comir_batch.core.geometry import Grid, Region
 
 if TYPE_CHECKING:
-    import numpy as np
     from numpy.typing import NDArray
 
 Photometric = Literal["brightfield", "dark"]
@@ -81,6 +82,11 @@ class SlideInfo:
         base, wanted = self.levels[0], self.levels[level]
         finest = Grid(base.width, base.height, self.mpp_x, self.mpp_y)
         return finest.coarser(wanted.downsample_x, wanted.downsample_y, wanted.width, wanted.height)
+
+    @property
+    def pixel_bytes(self) -> int:
+        """Bytes of one pixel, all channels."""
+        return len(self.channels) * np.dtype(self.dtype).itemsize
 
     @property
     def is_rgb(self) -> bool:

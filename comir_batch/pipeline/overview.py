@@ -9,8 +9,8 @@ import numpy as np
 
 from comir_batch.core.geometry import Grid, Region
 from comir_batch.pipeline.files import read_arrays, write_arrays
+from comir_batch.pipeline.strips import read_reduced, strip_mb
 from comir_batch.quality.tissue import tissue_mask
-from comir_batch.warp.reduce import reduce_area
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -21,7 +21,6 @@ if TYPE_CHECKING:
 
 _SIDE = 1024
 _SMALLEST = 512
-_STRIP_PIXELS = 16_000_000
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,13 +59,18 @@ def make_overview(source: PixelSource) -> Overview:
     level = _overview_level(info)
     grid = info.grid(level)
     factor = -(-max(grid.width, grid.height) // _SIDE)
-    rows = max(factor, _STRIP_PIXELS // grid.width // factor * factor)
-    strips = [
-        reduce_area(source.read(Region(0, y, grid.width, min(y + rows, grid.height), level)), factor)
-        for y in range(0, grid.height, rows)
-    ]
-    pixels = np.concatenate(strips, axis=1)
-    return Overview(pixels, tissue_mask(pixels, info.photometric), grid.reduced(factor))
+    whole = Region(0, 0, grid.width, grid.height, level)
+    pixels = read_reduced(source.read, whole, factor, info.pixel_bytes)
+    tissue = tissue_mask(np.nan_to_num(pixels), info.photometric) & np.isfinite(pixels).all(axis=0)
+    return Overview(pixels, tissue, grid.reduced(factor))
+
+
+def overview_mb(info: SlideInfo) -> int:
+    """Return the most memory in MB that making an overview takes, libraries not counted."""
+    grid, pixel = info.grid(_overview_level(info)), info.pixel_bytes
+    factor = -(-max(grid.width, grid.height) // _SIDE)
+    # The tissue mask works on float32 planes of the thumbnail.
+    return strip_mb(grid.width, factor, pixel) + int(_SIDE**2 * (2 * pixel + 8 * 4 * len(info.channels)) / 1e6) + 50
 
 
 def _overview_level(info: SlideInfo) -> int:

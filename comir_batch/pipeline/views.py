@@ -13,9 +13,9 @@ from comir_batch.io.mask_reader import read_mask
 from comir_batch.io.zarr_array import ZarrArray
 from comir_batch.pipeline.layout import SlideFiles
 from comir_batch.pipeline.overview import Overview
+from comir_batch.pipeline.strips import read_reduced
 from comir_batch.registration.images import RegistrationImage, View
 from comir_batch.registration.memory import reduction_for
-from comir_batch.warp.reduce import reduce_area
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -89,7 +89,11 @@ def load_views(fixed: Side, moving: Side, factor: int) -> tuple[View, ...]:
 def _images(
     pixels: list[NDArray[np.float32]], masks: tuple[NDArray[np.bool_], ...], grids: tuple[Grid, ...]
 ) -> list[RegistrationImage]:
-    return [RegistrationImage(*each) for each in zip(pixels, masks, grids, strict=True)]
+    finite = [np.isfinite(image) for image in pixels]
+    return [
+        RegistrationImage(np.where(known, image, 0).astype(np.float32), mask & known, grid)
+        for image, known, mask, grid in zip(pixels, finite, masks, grids, strict=True)
+    ]
 
 
 def _comir(folder: Path, factor: int) -> NDArray[np.float32]:
@@ -103,19 +107,19 @@ def _grey(side: Side, factor: int) -> NDArray[np.float32]:
     thumbnail = overview.pixels.astype(np.float32).mean(axis=0)
     tissue = thumbnail[overview.tissue] if overview.tissue.any() else thumbnail
     low, high = np.percentile(tissue, _GREY_PERCENTILES)
-    grey = _load(ZarrArray.open(files.pixels), factor).mean(axis=0)
+    grey = _load(ZarrArray.open(files.pixels), factor)[0]
     return np.asarray(np.clip((grey - low) / max(high - low, np.finfo(np.float32).tiny), 0, 1), dtype=np.float32)
 
 
 def _load(array: ZarrArray, factor: int) -> NDArray[np.float32]:
-    """Read a whole array, reduced strip by strip so that the full size is never in memory."""
-    _, height, width = array.shape
-    rows = factor * max(1, array.shard // factor)
-    strips = [
-        reduce_area(array.read(Region(0, y, width, min(y + rows, height))).astype(np.float32), factor)
-        for y in range(0, height, rows)
-    ]
-    return np.concatenate(strips, axis=1)
+    """Read a whole array, reduced, as the mean of its channels."""
+    channels, height, width = array.shape
+
+    def mean(strip: NDArray[np.generic]) -> NDArray[np.generic]:
+        return np.asarray(strip.mean(axis=0, keepdims=True, dtype=np.float32))
+
+    whole, pixel_bytes = Region(0, 0, width, height), channels * max(array.dtype.itemsize, 4)
+    return read_reduced(array.read, whole, factor, pixel_bytes, mean).astype(np.float32)
 
 
 def _mask(side: Side, factor: int) -> NDArray[np.bool_]:

@@ -5,8 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from comir_batch.core.block import BlockPlan, touches
 from comir_batch.core.geometry import Region
 from comir_batch.core.task import Task
@@ -14,31 +12,35 @@ from comir_batch.io.open import open_slide
 from comir_batch.io.zarr_array import ZarrArray
 from comir_batch.pipeline.job import Estimate
 from comir_batch.pipeline.layout import SlideFiles
-from comir_batch.pipeline.overview import Overview, make_overview
-from comir_batch.warp.reduce import reduce_area
+from comir_batch.pipeline.overview import Overview, make_overview, overview_mb
+from comir_batch.pipeline.strips import read_reduced, strip_mb
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
     from comir_batch.core.config import ChunkConfig
-    from comir_batch.core.slide import Photometric, SlideInfo, SlideSpec
+    from comir_batch.core.slide import Photometric, SlideSpec
     from comir_batch.pipeline.working import Working
 
 # Interpreter and libraries of a worker that reads slides, as measured; pixels come on top.
 BASE_MB = 450
-OVERVIEW_MB = 300
-# Networks see this far beyond the tissue; what lies further out is never used.
-MARGIN_PX = 64
 
 
 @dataclass(frozen=True, slots=True)
 class ChunkWork:
-    """What chunking one slide takes."""
+    """What chunking one slide takes.
+
+    Attributes
+    ----------
+    margin_px : int
+        How far beyond the tissue, in working pixels, blocks matter: as far as a network sees.
+    """
 
     folder: Path
     slide: SlideSpec
     working: Working
+    margin_px: int
     config: ChunkConfig
 
     @property
@@ -55,24 +57,28 @@ class ChunkWork:
     @property
     def memory_mb(self) -> int:
         """Most memory of one block's task."""
-        return BASE_MB + int(
-            3 * bytes_per_pixel(self.working.info) * (self.config.shard * self.working.factor) ** 2 / 1e6
-        )
+        pixel, shard, factor = self.working.info.pixel_bytes, self.config.shard, self.working.factor
+        return BASE_MB + strip_mb(shard * factor, factor, pixel) + int(3 * pixel * shard**2 / 1e6)
+
+    @property
+    def overview_mb(self) -> int:
+        """Most memory of the overview's task."""
+        return BASE_MB + overview_mb(self.working.info)
 
     def estimate(self) -> Estimate:
         """Return what it will take."""
         grid = self.working.grid
-        disk_mb = grid.width * grid.height * bytes_per_pixel(self.working.info) / 1e6
-        return Estimate(1 + len(self.blocks), max(self.memory_mb, BASE_MB + OVERVIEW_MB), disk_mb)
+        disk_mb = grid.width * grid.height * self.working.info.pixel_bytes / 1e6
+        return Estimate(1 + len(self.blocks), max(self.memory_mb, self.overview_mb), disk_mb)
 
     def phase(self, number: int, key: str) -> Sequence[Task] | None:
         """First the overview, then the blocks with tissue."""
         if number == 0:
-            return [Task(f"{key}-overview", prepare, self, memory_mb=BASE_MB + OVERVIEW_MB)]
+            return [Task(f"{key}-overview", prepare, self, memory_mb=self.overview_mb)]
         if number == 1:
             return [
                 Task(f"{key}-b{index}", chunk_block, (self, region), memory_mb=self.memory_mb)
-                for index, region in tissue_blocks(self.files, self.working, self.blocks)
+                for index, region in tissue_blocks(self.files, self.working, self.blocks, self.margin_px)
             ]
         return None
 
@@ -82,15 +88,10 @@ def background(photometric: Photometric, dtype: str) -> int:
     return 255 if photometric == "brightfield" and dtype == "uint8" else 0
 
 
-def bytes_per_pixel(info: SlideInfo) -> int:
-    """Return the bytes of one pixel of a slide, all channels."""
-    return len(info.channels) * np.dtype(info.dtype).itemsize
-
-
-def tissue_blocks(files: SlideFiles, working: Working, blocks: BlockPlan) -> list[tuple[int, Region]]:
-    """Return the blocks of the working grid with tissue in them or within the margin, and their numbers."""
+def tissue_blocks(files: SlideFiles, working: Working, blocks: BlockPlan, margin_px: int) -> list[tuple[int, Region]]:
+    """Return the blocks of the working grid with tissue in them or so many pixels from them, and their numbers."""
     overview = Overview.load(files.overview)
-    margin = MARGIN_PX * working.mpp
+    margin = margin_px * working.mpp
     return [
         (index, region)
         for index, region in enumerate(blocks)
@@ -127,5 +128,5 @@ def chunk_block(task: tuple[ChunkWork, Region]) -> None:
         work.working.level,
     )
     with open_slide(work.slide) as source:
-        pixels = source.read(wanted)
-    ZarrArray.open(work.files.pixels).write(region, reduce_area(pixels, factor))
+        pixels = read_reduced(source.read, wanted, factor, work.working.info.pixel_bytes)
+    ZarrArray.open(work.files.pixels).write(region, pixels)

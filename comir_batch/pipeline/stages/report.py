@@ -13,7 +13,7 @@ from comir_batch.pipeline.files import read_json, write_arrays, write_text
 from comir_batch.pipeline.job import STAGES, Estimate
 from comir_batch.pipeline.layout import RegisterFiles
 from comir_batch.pipeline.pictures import Pictures, make_pictures
-from comir_batch.pipeline.records import read_history
+from comir_batch.pipeline.records import FILES, read_history
 from comir_batch.pipeline.stages.chunk import BASE_MB
 from comir_batch.pipeline.start import start_transform
 from comir_batch.report.data import CandidateRow, Link, PairPage, Provenance, SlideFacts, StageCost
@@ -28,7 +28,8 @@ if TYPE_CHECKING:
     from comir_batch.pipeline.pair import Pair, Slide
     from comir_batch.pipeline.views import Side
 
-_PICTURES_MB = 700
+_PICTURES_MB = 500
+_BYTES_PER_PIXEL = 60
 _THUMBNAIL_SIDE = 96
 _LOG_LINES = 40
 _OUTPUTS = (
@@ -64,22 +65,31 @@ class ReportWork:
 
     def phase(self, number: int, key: str) -> Sequence[Task] | None:
         """One task."""
-        return [Task(f"{key}-page", write_page, self, memory_mb=BASE_MB + _PICTURES_MB)] if number == 0 else None
+        return [Task(f"{key}-page", write_page, self, memory_mb=self.memory_mb)] if number == 0 else None
+
+    @property
+    def memory_mb(self) -> int:
+        """Most memory of the task: the registered images of both views, and the pictures."""
+        pixels = max(side.working.grid.width * side.working.grid.height for side in self.sides) // self.factor**2
+        return BASE_MB + _PICTURES_MB + int(pixels * _BYTES_PER_PIXEL / 1e6)
 
     def estimate(self) -> Estimate:
         """Return what it will take."""
-        return Estimate(1, BASE_MB + _PICTURES_MB)
+        return Estimate(1, self.memory_mb)
 
 
-def write_page(work: ReportWork) -> None:
-    """Draw and write the page; runs on a worker."""
+def write_page(work: ReportWork) -> dict[str, Any]:
+    """Draw and write the page; runs on a worker. It stands only as long as what it links to."""
     files = work.layout.pair(work.pair.name)
     published = read_json(files.verdict)
     pictures = None
     if published["verdict"] != Verdict.ERROR:
         pictures = pictures_of(work)
         _write_thumbnail(files, pictures, work)
-    write_text(files.report, pair_page(_page(work, published, pictures)))
+    page = _page(work, published, pictures)
+    write_text(files.report, pair_page(page))
+    linked = [files.folder / link.path for link in page.links]
+    return {FILES: [path.relative_to(work.layout.root).as_posix() for path in linked]}
 
 
 def pictures_of(work: ReportWork) -> Pictures:
@@ -107,7 +117,7 @@ def _page(work: ReportWork, published: dict[str, Any], pictures: Pictures | None
         assumed=pair.assumed,
         costs=_costs(work),
         candidates=_candidates(work.register) if pictures is not None else (),
-        links=tuple(_links(files)),
+        links=tuple(_links(files, failed=pictures is None)),
         provenance=_provenance(work),
         log_tail="" if pictures is not None else _log_tail(files),
         index_path="../../report.html",
@@ -145,8 +155,10 @@ def _candidates(register: Path) -> tuple[CandidateRow, ...]:
     return tuple(CandidateRow(**row) for row in summary["candidates"])
 
 
-def _links(files: PairFiles) -> list[Link]:
-    paths = [(label, getattr(files, name), note) for label, name, note in _OUTPUTS]
+def _links(files: PairFiles, *, failed: bool) -> list[Link]:
+    """Return what lies beside the page; results of an earlier run are not those of a failed pair."""
+    outputs = [each for each in _OUTPUTS if not failed or each[1] in {"verdict", "logs"}]
+    paths = [(label, getattr(files, name), note) for label, name, note in outputs]
     return [
         Link(label, path.relative_to(files.folder).as_posix(), note) for label, path, note in paths if path.exists()
     ]

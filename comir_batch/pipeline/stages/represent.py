@@ -14,7 +14,7 @@ from comir_batch.pipeline.files import read_json, write_json
 from comir_batch.pipeline.job import Estimate
 from comir_batch.pipeline.layout import SlideFiles
 from comir_batch.pipeline.overview import Overview
-from comir_batch.pipeline.stages.chunk import BASE_MB, OVERVIEW_MB, tissue_blocks
+from comir_batch.pipeline.stages.chunk import BASE_MB, tissue_blocks
 from comir_batch.representation.inference import memory_mb
 from comir_batch.representation.normalise import Range, intensity_range
 from comir_batch.representation.store import find_model, load
@@ -27,6 +27,10 @@ if TYPE_CHECKING:
     from comir_batch.core.config import ChunkConfig, RepresentConfig
     from comir_batch.core.geometry import Region
     from comir_batch.pipeline.working import Working
+
+_OVERVIEW_MB = 200
+# Interpolation at the tissue's border needs a few pixels beyond it.
+_MARGIN_PX = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,11 +81,11 @@ class RepresentWork:
     def phase(self, number: int, key: str) -> Sequence[Task] | None:
         """First the intensity ranges of the slide, then the blocks with tissue."""
         if number == 0:
-            return [Task(f"{key}-ranges", prepare, self, memory_mb=BASE_MB + OVERVIEW_MB)]
+            return [Task(f"{key}-ranges", prepare, self, memory_mb=BASE_MB + _OVERVIEW_MB)]
         if number == 1:
             return [
                 Task(f"{key}-b{index}", represent_block, (self, region), self.resource, self.memory_mb)
-                for index, region in tissue_blocks(self.source, self.working, self.blocks)
+                for index, region in tissue_blocks(self.source, self.working, self.blocks, _MARGIN_PX)
             ]
         return None
 

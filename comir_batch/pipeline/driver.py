@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import shutil
 from typing import TYPE_CHECKING
 
 from comir_batch.core.events import Event, EventBus, Kind
 from comir_batch.core.verdict import Verdict
-from comir_batch.pipeline.files import write_json, write_text
+from comir_batch.pipeline.files import remove_tree, write_json, write_text
 from comir_batch.pipeline.job import STAGES
 from comir_batch.pipeline.layout import JudgeFiles
 from comir_batch.pipeline.results import pair_result
@@ -56,7 +55,7 @@ class Driver:
     def job_started(self, job: Job, *, fresh: bool) -> None:
         """Note the start; what an abandoned attempt left is removed first."""
         if fresh:
-            shutil.rmtree(self._layout.job(job.key), ignore_errors=True)
+            remove_tree(self._layout.job(job.key))
         self._layout.job(job.key).mkdir(parents=True, exist_ok=True)
         self._records.started(job, fresh=fresh)
         self._tell(Kind.JOB_STARTED, job, fresh=fresh)
@@ -89,8 +88,9 @@ class Driver:
         """Record a failure; the first one of a pair is its reason."""
         struck = [pair for pair in job.pairs if pair not in self._errors]
         self._errors |= dict.fromkeys(struck, f"{job.stage}: {message}")
-        self._records.job_failed(job, message, [self._layout.pair(pair).verdict for pair in struck])
-        for pair in struck:
+        publishing = struck if self._publishes else []
+        self._records.job_failed(job, message, [self._layout.pair(pair).verdict for pair in publishing])
+        for pair in publishing:
             self._publish_error(pair, detail)
         self._tell(Kind.JOB_FAILED, job, message=message)
 
@@ -110,8 +110,13 @@ class Driver:
         records = [self._records.history.of(job.key) for job in jobs]
         return pair_result(pair, self._verdict_file(pair, jobs), records, self._errors.get(pair, ""))
 
+    @property
+    def _publishes(self) -> bool:
+        """Whether the run goes as far as the published files; a single earlier stage leaves them alone."""
+        return self._target >= STAGES.index("export")
+
     def _verdict_file(self, pair: str, jobs: list[Job]) -> Path | None:
-        if self._target >= STAGES.index("export"):
+        if self._publishes:
             return self._layout.pair(pair).verdict
         judged = [job for job in jobs if job.stage == "judge"]
         return JudgeFiles(self._layout.job(judged[0].key)).verdict if judged else None
@@ -124,9 +129,10 @@ class Driver:
 
     def _clear_up(self, pair: str) -> None:
         for job in self._jobs.values():
-            done = all(other in self._finished and other not in self._errors for other in job.pairs)
-            if pair in job.pairs and job.stage in _BULKY and done:
-                shutil.rmtree(self._layout.job(job.key), ignore_errors=True)
+            if job.stage not in _BULKY or pair not in job.pairs:
+                continue
+            if all(other in self._finished and other not in self._errors for other in job.pairs):
+                remove_tree(self._layout.job(job.key))
 
     def _tell(self, kind: Kind, job: Job, **data: object) -> None:
         self._bus.publish(Event(kind, job.stage, job.pairs, job.key, data))

@@ -17,6 +17,7 @@ from comir_batch.pipeline.stages.report import ReportWork
 from comir_batch.pipeline.stages.represent import RepresentWork
 from comir_batch.pipeline.stages.warp import WarpWork
 from comir_batch.pipeline.views import Side, reduction
+from comir_batch.representation.field import field
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -26,9 +27,12 @@ if TYPE_CHECKING:
     from comir_batch.pipeline.job import Work
     from comir_batch.pipeline.layout import Layout
     from comir_batch.pipeline.pair import Pair, Slide
+    from comir_batch.pipeline.records import History
     from comir_batch.pipeline.working import Working
 
 Device = Literal["cpu", "cuda"]
+# Stages whose results stay when a pair is finished; chunks and representations go, and are made again when needed.
+_LASTING = ("register", "judge", "warp", "export")
 
 
 def build_jobs(pairs: Iterable[Pair], config: RunConfig, layout: Layout, device: Device) -> dict[str, Job]:
@@ -49,8 +53,29 @@ def build_jobs(pairs: Iterable[Pair], config: RunConfig, layout: Layout, device:
     for pair in pairs:
         for job in _PairJobs(pair, config, layout, device).build():
             known = jobs.get(job.key)
-            jobs[job.key] = job if known is None else replace(known, pairs=(*known.pairs, *job.pairs))
+            users = job.pairs if known is None else tuple(dict.fromkeys((*known.pairs, *job.pairs)))
+            jobs[job.key] = replace(known or job, pairs=users)
     return jobs
+
+
+def done_jobs(jobs: dict[str, Job], history: History, root: Path) -> frozenset[str]:
+    """Return the keys of the jobs that are done.
+
+    A job whose result rests on lasting results of others is done only while theirs stand too: another job may have
+    written over them, or somebody may have deleted them.
+    """
+    done: set[str] = set()
+    for job in sorted(jobs.values(), key=lambda job: job.depth):
+        rests_on = [jobs[key] for key in (*job.inputs, *job.settles) if jobs[key].stage in _LASTING]
+        stand = all(other.key in done or _was_skipped(other, history) for other in rests_on)
+        if stand and history.is_done(job, root):
+            done.add(job.key)
+    return frozenset(done)
+
+
+def _was_skipped(job: Job, history: History) -> bool:
+    verdict = history.of(job.gate).value if job.gate else None
+    return isinstance(verdict, dict) and verdict["verdict"] == "reject"
 
 
 def needed(jobs: dict[str, Job], target: str, is_done: frozenset[str]) -> dict[str, Job]:
@@ -98,22 +123,23 @@ class _PairJobs:
         return [chunk, represent], side
 
     def _chunk(self, slide: Slide) -> Job:
-        working, section = self._working(slide), self._config.chunk
+        working, section, margin = self._working(slide), self._config.chunk, self._margin(slide)
         settings = {
             "section": {"shard": section.shard, "chunk": section.chunk},
             "image": [slide.spec.series, slide.spec.channel, slide.info.mpp_x, slide.info.mpp_y],
             "working": [working.level, working.factor],
+            "margin": margin,
         }
         print_ = fingerprint("chunk", settings, [slide.digest])
         folder = self._layout.job(f"chunk-{print_}")
-        work = ChunkWork(folder, slide.spec, working, section)
+        work = ChunkWork(folder, slide.spec, working, margin, section)
         return self._job("chunk", print_, work, (SlideFiles(folder).pixels, SlideFiles(folder).overview))
 
     def _represent(self, slide: Slide, chunk: Job) -> Job:
         model = self._pair.model
         assert model is not None  # noqa: S101  the caller has looked
         card = model.card.modality(slide.modality)
-        settings = {"section": self._config.represent, "device": self._device, "modality": slide.modality}
+        settings = {"section": self._config.represent, "device": self._device, "card": card}
         print_ = fingerprint("represent", settings, [chunk.fingerprint, model.card.weights_sha256])
         folder = self._layout.job(f"represent-{print_}")
         work = RepresentWork(
@@ -131,7 +157,10 @@ class _PairJobs:
 
     def _register(self, before: list[Job], sides: tuple[Side, Side]) -> Job:
         row, section = self._pair.row, self._config.register_
-        settings = {"section": section, "registration": row.registration}
+        factor = reduction(*sides, section.max_memory_gb)
+        # How long elastix may take and how much memory it may have change no result; the reduction that follows does.
+        numbers = section.model_dump(mode="json", exclude={"time_limit_s", "max_memory_gb"})
+        settings = {"section": numbers, "reduction": factor, "registration": row.registration}
         digests = self._pair.file_digests
         named = ("initial_transform", "fixed_mask", "moving_mask")
         inputs = [job.fingerprint for job in before] + [digests.get(column, "") for column in named]
@@ -178,7 +207,7 @@ class _PairJobs:
         print_ = fingerprint("export", settings, [register.fingerprint, judge.fingerprint, warp.fingerprint])
         work = ExportWork(
             pair_id=self._pair.name,
-            pair=files,
+            layout=self._layout,
             register=self._folder(register),
             judge=self._folder(judge),
             info=self._pair.moving.info,
@@ -203,6 +232,11 @@ class _PairJobs:
     def _job(self, stage: str, print_: str, work: Work, outputs: tuple[Path, ...], inputs: Iterable[Job] = ()) -> Job:
         keys = tuple(job.key for job in inputs)
         return Job(stage, print_, work, Resource.CPU, (self._pair.name,), outputs, keys)
+
+    def _margin(self, slide: Slide) -> int:
+        """Return how far beyond the tissue pixels matter: as far as the network sees."""
+        model = self._pair.model
+        return 0 if model is None else field(model.card.modality(slide.modality).architecture).halo
 
     def _folder(self, job: Job) -> Path:
         return self._layout.job(job.key)

@@ -97,6 +97,11 @@ class PairFiles:
         return self.folder / "aligned.ome.zarr"
 
     @property
+    def image_metadata(self) -> Path:
+        """What makes an image of the aligned arrays; written last."""
+        return self.aligned_zarr / "zarr.json"
+
+    @property
     def aligned_tiff(self) -> Path:
         """The same as pyramidal OME-TIFF."""
         return self.folder / "aligned.ome.tif"

@@ -15,7 +15,7 @@ from comir_batch.pipeline.batch import is_current, write_batch
 from comir_batch.pipeline.driver import Driver
 from comir_batch.pipeline.event_log import EventLog
 from comir_batch.pipeline.files import read_json
-from comir_batch.pipeline.graph import build_jobs, needed
+from comir_batch.pipeline.graph import build_jobs, done_jobs, needed
 from comir_batch.pipeline.inspect import Inspection, inspect_manifest
 from comir_batch.pipeline.layout import Layout
 from comir_batch.pipeline.provenance import write_run_json
@@ -160,7 +160,7 @@ def _scheduler(
     jobs: Mapping[str, Job], records: Records, driver: Driver, inspection: Inspection, request: RunRequest
 ) -> Scheduler:
     root, history = request.out.resolve(), records.history
-    done = frozenset(key for key, job in jobs.items() if history.is_done(job, root))
+    done = done_jobs(dict(jobs), history, root)
     wanted = needed(dict(jobs), request.target, done)
     resumable = {key: history.of(key) for key, job in wanted.items() if key in done or history.is_resumable(job, root)}
     return Scheduler(

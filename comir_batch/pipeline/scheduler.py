@@ -5,6 +5,7 @@ It expands a job into tasks when the job's inputs exist, prefers the deepest sta
 
 from __future__ import annotations
 
+import traceback
 from collections import deque
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -207,8 +208,11 @@ class Scheduler:
             progress.phase += 1
             try:
                 tasks = progress.job.work.phase(progress.phase, progress.job.key)
-            except (ComirBatchError, OSError) as error:
+            except ComirBatchError as error:
                 self._fail(progress, str(error), "")
+                return
+            except Exception as error:  # noqa: BLE001  one damaged file must not end the batch
+                self._fail(progress, f"internal error: {type(error).__name__}: {error}", traceback.format_exc())
                 return
             if tasks is None:
                 self._finish(progress)

@@ -12,19 +12,22 @@ from comir_batch.io.ome_tiff_writer import write_ome_tiff
 from comir_batch.io.transform_files import read_json as read_transform_json
 from comir_batch.io.transform_files import write_itk
 from comir_batch.io.zarr_array import ZarrArray, sweep_leftovers
-from comir_batch.pipeline.files import read_json, write_bytes
+from comir_batch.pipeline.files import read_json, remove_tree, write_bytes
 from comir_batch.pipeline.job import Estimate
-from comir_batch.pipeline.layout import JudgeFiles, PairFiles, RegisterFiles, level_path
-from comir_batch.pipeline.stages.chunk import BASE_MB, bytes_per_pixel
+from comir_batch.pipeline.layout import JudgeFiles, RegisterFiles, level_path
+from comir_batch.pipeline.records import FILES
+from comir_batch.pipeline.stages.chunk import BASE_MB
 from comir_batch.pipeline.stages.warp import aligned_levels
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
+    from typing import Any
 
     from comir_batch.core.config import ExportConfig
     from comir_batch.core.geometry import Grid
     from comir_batch.core.slide import SlideInfo
+    from comir_batch.pipeline.layout import Layout, PairFiles
 
 _TIFF_MB = 600
 
@@ -40,13 +43,18 @@ class ExportWork:
     """
 
     pair_id: str
-    pair: PairFiles
+    layout: Layout
     register: Path
     judge: Path
     info: SlideInfo
     fixed: Grid
     config: ExportConfig
     fingerprint: str
+
+    @property
+    def pair(self) -> PairFiles:
+        """Where the results go."""
+        return self.layout.pair(self.pair_id)
 
     @property
     def rejected(self) -> bool:
@@ -57,7 +65,7 @@ class ExportWork:
     def estimate(self) -> Estimate:
         """Return what it will take; the OME-Zarr is there already."""
         pixels = sum(grid.width * grid.height for grid in aligned_levels(self.fixed)) if self.config.ome_tiff else 0
-        disk_mb = pixels * bytes_per_pixel(self.info) / 1e6
+        disk_mb = pixels * self.info.pixel_bytes / 1e6
         return Estimate(1 + self.config.ome_tiff, BASE_MB + _TIFF_MB * self.config.ome_tiff, disk_mb)
 
     def phase(self, number: int, key: str) -> Sequence[Task] | None:
@@ -69,19 +77,20 @@ class ExportWork:
         return None
 
 
-def publish(work: ExportWork) -> None:
+def publish(work: ExportWork) -> dict[str, Any]:
     """Publish everything but the OME-TIFF; runs on a worker, and may be run again after a kill at any point."""
     work.pair.folder.mkdir(parents=True, exist_ok=True)
     _publish_transforms(work)
     work.pair.aligned_tiff.unlink(missing_ok=True)
     if work.rejected:
-        shutil.rmtree(work.pair.aligned_zarr, ignore_errors=True)
+        remove_tree(work.pair.aligned_zarr)
     else:
         _complete_image(work)
     write_bytes(work.pair.verdict, JudgeFiles(work.judge).verdict.read_bytes())
+    return _files(work, work.pair.elastix, *([] if work.rejected else [work.pair.image_metadata]))
 
 
-def write_tiff(work: ExportWork) -> None:
+def write_tiff(work: ExportWork) -> dict[str, Any]:
     """Stream the published OME-Zarr into a pyramidal OME-TIFF; runs on a worker."""
     levels = [ZarrArray.open(level_path(work.pair.aligned_zarr, k)) for k in range(len(aligned_levels(work.fixed)))]
     write_ome_tiff(
@@ -93,6 +102,11 @@ def write_tiff(work: ExportWork) -> None:
         compression=work.config.tiff_compression,
         name=work.pair_id,
     )
+    return _files(work, work.pair.aligned_tiff)
+
+
+def _files(work: ExportWork, *paths: Path) -> dict[str, Any]:
+    return {FILES: [path.relative_to(work.layout.root).as_posix() for path in paths]}
 
 
 def _publish_transforms(work: ExportWork) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -12,9 +11,10 @@ from comir_batch.core.task import Task
 from comir_batch.io.open import open_slide
 from comir_batch.io.transform_files import read_json
 from comir_batch.io.zarr_array import ZarrArray
+from comir_batch.pipeline.files import remove_tree
 from comir_batch.pipeline.job import Estimate
 from comir_batch.pipeline.layout import RegisterFiles, level_path
-from comir_batch.pipeline.stages.chunk import BASE_MB, background, bytes_per_pixel
+from comir_batch.pipeline.stages.chunk import BASE_MB, background
 from comir_batch.warp.reduce import reduce_area
 from comir_batch.warp.resample import memory_mb, warp_block
 
@@ -66,7 +66,7 @@ class WarpWork:
         """Return what it will take."""
         tasks = 1 + sum(len(self.blocks(level)) for level in range(len(self.levels)))
         pixels = sum(grid.width * grid.height for grid in self.levels)
-        return Estimate(tasks, self.memory_mb, pixels * bytes_per_pixel(self.info) / 1e6)
+        return Estimate(tasks, self.memory_mb, pixels * self.info.pixel_bytes / 1e6)
 
     def phase(self, number: int, key: str) -> Sequence[Task] | None:
         """First the empty arrays, then level after level."""
@@ -92,7 +92,7 @@ def aligned_levels(fixed: Grid) -> tuple[Grid, ...]:
 
 def prepare(work: WarpWork) -> None:
     """Make the empty arrays of all levels in the place of what was there; runs on a worker."""
-    shutil.rmtree(work.image, ignore_errors=True)
+    remove_tree(work.image)
     fill = background(work.info.photometric, work.info.dtype)
     for number, grid in enumerate(work.levels):
         ZarrArray.create(

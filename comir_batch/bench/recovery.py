@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from comir_batch.bench.known_motion import Errors, Motion, errors, move, write_pyramid
-from comir_batch.core.errors import RegistrationError
+from comir_batch.core.errors import ConfigError, RegistrationError
 from comir_batch.core.events import EventBus
 from comir_batch.core.geometry import Region
 from comir_batch.core.manifest import REQUIRED
@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     from comir_batch.registration.images import View
 
 _POINT_SPACING_UM = 20.0
+_TRUTH = "truth.json"
 
 
 @dataclass(frozen=True)
@@ -98,7 +99,7 @@ def recover(pair: AlignedPair, motion: Motion, out: Path, config: RunConfig, sub
         Before any registration; the run; elastix with mutual information on the raw images from the start that the run
         found, and from both slides laid centre on centre.
     """
-    shutil.rmtree(out, ignore_errors=True)
+    _empty(out, pair)
     truth, moved = _move(pair, motion, out)
     points = tissue_points(pair.fixed, pair.measured)
     manifest = _write_manifest(pair, moved, out)
@@ -115,6 +116,16 @@ def recover(pair: AlignedPair, motion: Motion, out: Path, config: RunConfig, sub
     rows += _baselines(_register_work(manifest, layout, config), out / "elastix", truth, points)
     write_json(out / "errors.json", [asdict(row) for row in rows])
     return rows
+
+
+def _empty(out: Path, pair: AlignedPair) -> None:
+    """Remove an earlier recovery; anything else in the folder is not ours to remove."""
+    inside = [path for path in (pair.fixed, pair.moving) if out.resolve() in path.resolve().parents]
+    if inside:
+        raise ConfigError(f"the slide {inside[0]} lies in {out}, which would be emptied. Choose another --out")
+    if out.exists() and any(out.iterdir()) and not (out / _TRUTH).is_file():
+        raise ConfigError(f"{out} is not empty and holds no earlier recovery. Choose another --out")
+    shutil.rmtree(out, ignore_errors=True)
 
 
 def tissue_points(slide: Path, measured: tuple[float, float, float, float]) -> NDArray[np.float64]:
@@ -141,7 +152,7 @@ def _move(pair: AlignedPair, motion: Motion, out: Path) -> tuple[Composite, Path
     moving, moving_grid, truth = move(pixels, grid, motion)
     path = out / "moved.ome.tif"
     write_pyramid(moving, moving_grid, path, channels)
-    write_transform_json(truth, out / "truth.json")
+    write_transform_json(truth, out / _TRUTH)
     return truth, path
 
 

@@ -22,7 +22,7 @@ _Sharded = TypeVar("_Sharded", "ChunkConfig", "WarpConfig")
 class Section(BaseModel):
     """Base of all sections: frozen, and strict about its keys."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 def _check_shard(section: _Sharded) -> _Sharded:

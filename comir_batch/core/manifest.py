@@ -207,6 +207,11 @@ def _parse_row(number: int, header: list[str], values: list[str], base: Path) ->
         return None, [Problem(number, "-", f"has {len(values)} cells, the header {len(header)}", remedy)]
     raw = dict(zip(header, values, strict=True))
     problems = [
+        Problem(number, name, f"there is no home directory for {value!r}", "Write the whole path")
+        for name, value in raw.items()
+        if value.startswith("~") and not _has_home(value)
+    ]
+    problems += [
         Problem(number, name, f"a control character in {value!r}", "Rename the file, or remove the line break or tab")
         for name, value in raw.items()
         if _CONTROL.search(value)
@@ -261,6 +266,14 @@ def _row(number: int, cells: _Cells, base: Path) -> PairRow:
         fixed_landmarks=path(cells.fixed_landmarks),
         moving_landmarks=path(cells.moving_landmarks),
     )
+
+
+def _has_home(cell: str) -> bool:
+    try:
+        Path(cell).expanduser()
+    except RuntimeError:
+        return False
+    return True
 
 
 def _absolute(base: Path, cell: str) -> Path:

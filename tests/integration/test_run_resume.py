@@ -51,7 +51,7 @@ def test_nothing_outlives_a_killed_driver(slides, tmp_path):
 
 def test_a_killed_worker_is_replaced_and_its_task_tried_again(copied, slides, tmp_path):
     since = len(runs.lines(copied / "records.jsonl"))
-    changed = {"register": {"iterations": 400}, "execution": {"workers": 1}}
+    changed = {"register": {"seed": 5}, "execution": {"workers": 1}}
     started = runs.Started(runs.command(slides / "manifest.csv", copied, **changed), tmp_path / "log")
     started.wait_until(runs.happened(copied, "job_started", "register"))
     started.wait_until(lambda: any("elastix_child" in " ".join(_words(each)) for each in started.family()))

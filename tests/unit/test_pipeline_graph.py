@@ -1,0 +1,117 @@
+"""Which jobs a run consists of, and what changes the name of which."""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+import pytest
+
+from comir_batch.core.config import load_config
+from comir_batch.core.manifest import read_manifest
+from comir_batch.pipeline.graph import build_jobs, needed
+from comir_batch.pipeline.inspect import inspect_manifest
+from comir_batch.pipeline.layout import Layout
+
+HEADER = "pair_id,fixed,moving,fixed_modality,moving_modality,fixed_mpp,moving_mpp,registration,fixed_mask"
+ROW = "p,a.png,b.png,dapi,tritc,0.9,0.9,,"
+
+
+@pytest.fixture
+def folder(tmp_path):
+    generator = np.random.default_rng(0)
+    for name in ("a", "b", "c"):
+        cv2.imwrite(str(tmp_path / f"{name}.png"), generator.integers(0, 255, (300, 320), np.uint8))
+    cv2.imwrite(str(tmp_path / "mask.png"), np.ones((30, 32), np.uint8))
+    return tmp_path
+
+
+def build(folder, *rows, model="none", device="cpu", **settings):
+    (folder / "m.csv").write_text("\n".join([HEADER, *(rows or [ROW])]) + "\n")
+    inspection = inspect_manifest(read_manifest(folder / "m.csv"), model)
+    assert not inspection.problems
+    return build_jobs(inspection.pairs, load_config(None, settings), Layout(folder / "run"), device)
+
+
+def changed(before, after):
+    """Return the stages with a job that was not there before."""
+    return {job.stage for key, job in after.items() if key not in before}
+
+
+DOWN = {"register", "judge", "warp", "export", "report"}
+
+
+@pytest.mark.parametrize(
+    ("settings", "stages"),
+    [
+        ({"warp": {"interpolation": "cubic"}}, {"warp", "export", "report"}),
+        ({"export": {"ome_tiff": True}}, {"export", "report"}),
+        ({"judge": {"accept_z": 9}}, {"judge", "export", "report"}),
+        ({"register": {"seed": 2}}, DOWN),
+        ({"chunk": {"mpp": 4.4}}, {"chunk", *DOWN}),
+        ({"chunk": {"shard": 512}}, {"chunk", *DOWN}),
+        ({"represent": {"dtype": "float32"}}, set()),
+        ({"execution": {"workers": 7, "executor": "serial", "retries": 0}, "pairs_in_flight": 9}, set()),
+    ],
+)
+def test_a_setting_changes_the_stages_that_it_touches_and_those_after_them(folder, settings, stages):
+    assert changed(build(folder), build(folder, **settings)) == stages
+
+
+@pytest.mark.parametrize(
+    ("row", "stages"),
+    [
+        ("p,a.png,b.png,dapi,tritc,0.9,0.9,affine,", DOWN),
+        ("p,a.png,b.png,dapi,tritc,0.9,0.9,,mask.png", DOWN),
+        ("p,a.png,b.png,dapi,tritc,0.9,0.8,,", {"chunk", *DOWN}),
+        ("p,a.png,c.png,dapi,tritc,0.9,0.9,,", {"chunk", *DOWN}),
+        ("q,a.png,b.png,dapi,tritc,0.9,0.9,,", {"warp", "export", "report"}),
+    ],
+)
+def test_a_row_changes_the_stages_that_read_it(folder, row, stages):
+    assert changed(build(folder), build(folder, row)) == stages
+
+
+def test_the_content_of_a_file_counts_and_its_name_does_not(folder):
+    before = build(folder)
+    (folder / "a.png").rename(folder / "renamed.png")
+    assert changed(before, build(folder, ROW.replace("a.png", "renamed.png"))) == set()
+    (folder / "renamed.png").rename(folder / "b.png")
+    (folder / "c.png").rename(folder / "a.png")
+    assert changed(before, build(folder)) == {"chunk", *DOWN}
+
+
+def test_a_model_adds_its_stage_and_the_device_counts_there(folder):
+    cpu, cuda = (build(folder, model="dapi-tritc", device=device) for device in ("cpu", "cuda"))
+    assert sum(job.stage == "represent" for job in cpu.values()) == 2
+    assert changed(cpu, cuda) == {"represent", *DOWN}
+    assert changed(build(folder), cpu) == {"represent", *DOWN}
+    resources = {job.stage: job.resource for job in cuda.values()}
+    assert (resources["represent"], resources["register"]) == ("gpu", "cpu")
+
+
+def test_pairs_share_the_jobs_of_a_slide(folder):
+    jobs = build(folder, ROW, ROW.replace("p,", "q,", 1).replace("b.png", "c.png"))
+    chunks = sorted(job.pairs for job in jobs.values() if job.stage == "chunk")
+    assert chunks == [("p",), ("p", "q"), ("q",)]
+    assert sum(job.stage == "register" for job in jobs.values()) == 2
+
+
+def test_inputs_come_before_what_needs_them(folder):
+    jobs = build(folder)
+    order = list(jobs)
+    for key, job in jobs.items():
+        assert all(order.index(other) < order.index(key) for other in (*job.inputs, *job.settles))
+
+
+def test_only_what_a_target_needs_and_lacks_is_wanted(folder):
+    jobs = build(folder)
+
+    def stages(target, *done):
+        return {jobs[key].stage for key in needed(jobs, target, frozenset(k for k in jobs if jobs[k].stage in done))}
+
+    assert stages("register") == {"chunk", "register"}
+    assert stages("register", "chunk") == {"chunk", "register"}
+    assert stages("judge", "register") == {"chunk", "register", "judge"}
+    assert stages("warp", "register", "judge") == {"register", "judge", "warp"}
+    assert stages("export", "export") == {"export"}
+    assert stages("represent") == set()

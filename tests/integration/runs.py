@@ -179,7 +179,7 @@ def assert_same_result(out: Path, other: Path, pair: str = "p1") -> None:
 
 def leftovers(out: Path) -> list[Path]:
     """Return what only a writer that was killed leaves."""
-    return [*out.rglob("*.partial*"), *out.rglob(".writing-*")]
+    return [path for pattern in ("*.partial*", ".writing-*", ".removed-*") for path in out.rglob(pattern)]
 
 
 def snapshot(out: Path) -> dict[str, int]:

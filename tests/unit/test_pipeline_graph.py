@@ -84,7 +84,6 @@ def test_a_model_adds_its_stage_and_the_device_counts_there(folder):
     cpu, cuda = (build(folder, model="dapi-tritc", device=device) for device in ("cpu", "cuda"))
     assert sum(job.stage == "represent" for job in cpu.values()) == 2
     assert changed(cpu, cuda) == {"represent", *DOWN}
-    assert changed(build(folder), cpu) == {"represent", *DOWN}
     resources = {job.stage: job.resource for job in cuda.values()}
     assert (resources["represent"], resources["register"]) == ("gpu", "cpu")
 

@@ -16,7 +16,7 @@ import cv2
 from comir_batch.core.config import load_config
 from comir_batch.pipeline.graph import build_jobs
 from comir_batch.pipeline.layout import Layout
-from comir_batch.pipeline.run import inspect_request, request_of
+from comir_batch.pipeline.run import earlier_run, inspect_request
 from comir_batch.pipeline.stages.report import ReportWork, pictures_of
 from comir_batch.report.figures import overlay, panel
 from comir_batch.representation.inference import resolve_device
@@ -38,9 +38,9 @@ def main(run_directory: Path, pair_id: str, out: Path) -> None:
 
 def find_pair(run_directory: Path, pair_id: str) -> ReportWork:
     """Return what the report of a pair was made from."""
-    manifest, settings = request_of(run_directory)
-    config = load_config(None, settings)
-    pairs = inspect_request(manifest, config, skip_bad_rows=True).pairs
+    earlier = earlier_run(run_directory)
+    config = load_config(None, earlier.settings)
+    pairs = inspect_request(earlier.manifest, config, skip_bad_rows=True).pairs
     jobs = build_jobs(pairs, config, Layout(run_directory.resolve()), resolve_device(config.execution.device))
     works = [job.work for job in jobs.values() if isinstance(job.work, ReportWork) and job.pairs == (pair_id,)]
     if not works:

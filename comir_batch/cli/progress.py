@@ -25,7 +25,6 @@ _TEXTS = {
     Kind.JOB_FAILED: "{job} ({pairs}): failed, {message}",
     Kind.TASK_RETRIED: "{job} ({pairs}): {task} is tried again, {message}",
     Kind.PAIR_DONE: "{pairs}: {verdict} {reasons}",
-    Kind.MESSAGE: "{text}",
 }
 
 

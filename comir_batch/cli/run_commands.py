@@ -94,13 +94,19 @@ def _stage_command(stage: str) -> Callable[..., None]:
         given = {"execution.executor": executor, "execution.workers": workers, "execution.device": device}
         with exit_codes():
             from comir_batch.core.config import load_config
-            from comir_batch.pipeline.run import RunRequest, request_of
+            from comir_batch.pipeline.run import RunRequest, earlier_run
 
-            manifest, before = request_of(run_directory)
-            resolved = load_config(None, overrides(given, settings, before))
+            earlier = earlier_run(run_directory)
+            resolved = load_config(None, overrides(given, settings, earlier.settings))
             _execute(
                 RunRequest(
-                    manifest, run_directory, resolved, stage, skip_bad_rows=skip_bad_rows, command=tuple(sys.argv)
+                    earlier.manifest,
+                    run_directory,
+                    resolved,
+                    stage,
+                    keep_work=earlier.keep_work,
+                    skip_bad_rows=skip_bad_rows,
+                    command=tuple(sys.argv),
                 )
             )
 

@@ -93,7 +93,7 @@ class RegisterConfig(Section):
     max_memory_gb : float
         What registration may use; images are reduced until about 110 bytes a pixel + 1.1 GB fit.
     grid_um : float
-        Final B-spline control point spacing.
+        Final B-spline control point spacing; at least sixteen pixels of the registered images.
     bending_weight : float
         Weight of the B-spline's bending energy beside the similarity; more of it is stiffer and folds less.
     iterations : int
@@ -222,10 +222,18 @@ class ExecutionConfig(Section):
 
 
 class RunConfig(Section):
-    """All settings of a run, a section for each stage."""
+    """All settings of a run, a section for each stage.
+
+    Attributes
+    ----------
+    model : str
+        For the rows that name none; empty to let the modalities decide.
+    pairs_in_flight : int
+        How many pairs are worked on at once; 0 follows the number of workers.
+    """
 
     model: str = ""
-    pairs_in_flight: int = Field(default=4, ge=1)
+    pairs_in_flight: int = Field(default=0, ge=0)
     chunk: ChunkConfig = ChunkConfig()
     represent: RepresentConfig = RepresentConfig()
     register_: RegisterConfig = Field(default=RegisterConfig(), alias="register")

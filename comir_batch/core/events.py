@@ -12,7 +12,7 @@ from typing import Any
 class Kind(StrEnum):
     """What happened."""
 
-    RUN_STARTED = "run_started"  # data: pairs, tasks (known so far), dashboard
+    RUN_STARTED = "run_started"  # data: jobs still to be done
     DASHBOARD = "dashboard"  # data: address
     JOB_STARTED = "job_started"  # data: tasks
     TASKS_PLANNED = "tasks_planned"  # data: tasks added to the job's phase
@@ -23,7 +23,6 @@ class Kind(StrEnum):
     JOB_SKIPPED = "job_skipped"  # data: reason
     JOB_FAILED = "job_failed"  # data: message
     PAIR_DONE = "pair_done"  # data: verdict, reasons
-    MESSAGE = "message"  # data: text
     RUN_DONE = "run_done"  # data: verdict counts, seconds
 
 

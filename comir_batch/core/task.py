@@ -124,3 +124,7 @@ class Executor(Protocol):
     def dashboard(self) -> str:
         """Address of the dashboard; empty if there is none."""
         ...
+
+    def memory_mb(self, resource: Resource) -> int:
+        """Return the memory in MB of the smallest worker of a kind; 0 if there is no limit, or no worker yet."""
+        ...

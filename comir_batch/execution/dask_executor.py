@@ -119,6 +119,10 @@ class DaskExecutor:
             if self._on_close is not None:
                 self._on_close()
 
+    def memory_mb(self, resource: Resource) -> int:
+        """Return the memory in MB of the smallest worker of a kind; 0 if there is no limit, or no worker yet."""
+        return self._capacities()[resource].memory_mb
+
     def _feed(self, source: TaskSource, flight: _Flight, absent_since: dict[Resource, float]) -> None:
         capacities = self._capacities()
         refused = False

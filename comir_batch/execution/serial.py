@@ -44,6 +44,10 @@ class SerialExecutor:
             if not any(found) and not source.finished:
                 raise RuntimeError("the task source is not finished, but no task is running and it offers none")
 
+    def memory_mb(self, resource: Resource) -> int:  # noqa: ARG002  one process runs every kind
+        """Return 0: there is no limit but the machine's."""
+        return 0
+
     def close(self) -> None:
         """Release nothing; there is nothing."""
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections import Counter
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from comir_batch.core.errors import ManifestError, Problem, RunDirectoryError
+from comir_batch.core.errors import ConfigError, ManifestError, Problem, RunDirectoryError
 from comir_batch.core.events import Event, EventBus, Kind
 from comir_batch.core.manifest import read_manifest
 from comir_batch.core.verdict import Verdict
@@ -128,19 +129,31 @@ def run(request: RunRequest, bus: EventBus, start_executor: Callable[[RunConfig]
         driver = Driver(layout, records, bus, jobs, target=request.target, keep_work=keep_work)
         scheduler = _scheduler(jobs, records, driver, inspection, request)
         changed = write_run_json(request, inspection, layout, works=not scheduler.finished)
-        if not scheduler.finished:
-            _execute(scheduler, bus, start_executor, config)
-        results = tuple(driver.result(pair.name) for pair in inspection.pairs)
-        seconds = time.monotonic() - started
-        if request.target == "report" and (changed or not is_current(layout, results)):
-            write_batch(layout, results, inspection, records.history, jobs, seconds)
+        names = tuple(pair.name for pair in inspection.pairs)
+        bus.publish(Event(Kind.RUN_STARTED, pairs=names, data={"jobs": len(scheduler.open_jobs())}))
+        try:
+            if not scheduler.finished:
+                _execute(scheduler, bus, start_executor, config)
+        finally:
+            results = tuple(driver.result(pair.name) for pair in inspection.pairs)
+            seconds = time.monotonic() - started
+            if request.target == "report" and (changed or not is_current(layout, results)):
+                write_batch(layout, results, inspection, records.history, jobs, seconds)
     verdicts = Counter("-" if result.verdict is None else result.verdict.value for result in results)
     bus.publish(Event(Kind.RUN_DONE, data={"verdicts": dict(verdicts), "seconds": seconds}))
     return RunSummary(results, inspection.problems, seconds)
 
 
-def request_of(run_directory: Path) -> tuple[Path, dict[str, object]]:
-    """Return the manifest and the settings of an existing run directory.
+class EarlierRun(NamedTuple):
+    """What a run directory was made with: manifest, settings, and whether bulky work stays."""
+
+    manifest: Path
+    settings: dict[str, Any]
+    keep_work: bool
+
+
+def earlier_run(run_directory: Path) -> EarlierRun:
+    """Return what an existing run directory was made with.
 
     Raises
     ------
@@ -153,7 +166,7 @@ def request_of(run_directory: Path) -> tuple[Path, dict[str, object]]:
             f"{run_directory} is not a run directory: it has no run.json. Start with comir-batch run"
         )
     content = read_json(path)
-    return type(path)(content["manifest"]["path"]), content["config"]
+    return EarlierRun(type(path)(content["manifest"]["path"]), content["config"], content["keep_work"])
 
 
 def _scheduler(
@@ -169,9 +182,23 @@ def _scheduler(
         resumable,
         [pair.name for pair in inspection.pairs],
         driver,
-        in_flight=request.config.pairs_in_flight,
+        in_flight=_in_flight(request.config),
         retries=request.config.execution.retries,
     )
+
+
+def _in_flight(config: RunConfig) -> int:
+    """Return how many pairs to work on at once: twice as many as workers, so that none waits for a long single task."""
+    return config.pairs_in_flight or max(4, 2 * (config.execution.workers or os.cpu_count() or 1))
+
+
+def _require_memory(scheduler: Scheduler, executor: Executor) -> None:
+    """Refuse a run whose largest task fits no worker before the first hour is spent, not after the last."""
+    for job in scheduler.open_jobs():
+        memory_mb, limit_mb = job.work.estimate().memory_mb, executor.memory_mb(job.resource)
+        if 0 < limit_mb < memory_mb:
+            remedy = "Use fewer workers, give each more (execution.memory_gb), or lower register.max_memory_gb"
+            raise ConfigError(f"{job.stage} needs up to {memory_mb} MB and a worker has {limit_mb} MB. {remedy}")
 
 
 def _execute(
@@ -179,6 +206,7 @@ def _execute(
 ) -> None:
     executor = start_executor(config)
     try:
+        _require_memory(scheduler, executor)
         if executor.dashboard:
             bus.publish(Event(Kind.DASHBOARD, data={"address": executor.dashboard}))
         executor.run(scheduler)

@@ -132,6 +132,10 @@ class Scheduler:
         """Return the state of a job."""
         return self._jobs[key].state
 
+    def open_jobs(self) -> list[Job]:
+        """Return the jobs that may still run."""
+        return [progress.job for progress in self._jobs.values() if not progress.state.settled]
+
     def next_task(self, resource: Resource) -> Task | None:
         """Return a task of the deepest stage of the first pairs, or None if none is ready."""
         for pair in self._unfinished[: self._in_flight]:

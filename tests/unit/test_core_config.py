@@ -45,7 +45,7 @@ def test_settings_cannot_be_changed():
         ({"chunk": {"mpp": 0}}, ["chunk.mpp", "greater than 0"]),
         ({"chunk": {"mpp": float("nan")}}, ["chunk.mpp"]),
         ({"register": 3}, ["register", "3"]),
-        ({"pairs_in_flight": 0, "execution": {"workers": -1}}, ["pairs_in_flight", "execution.workers"]),
+        ({"pairs_in_flight": -1, "execution": {"workers": -1}}, ["pairs_in_flight", "execution.workers"]),
     ],
 )
 def test_what_is_wrong_is_named_with_its_value_in_one_line(given, words):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, NoReturn
 
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 BAD_INPUT = 3
 NO_WORKERS = 5
 RESUMABLE = 75
+_PASSING = (errno.ENOSPC, errno.EDQUOT, errno.EIO)
 
 
 @contextmanager
@@ -34,8 +36,10 @@ def exit_codes() -> Iterator[None]:
         _fail(error, NO_WORKERS)
     except StoppedError as error:
         _fail(error, error.exit_code)
-    except OSError as error:  # a full disk, a folder that may not be written
-        _fail(f"stopped by the operating system: {error}. The same command resumes", RESUMABLE)
+    except OSError as error:
+        if error.errno in _PASSING:
+            _fail(f"stopped by the operating system: {error}. Make room; the same command resumes", RESUMABLE)
+        _fail(f"{error}. Check that the folder can be written", BAD_INPUT)
 
 
 def print_problems(problems: Sequence[Problem]) -> None:

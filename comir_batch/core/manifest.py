@@ -180,6 +180,8 @@ def _read_table(path: Path) -> tuple[list[str], list[tuple[int, list[str]]]]:
             [Problem(1, "-", f"{path} has no rows", f"Write a header with {', '.join(REQUIRED)}, and rows")]
         )
     header = [name.strip() for name in lines[0][1]]
+    if len(header) == 1 and ";" in header[0]:
+        raise ManifestError([Problem(1, "-", f"{path} is separated by semicolons", "Save it as CSV with commas")])
     problems = [
         Problem(1, name, "the column is missing", f"Required are {', '.join(REQUIRED)}")
         for name in REQUIRED

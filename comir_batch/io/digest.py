@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from itertools import chain
 from typing import TYPE_CHECKING
 
 from comir_batch.core.errors import UnreadableSlideError
@@ -21,7 +22,8 @@ def slide_digest(path: Path) -> str:
     A file of at most 64 MiB is hashed whole (SHA-256), so a copy is the same slide. Of a larger file, size,
     modification time (ns) and 64 evenly spaced samples of 64 KiB, first and last byte included, are hashed: reading
     100 GB for a name would take minutes. Of a folder, the relative name, size and modification time of every file, and
-    the contents of its metadata files (zarr.json, .zattrs, .zarray, .zgroup), are hashed.
+    the contents of its metadata files (zarr.json, .zattrs, .zarray, .zgroup), are hashed. The folder beside a .mrxs
+    file, which has its pixels, counts too.
 
     Raises
     ------
@@ -29,13 +31,19 @@ def slide_digest(path: Path) -> str:
         If it is missing or cannot be read.
     """
     try:
-        pieces = _folder(path) if path.is_dir() else _file(path)
+        pieces = _folder(path) if path.is_dir() else chain(_file(path), *map(_folder, _companions(path)))
         digest = hashlib.sha256()
         for piece in pieces:
             digest.update(piece)
     except OSError as error:
         raise UnreadableSlideError(f"{path}: {error.strerror}. Check the path") from error
     return digest.hexdigest()
+
+
+def _companions(path: Path) -> list[Path]:
+    """Return the folders in which a slide of several files keeps its pixels: MRXS."""
+    folder = path.with_suffix("")
+    return [folder] if path.suffix.lower() == ".mrxs" and folder.is_dir() else []
 
 
 def _file(path: Path) -> Iterator[bytes]:

@@ -18,11 +18,13 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from comir_batch.core.config import RegisterConfig
+    from comir_batch.core.geometry import Grid
     from comir_batch.registration.elastix_maps import ParameterMap
     from comir_batch.registration.images import RegistrationImage, View
 
 _START_SIDES = 2  # starts are refined on images of so many times the search's side
 _FINE_LEVELS = 3
+_LEAST_SPACING_PX = 16
 
 
 class Fitter:
@@ -53,7 +55,7 @@ class Fitter:
         fine, metric = min(levels, _FINE_LEVELS), view.metric
         stages = [parameters.rigid(metric, self._config, fine), parameters.affine(metric, self._config, fine)]
         if deformable:
-            stages.append(parameters.bspline(metric, self._config, levels))
+            stages.append(parameters.bspline(metric, _resolvable(self._config, view.fixed.grid), levels))
         return _joined(self._run(view, tuple(stages), start, folder))
 
     def other(self, views: Sequence[View], start: Composite, folder: Path) -> tuple[Composite | None, str]:
@@ -67,6 +69,12 @@ class Fitter:
         fixed, moving = _prepared(view.fixed, view.metric), _prepared(view.moving, view.metric)
         request = ElastixRequest(fixed, moving, stages, start, folder, self._config.time_limit_s)
         return shared_process(self._config.threads).register(request).transform
+
+
+def _resolvable(config: RegisterConfig, grid: Grid) -> RegisterConfig:
+    """Keep control points sixteen pixels apart at least: closer ones follow noise and fold."""
+    spacing = max(config.grid_um, _LEAST_SPACING_PX * max(grid.mpp_x, grid.mpp_y))
+    return config.model_copy(update={"grid_um": spacing})
 
 
 def _prepared(image: RegistrationImage, metric: str) -> RegistrationImage:

@@ -173,6 +173,7 @@ def _spawn(threads: int) -> subprocess.Popen[str]:
         text=True,
         encoding="utf-8",
         env={**os.environ, **environment},
+        process_group=0,  # a terminal's Ctrl-C is the driver's affair; it would end the child while it loads
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import time
 from collections import Counter
@@ -63,21 +64,24 @@ def test_a_killed_worker_is_replaced_and_its_task_tried_again(copied, slides, tm
     assert runs.results(copied)["p1"]["verdict"] == "accept"
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_a_signal_stops_in_order_and_leaves_no_process(copied, slides, tmp_path, number, code):
+@pytest.mark.parametrize(("number", "code", "send"), [(signal.SIGINT, 130, os.killpg), (signal.SIGTERM, 143, os.kill)])
+def test_a_signal_stops_in_order_and_leaves_no_process(copied, slides, tmp_path, number, code, send):
+    """A terminal sends Ctrl-C to all processes, while elastix still loads; others tell the driver alone."""
+    since = len(runs.lines(copied / "records.jsonl"))
     words = runs.command(slides / "manifest.csv", copied, register={"iterations": 5000})
     started = runs.Started(words, tmp_path / "log")
     started.wait_until(runs.happened(copied, "job_started", "register"))
     started.wait_until(lambda: any("elastix_child" in " ".join(_words(each)) for each in started.family()))
     family = started.family()
     began = time.monotonic()
-    started.process.send_signal(number)
+    send(started.process.pid, number)
     assert started.process.wait(60) == code
     assert time.monotonic() - began < 30
     last = started.log.read_text().splitlines()[-1]
     assert last == "comir-batch: stopped before the end; the same command resumes the run"
     assert "Traceback" not in started.log.read_text()
     assert not psutil.wait_procs(family, timeout=5)[1]
+    assert "failed" not in {line["kind"] for line in runs.lines(copied / "records.jsonl")[since:]}
 
 
 def test_a_second_driver_is_refused_while_the_first_one_works(copied, slides, tmp_path):

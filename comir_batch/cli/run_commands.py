@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -120,15 +121,21 @@ def _execute(request: RunRequest) -> None:
     from comir_batch.pipeline.layout import Layout
     from comir_batch.pipeline.run import run as run_pipeline
 
-    stop = StopRequest()
+    stop = StopRequest(_say_stopping)
     layout = Layout(request.out.resolve())
     with show_progress() as subscriber, stop.on_signals():
         try:
             summary = run_pipeline(request, EventBus(subscriber), _starter(stop, layout))
         except KeyboardInterrupt as interrupt:
+            typer.echo("comir-batch: stopped at once; the same command resumes the run", err=True)
             raise typer.Exit(stop.exit_code or _INTERRUPTED) from interrupt
     _print_summary(summary, layout, request.target)
     raise typer.Exit(summary.exit_code)
+
+
+def _say_stopping() -> None:
+    # Past Python's buffers, which the signal may have interrupted in the middle of a write.
+    os.write(sys.stderr.fileno(), b"comir-batch: stopping in order; a second signal stops at once\n")
 
 
 def _starter(stop: StopRequest, layout: Layout) -> Callable[[RunConfig], Executor]:

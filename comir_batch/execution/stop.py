@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from comir_batch.core.errors import StoppedError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from types import FrameType
 
 RESUMABLE = 75
@@ -21,10 +21,16 @@ class StopRequest:
 
     Executors look at it between tasks, at least once a second where tasks run in other processes. Whoever owns the
     process decides what raises it: the command line uses `on_signals`.
+
+    Parameters
+    ----------
+    notify : callable or None
+        Called with the first request; where signals request, from within their handler.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, notify: Callable[[], object] | None = None) -> None:
         self._exit_code = 0
+        self._notify = notify
 
     @property
     def exit_code(self) -> int:
@@ -38,7 +44,9 @@ class StopRequest:
 
     def request(self, exit_code: int = RESUMABLE) -> None:
         """Ask to stop; the first exit code stays."""
-        self._exit_code = self._exit_code or exit_code
+        first, self._exit_code = not self.requested, self._exit_code or exit_code
+        if first and self._notify is not None:
+            self._notify()
 
     def check(self) -> None:
         """Raise StoppedError if somebody asked to stop."""

@@ -61,8 +61,8 @@ class TrainConfig:
     steps, batch, crop : int
         Optimiser steps, crop pairs in each, and their side in pixels.
     contrast : int
-        Side in pixels of the squares, cut from the representations of the crops, that the loss tells apart; the crop's
-        own side as in the paper, or a part of it: smaller squares are harder to tell apart, and there are more.
+        Side in pixels of the squares, cut from the representations of the crops, that the loss tells apart; 0 for whole
+        crops as in the paper. Smaller squares are harder to tell apart: they teach longer, and finer structure.
     temperature : float
         Of the contrastive loss.
     decay_l1, decay_l2 : float
@@ -89,7 +89,7 @@ class TrainConfig:
     steps: int = 300
     batch: int = 24
     crop: int = 128
-    contrast: int = 128
+    contrast: int = 0
     temperature: float = 0.1
     decay_l1: float = 0.0
     decay_l2: float = 0.0
@@ -184,7 +184,7 @@ def _loss(
     networks: Sequence[DenseUNet], batch: tuple[Tensor, Tensor], config: TrainConfig, rng: np.random.Generator
 ) -> Tensor:
     outputs = [_turned_output(network, crops, config, rng) for network, crops in zip(networks, batch, strict=True)]
-    squares = [cut(output, config.contrast) for output in outputs]
+    squares = [cut(output, config.contrast or config.crop) for output in outputs]
     loss = info_nce(squares[0], squares[1], config.temperature)
     if config.decay_l1:
         loss = loss + config.decay_l1 * activation_decay(outputs[0], outputs[1], 1)

@@ -102,8 +102,11 @@ class _PairJobs:
         """Return the jobs, inputs first."""
         row = self._pair.row
         slides = [
-            self._slide_jobs(slide, mask)
-            for slide, mask in ((self._pair.fixed, row.fixed_mask), (self._pair.moving, row.moving_mask))
+            self._slide_jobs(slide, mask, self._pair.file_digests.get(column, ""))
+            for slide, mask, column in (
+                (self._pair.fixed, row.fixed_mask, "fixed_mask"),
+                (self._pair.moving, row.moving_mask, "moving_mask"),
+            )
         ]
         sides = slides[0][1], slides[1][1]
         before = [job for jobs, _ in slides for job in jobs]
@@ -114,15 +117,15 @@ class _PairJobs:
         report = self._report([*before, register, judge, export], warp, sides)
         return [*before, register, judge, warp, export, report]
 
-    def _slide_jobs(self, slide: Slide, mask: Path | None) -> tuple[list[Job], Side]:
-        chunk = self._chunk(slide)
+    def _slide_jobs(self, slide: Slide, mask: Path | None, mask_digest: str) -> tuple[list[Job], Side]:
+        chunk = self._chunk(slide, mask, mask_digest)
         if self._pair.model is None:
-            return [chunk], Side(self._folder(chunk), None, self._working(slide), mask)
+            return [chunk], Side(self._folder(chunk), None, self._working(slide))
         represent = self._represent(slide, chunk)
-        side = Side(self._folder(chunk), self._folder(represent), self._working(slide), mask)
+        side = Side(self._folder(chunk), self._folder(represent), self._working(slide))
         return [chunk, represent], side
 
-    def _chunk(self, slide: Slide) -> Job:
+    def _chunk(self, slide: Slide, mask: Path | None, mask_digest: str) -> Job:
         working, section, margin = self._working(slide), self._config.chunk, self._margin(slide)
         settings = {
             "section": {"shard": section.shard, "chunk": section.chunk},
@@ -130,9 +133,9 @@ class _PairJobs:
             "working": [working.level, working.factor],
             "margin": margin,
         }
-        print_ = fingerprint("chunk", settings, [slide.digest])
+        print_ = fingerprint("chunk", settings, [slide.digest, mask_digest])
         folder = self._layout.job(f"chunk-{print_}")
-        work = ChunkWork(folder, slide.spec, working, margin, section)
+        work = ChunkWork(folder, slide.spec, working, margin, mask, section)
         return self._job("chunk", print_, work, (SlideFiles(folder).pixels, SlideFiles(folder).overview))
 
     def _represent(self, slide: Slide, chunk: Job) -> Job:
@@ -161,9 +164,8 @@ class _PairJobs:
         # How long elastix may take and how much memory it may have change no result; the reduction that follows does.
         numbers = section.model_dump(mode="json", exclude={"time_limit_s", "max_memory_gb"})
         settings = {"section": numbers, "reduction": factor, "registration": row.registration}
-        digests = self._pair.file_digests
-        named = ("initial_transform", "fixed_mask", "moving_mask")
-        inputs = [job.fingerprint for job in before] + [digests.get(column, "") for column in named]
+        inputs = [job.fingerprint for job in before]
+        inputs.append(self._pair.file_digests.get("initial_transform", ""))
         print_ = fingerprint("register", settings, inputs)
         folder = self._layout.job(f"register-{print_}")
         deformable = row.registration == "bspline"

@@ -53,16 +53,42 @@ class Overview:
         return cls(arrays["pixels"], arrays["tissue"], Grid(int(width), int(height), *rest))
 
 
-def make_overview(source: PixelSource) -> Overview:
-    """Read a slide's coarsest level that still shows tissue, strip by strip, and find the tissue on it."""
+def make_overview(source: PixelSource, drawn: NDArray[np.bool_] | None = None) -> Overview:
+    """Read a slide's coarsest level that still shows tissue, strip by strip, and find the tissue on it.
+
+    Parameters
+    ----------
+    source : PixelSource
+        The slide.
+    drawn : (Y, X) bool or None
+        The user's mask, which stands in for the tissue that would be found; it covers the whole slide, whatever its
+        own size.
+    """
     info = source.info
     level = _overview_level(info)
     grid = info.grid(level)
     factor = -(-max(grid.width, grid.height) // _SIDE)
     whole = Region(0, 0, grid.width, grid.height, level)
     pixels = read_reduced(source.read, whole, factor, info.pixel_bytes)
-    tissue = tissue_mask(np.nan_to_num(pixels), info.photometric) & np.isfinite(pixels).all(axis=0)
-    return Overview(pixels, tissue, grid.reduced(factor))
+    tissue = (
+        tissue_mask(np.nan_to_num(pixels), info.photometric)
+        if drawn is None
+        else _laid_on(drawn, info, grid.reduced(factor))
+    )
+    return Overview(pixels, tissue & np.isfinite(pixels).all(axis=0), grid.reduced(factor))
+
+
+def _laid_on(drawn: NDArray[np.bool_], info: SlideInfo, grid: Grid) -> NDArray[np.bool_]:
+    level0, (height, width) = info.grid(), drawn.shape
+    return sample_nearest(drawn, level0.coarser(level0.width / width, level0.height / height, width, height), grid)
+
+
+def sample_nearest(pixels: NDArray[np.bool_], grid: Grid, target: Grid) -> NDArray[np.bool_]:
+    """Sample a ``(Y, X)`` image at the pixel centres of another grid by its nearest pixel, its border continued."""
+    ends = grid.to_pixels(target.to_um([[0, 0], [target.width - 1, target.height - 1]]))
+    columns = np.linspace(ends[0, 0], ends[1, 0], target.width).round().astype(int).clip(0, grid.width - 1)
+    rows = np.linspace(ends[0, 1], ends[1, 1], target.height).round().astype(int).clip(0, grid.height - 1)
+    return np.asarray(pixels[rows[:, None], columns])
 
 
 def overview_mb(info: SlideInfo) -> int:

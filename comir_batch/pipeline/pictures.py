@@ -11,9 +11,9 @@ from comir_batch.core.transform import Composite
 from comir_batch.io.transform_files import read_json as read_transform_json
 from comir_batch.pipeline.files import read_arrays
 from comir_batch.pipeline.layout import JudgeFiles, RegisterFiles, SlideFiles
-from comir_batch.pipeline.overview import Overview
+from comir_batch.pipeline.overview import Overview, sample_nearest
 from comir_batch.pipeline.stages.chunk import background
-from comir_batch.pipeline.views import load_views, sample_nearest
+from comir_batch.pipeline.views import load_views
 from comir_batch.registration.held_out import TILE
 from comir_batch.report.data import Maps, View, WorstPlace
 from comir_batch.warp.resample import warp_array

@@ -9,10 +9,9 @@ import numpy as np
 
 from comir_batch.core.errors import RegistrationError
 from comir_batch.core.geometry import Grid, Region
-from comir_batch.io.mask_reader import read_mask
 from comir_batch.io.zarr_array import ZarrArray
 from comir_batch.pipeline.layout import SlideFiles
-from comir_batch.pipeline.overview import Overview
+from comir_batch.pipeline.overview import Overview, sample_nearest
 from comir_batch.pipeline.strips import read_reduced
 from comir_batch.registration.images import RegistrationImage, View
 from comir_batch.registration.memory import reduction_for
@@ -39,14 +38,11 @@ class Side:
         Folder of its represent job; None without a model.
     working : Working
         Its working level.
-    mask : Path or None
-        The user's mask; it covers the whole slide, whatever its own size.
     """
 
     chunk: Path
     representation: Path | None
     working: Working
-    mask: Path | None
 
 
 def reduction(fixed: Side, moving: Side, max_memory_gb: float) -> int:
@@ -125,18 +121,4 @@ def _load(array: ZarrArray, factor: int) -> NDArray[np.float32]:
 def _mask(side: Side, factor: int) -> NDArray[np.bool_]:
     grid = side.working.grid.reduced(factor)
     overview = Overview.load(SlideFiles(side.chunk).overview)
-    mask = sample_nearest(overview.tissue, overview.grid, grid)
-    if side.mask is not None:
-        drawn = read_mask(side.mask)
-        level0 = side.working.info.grid()
-        height, width = drawn.shape
-        mask &= sample_nearest(drawn, level0.coarser(level0.width / width, level0.height / height, width, height), grid)
-    return mask
-
-
-def sample_nearest(pixels: NDArray[np.bool_], grid: Grid, target: Grid) -> NDArray[np.bool_]:
-    """Sample a ``(Y, X)`` image at the pixel centres of another grid by its nearest pixel, its border continued."""
-    ends = grid.to_pixels(target.to_um([[0, 0], [target.width - 1, target.height - 1]]))
-    columns = np.linspace(ends[0, 0], ends[1, 0], target.width).round().astype(int).clip(0, grid.width - 1)
-    rows = np.linspace(ends[0, 1], ends[1, 1], target.height).round().astype(int).clip(0, grid.height - 1)
-    return np.asarray(pixels[rows[:, None], columns])
+    return sample_nearest(overview.tissue, overview.grid, grid)

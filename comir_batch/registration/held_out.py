@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from comir_batch.registration.images import View
 
 TILE = 48  # side of a held-out tile, in pixels of the fixed grid
+_LEAST_TILE_SIDE = 4
 _WRONG = 60
 _LEAST_SAMPLES = 50
 
@@ -70,10 +71,13 @@ class HeldOut:
     """
 
     def __init__(self, view: View, tiles: NDArray[np.bool_], config: RegisterConfig) -> None:
-        mpp = common_mpp(view.fixed, view.moving, config.search_side)
+        searched = common_mpp(view.fixed, view.moving, config.search_side)
+        # Finer than the search where the search is so coarse that a tile would vanish between its pixels.
+        grid = view.fixed.grid
+        mpp = min(searched, TILE / _LEAST_TILE_SIDE * min(grid.mpp_x, grid.mpp_y))
         fixed = coarsened(view.fixed.masked(tiles), mpp)
         self._moving = coarsened(view.moving, mpp)
-        self._metric, self._seed, self._extent = view.metric, config.seed, mpp * config.search_side
+        self._metric, self._seed, self._extent = view.metric, config.seed, searched * config.search_side
         self._area = shared_area(fixed, self._moving)
         y, x = np.nonzero(fixed.mask)
         self._points = fixed.grid.to_um(np.stack([x, y], axis=1))

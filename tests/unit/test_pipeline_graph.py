@@ -61,7 +61,7 @@ def test_a_setting_changes_the_stages_that_it_touches_and_those_after_them(folde
     ("row", "stages"),
     [
         ("p,a.png,b.png,dapi,tritc,0.9,0.9,affine,", DOWN),
-        ("p,a.png,b.png,dapi,tritc,0.9,0.9,,mask.png", DOWN),
+        ("p,a.png,b.png,dapi,tritc,0.9,0.9,,mask.png", {"chunk", *DOWN}),
         ("p,a.png,b.png,dapi,tritc,0.9,0.8,,", {"chunk", *DOWN}),
         ("p,a.png,c.png,dapi,tritc,0.9,0.9,,", {"chunk", *DOWN}),
         ("q,a.png,b.png,dapi,tritc,0.9,0.9,,", {"warp", "export", "report"}),

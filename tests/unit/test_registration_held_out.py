@@ -62,3 +62,13 @@ def test_the_truth_is_significant_and_wrong_alignments_are_not(metric):
     assert abs(judge.significance(aside)) < 4
     assert np.isnan(judge.significance(truth.then(Affine(np.eye(2), [9000.0, 0.0]))))
     assert np.isnan(judge.score(Composite((Affine(np.eye(2), [9000.0, 0.0]),))))
+
+
+def test_tiles_of_a_long_strip_do_not_vanish_at_the_search_s_level():
+    generator = np.random.default_rng(0)
+    grid = Grid(9000, 260, 1.0, 1.0)
+    pixels = cv2.GaussianBlur(generator.normal(size=grid.shape).astype(np.float32), (0, 0), 12)
+    image = RegistrationImage(pixels, np.ones(grid.shape, bool), grid)
+    view = View("comir", "ncc", image, image)
+    tiles = held_out_tiles(image.mask, 0.2, 1)
+    assert HeldOut(view, tiles, CONFIG).significance(Composite()) > 4

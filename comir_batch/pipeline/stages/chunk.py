@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from comir_batch.core.block import BlockPlan, touches
 from comir_batch.core.geometry import Region
 from comir_batch.core.task import Task
+from comir_batch.io.mask_reader import read_mask
 from comir_batch.io.open import open_slide
 from comir_batch.io.zarr_array import ZarrArray
 from comir_batch.pipeline.job import Estimate
@@ -35,12 +36,15 @@ class ChunkWork:
     ----------
     margin_px : int
         How far beyond the tissue, in working pixels, blocks matter: as far as a network sees.
+    mask : Path or None
+        The user's mask, instead of the tissue that is found.
     """
 
     folder: Path
     slide: SlideSpec
     working: Working
     margin_px: int
+    mask: Path | None
     config: ChunkConfig
 
     @property
@@ -102,7 +106,7 @@ def tissue_blocks(files: SlideFiles, working: Working, blocks: BlockPlan, margin
 def prepare(work: ChunkWork) -> dict[str, float]:
     """Make the overview and the empty array; runs on a worker."""
     with open_slide(work.slide) as source:
-        overview = make_overview(source)
+        overview = make_overview(source, None if work.mask is None else read_mask(work.mask))
     overview.save(work.files.overview)
     info, grid = work.working.info, work.working.grid
     ZarrArray.create(

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from comir_batch.core.task import Task
-from comir_batch.core.transform import Affine, Composite
+from comir_batch.core.transform import BSpline, Composite
 from comir_batch.io.tables import read_points
 from comir_batch.io.transform_files import read_json as read_transform_json
 from comir_batch.pipeline.files import read_arrays, read_json, write_arrays, write_json
@@ -157,7 +157,9 @@ def _disagreement(files: RegisterFiles, points: NDArray[np.float64]) -> float | 
     if not files.other.exists():
         return None
     found = read_transform_json(files.transform)
-    affine = Composite(tuple(part for part in found.parts if isinstance(part, Affine)))
+    # The other view stops at its affine fit, so the found B-spline, the last part, is left out of the comparison.
+    parts = found.parts[:-1] if isinstance(found.parts[-1], BSpline) else found.parts
+    affine = Composite(parts)
     return disagreement(affine, read_transform_json(files.other), points)
 
 

@@ -1,0 +1,49 @@
+"""The overview of a slide: its thumbnail, the tissue found on it, and the user's mask instead."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from skimage.data import immunohistochemistry
+
+from comir_batch.bench.known_motion import write_pyramid
+from comir_batch.core.geometry import Grid
+from comir_batch.core.slide import SlideSpec
+from comir_batch.io.open import open_slide
+from comir_batch.pipeline.overview import Overview, make_overview
+from comir_batch.training.ihc import haematoxylin_dab_channels
+
+
+def slide(folder: Path, pixels: np.ndarray) -> SlideSpec:
+    path = folder / "slide.ome.tif"
+    write_pyramid(pixels, Grid(pixels.shape[2], pixels.shape[1], 0.5, 0.5), path, ["stain"])
+    return SlideSpec(path)
+
+
+def test_the_user_s_mask_stands_in_for_the_tissue_whatever_its_size(tmp_path):
+    stain = haematoxylin_dab_channels(immunohistochemistry())[:1, :300]
+    drawn = np.zeros((20, 64), bool)
+    drawn[:, 32:] = True  # the right half
+    with open_slide(slide(tmp_path, stain)) as source:
+        overview = make_overview(source, drawn)
+    assert not overview.tissue[:, :255].any()
+    assert overview.tissue[:, 257:].all()
+
+
+def test_pixels_that_are_no_numbers_are_no_tissue(tmp_path):
+    stain = haematoxylin_dab_channels(immunohistochemistry())[:1, :300].astype(np.float32)
+    stain[:, 100:120, 200:230] = np.nan
+    with open_slide(slide(tmp_path, stain)) as source:
+        overview = make_overview(source)
+    assert overview.tissue.any()
+    assert not overview.tissue[100:120, 200:230].any()
+
+
+def test_it_survives_a_file(tmp_path):
+    made = Overview(np.arange(24).reshape(1, 4, 6), np.eye(4, 6, dtype=bool), Grid(6, 4, 2.0, 3.0, 0.5, 1.0))
+    made.save(tmp_path / "overview.npz")
+    loaded = Overview.load(tmp_path / "overview.npz")
+    assert loaded.grid == made.grid
+    np.testing.assert_array_equal(loaded.pixels, made.pixels)
+    np.testing.assert_array_equal(loaded.tissue, made.tissue)

@@ -25,6 +25,7 @@ TILE = 48  # side of a held-out tile, in pixels of the fixed grid
 _LEAST_TILE_SIDE = 4
 _WRONG = 60
 _LEAST_SAMPLES = 50
+_LEAST_WRONG = 10
 
 
 def held_out_tiles(mask: NDArray[np.bool_], share: float, seed: int) -> NDArray[np.bool_]:
@@ -95,9 +96,11 @@ class HeldOut:
     def significance(self, transform: Composite) -> float:
         """Return by how many standard deviations an alignment scores above wrong ones made from it; NaN if unknown."""
         score = self.score(transform)
-        wrong = np.array([self.score(transform.then(turn)) for turn in self._wrong(transform)])
-        wrong = wrong[np.isfinite(wrong)]
-        if len(wrong) < 10 or not math.isfinite(score):
+        scores = [self.score(transform.then(turn)) for turn in self._wrong(transform)]
+        if np.isfinite(scores).sum() < _LEAST_WRONG:  # a turned strip leaves the tissue; a shifted one stays on it
+            scores += [self.score(Composite((shift, *transform.parts))) for shift in self._shifts()]
+        wrong = np.array([each for each in scores if math.isfinite(each)])
+        if len(wrong) < _LEAST_WRONG or not math.isfinite(score):
             return math.nan
         return float((score - wrong.mean()) / max(wrong.std(ddof=1), 1e-9))
 
@@ -111,6 +114,12 @@ class HeldOut:
             Affine.about([[math.cos(a), -math.sin(a)], [math.sin(a), math.cos(a)]], centre, shift)
             for a, shift in zip(angles, shifts, strict=True)
         ]
+
+    def _shifts(self) -> Sequence[Affine]:
+        """Shifts of the fixed points by a tenth to four tenths of their own extent along each axis."""
+        generator = np.random.default_rng(self._seed)
+        share = generator.uniform(0.1, 0.4, (_WRONG, 2)) * generator.choice([-1.0, 1.0], (_WRONG, 2))
+        return [Affine(np.array([[1.0, 0.0], [0.0, 1.0]]), shift) for shift in share * np.ptp(self._points, axis=0)]
 
     def _sampled(self, transform: Composite) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
         rows = self._moving.grid.to_pixels(transform.map(self._points))[:, ::-1].T

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from pathlib import Path  # noqa: TC003  read by no tool, but by people
 
 import numpy as np
 from skimage.data import immunohistochemistry

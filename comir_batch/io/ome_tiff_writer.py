@@ -68,27 +68,35 @@ def write_ome_tiff(
     ConfigError
         If JPEG is asked for pixels that are not 8-bit.
     """
-    if compression == "jpeg" and levels[0].dtype != np.uint8:
-        raise ConfigError(f"{out}: JPEG holds 8-bit pixels, not {levels[0].dtype}. Set tiff_compression to deflate")
+    _require_8_bit_for_jpeg(out, levels[0], compression)
     partial = out.with_name(f".{out.name}.partial")
-    size = sum(int(np.prod(level.shape)) * level.dtype.itemsize for level in levels)
-    with tifffile.TiffWriter(partial, bigtiff=size > _CLASSIC_LIMIT, ome=True) as writer:
+    finest = {"subifds": len(levels) - 1, "metadata": _metadata(grid, channels, name, is_rgb=is_rgb)}
+    coarser = {"subfiletype": 1, "metadata": None}
+    with tifffile.TiffWriter(partial, bigtiff=_bytes(levels) > _CLASSIC_LIMIT, ome=True) as writer:
         for index, level in enumerate(levels):
-            shape = (*level.shape[1:], level.shape[0]) if is_rgb else level.shape
-            first = {"subifds": len(levels) - 1, "metadata": _metadata(grid, channels, name, is_rgb=is_rgb)}
-            writer.write(
-                _tiles(level, is_rgb=is_rgb),
-                shape=shape,
-                dtype=level.dtype,
-                tile=(_tile(level), _tile(level)),
-                photometric="rgb" if is_rgb else "minisblack",
-                planarconfig="contig" if is_rgb else None,
-                resolution=_resolution(grid, levels[0], level),
-                resolutionunit="CENTIMETER",
-                **_COMPRESSION[compression],
-                **(first if index == 0 else {"subfiletype": 1, "metadata": None}),
-            )
+            tags = _COMPRESSION[compression] | (coarser if index else finest) | _layout(level, is_rgb=is_rgb)
+            resolution = _resolution(grid, levels[0], level)
+            writer.write(_tiles(level, is_rgb=is_rgb), resolution=resolution, resolutionunit="CENTIMETER", **tags)
     partial.replace(out)
+
+
+def _require_8_bit_for_jpeg(out: Path, level: ZarrArray, compression: str) -> None:
+    if compression == "jpeg" and level.dtype != np.uint8:
+        raise ConfigError(f"{out}: JPEG holds 8-bit pixels, not {level.dtype}. Set tiff_compression to deflate")
+
+
+def _bytes(levels: Sequence[ZarrArray]) -> int:
+    """Return the size of all pixels before compression."""
+    return sum(int(np.prod(level.shape)) * level.dtype.itemsize for level in levels)
+
+
+def _layout(level: ZarrArray, *, is_rgb: bool) -> dict[str, Any]:
+    """Return what tifffile needs to know of the tiles that it is given."""
+    channels, height, width = level.shape
+    layout = {"dtype": level.dtype, "tile": (_tile(level), _tile(level))}
+    if is_rgb:
+        return layout | {"shape": (height, width, channels), "photometric": "rgb", "planarconfig": "contig"}
+    return layout | {"shape": level.shape, "photometric": "minisblack"}
 
 
 def _metadata(grid: Grid, channels: Sequence[str], name: str, *, is_rgb: bool) -> dict[str, Any]:

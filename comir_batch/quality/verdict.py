@@ -165,6 +165,12 @@ def _doubts(evidence: Evidence, config: JudgeConfig) -> Iterator[str]:
             f"representations and raw images disagree by {distance:.1f} µm (median); "
             f"at most {config.max_disagreement_um:.1f} µm is allowed"
         )
+    error = evidence.landmarks_after
+    if error and not error.median_um <= config.max_disagreement_um:
+        yield (
+            f"the landmarks lie {error.median_um:.1f} µm apart (median); "
+            f"at most {config.max_disagreement_um:.1f} µm is allowed (judge.max_disagreement_um)"
+        )
 
 
 def _weak(evidence: Evidence, config: JudgeConfig) -> Iterator[str]:

@@ -128,6 +128,15 @@ def test_landmarks():
     assert verdict(tiny) is Verdict.ACCEPT
 
 
+@pytest.mark.parametrize("median", [500.0, 20.1, float("nan")])
+def test_landmarks_that_stay_far_apart_are_for_review(median):
+    far = replace(GOOD, landmarks_before=PointsError(900.0, 990.0, 80), landmarks_after=PointsError(median, 600.0, 80))
+    assert verdict(far) is Verdict.REVIEW
+    assert f"the landmarks lie {median:.1f} µm apart (median); at most 20.0 µm is allowed" in reasons(far)
+    assert "judge.max_disagreement_um" in reasons(far)
+    assert verdict(replace(far, landmarks_after=PointsError(20.0, 600.0, 80))) is Verdict.ACCEPT
+
+
 def test_a_mirrored_slide_is_told_not_punished():
     mirrored = replace(GOOD, shape=replace(GOOD.shape, mirrored=True))
     assert verdict(mirrored) is Verdict.ACCEPT

@@ -129,6 +129,8 @@ class JudgeConfig(Section):
         Largest credible scale change (as a factor) and shear of the affine part.
     max_folding : float
         Largest credible share of tissue where the Jacobian is not positive.
+    max_area_change : float
+        Largest local change of area over the tissue, as a factor either way, for `accept`.
     min_overlap : float
         Smallest credible share of the smaller tissue that lies on the other slide's tissue.
     min_tiles : int
@@ -137,14 +139,16 @@ class JudgeConfig(Section):
         Smallest share of held-out tiles that must look better after than before for `accept`; a pair that was aligned
         from the start need only look as good.
     accept_z, review_z : float
-        Significance of the held-out similarity against wrong alignments for `accept`, and below which to `reject`.
+        Significance of the held-out similarity against wrong alignments: what the view that gave the transform must
+        reach for `accept`, and what any view must reach lest the pair be rejected.
     max_disagreement_um : float
-        Largest median distance between what CoMIR and raw images found for `accept`.
+        Largest median distance for `accept`, between what CoMIR and raw images found and between landmarks.
     """
 
     max_scale: float = Field(default=1.5, gt=1)
     max_shear: float = Field(default=0.2, gt=0)
     max_folding: float = Field(default=0.001, ge=0)
+    max_area_change: float = Field(default=5.0, gt=1)
     min_overlap: float = Field(default=0.3, ge=0, lt=1)
     min_tiles: int = Field(default=8, ge=1)
     min_gain: float = Field(default=0.6, gt=0, le=1)

@@ -1,7 +1,8 @@
 """The verdict: numbers in, accept, review or reject with its reasons out.
 
-A pair is rejected if its transform cannot be true, or if nothing speaks for it. It is accepted if the images are
-convincingly alike where no fit has looked, and nothing speaks against it. Everything between is for a person to review.
+A pair is rejected if its transform cannot be true, or if nothing speaks for it. It is accepted if the view that gave
+the transform is convincingly alike where no fit has looked, and nothing speaks against it. Everything between is for a
+person to review.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from comir_batch.quality.similarity import Similarity
 
 _AS_GOOD = 0.9  # of the similarity before, for a pair that was aligned from the start
+_VIEW_NAMES = {"comir": "representations", "raw": "raw images"}
 _VIEW_NUMBERS = ("before", "after", "z", "z_before", "share_improved", "tiles")
 
 
@@ -69,6 +71,11 @@ class Evidence:
         return self.comir if self.registered_from == "comir" and self.comir else self.raw
 
     @property
+    def other(self) -> Similarity | None:
+        """The similarity of the view that did not; None without a model."""
+        return self.raw if self.decisive is self.comir else self.comir
+
+    @property
     def best_z(self) -> float:
         """The highest significance of any view."""
         return max(view.z for view in (self.raw, self.comir) if view)
@@ -87,7 +94,7 @@ def judge(evidence: Evidence, config: JudgeConfig) -> Judgement:
     against = (*_implausible(evidence, config), *_unproven(evidence, config))
     doubts = () if against else tuple(_doubts(evidence, config))
     verdict = Verdict.REJECT if against else Verdict.REVIEW if doubts else Verdict.ACCEPT
-    return Judgement(verdict, (*against, *doubts, *_findings(evidence)), metrics(evidence))
+    return Judgement(verdict, (*against, *doubts, *_findings(evidence, config)), metrics(evidence))
 
 
 def metrics(evidence: Evidence) -> dict[str, float | str | None]:
@@ -152,6 +159,7 @@ def _unproven(evidence: Evidence, config: JudgeConfig) -> Iterator[str]:
 def _doubts(evidence: Evidence, config: JudgeConfig) -> Iterator[str]:
     decisive = evidence.decisive
     yield from _weak(evidence, config)
+    yield from _strained(evidence.folding, config)
     if decisive.tiles < config.min_tiles:
         yield f"only {decisive.tiles} tiles were left to judge by; {config.min_tiles} are asked for"
     if not _improved(decisive, config):
@@ -159,6 +167,19 @@ def _doubts(evidence: Evidence, config: JudgeConfig) -> Iterator[str]:
             f"{decisive.share_improved:.0%} of the tiles look better than before; "
             f"{config.min_gain:.0%} are asked for (judge.min_gain)"
         )
+    yield from _apart(evidence, config)
+
+
+def _strained(folding: Folding, config: JudgeConfig) -> Iterator[str]:
+    most = config.max_area_change
+    if not (folding.jacobian_min >= 1 / most and folding.jacobian_max <= most):
+        yield (
+            f"the transform changes areas locally by factors of {folding.jacobian_min:.2f} to "
+            f"{folding.jacobian_max:.2f}; {1 / most:.2f} to {most:.2f} is allowed (judge.max_area_change)"
+        )
+
+
+def _apart(evidence: Evidence, config: JudgeConfig) -> Iterator[str]:
     distance = evidence.disagreement_um
     if distance is not None and not distance <= config.max_disagreement_um:
         yield (
@@ -175,14 +196,23 @@ def _doubts(evidence: Evidence, config: JudgeConfig) -> Iterator[str]:
 
 def _weak(evidence: Evidence, config: JudgeConfig) -> Iterator[str]:
     """Yield why the similarity does not suffice: a model of one slide counts only if the raw images agree with it."""
-    if not evidence.best_z >= config.accept_z:
-        yield f"the similarity is weak: z {_signed(evidence.best_z)}, {config.accept_z:.3g} is asked for"
-    elif evidence.model_slides == 1 and not evidence.raw.z >= config.accept_z and not _raw_agrees(evidence, config):
+    z = evidence.decisive.z
+    if not z >= config.accept_z:
+        yield (
+            f"the similarity is weak: z {_signed(z)}, {config.accept_z:.3g} is asked for of the "
+            f"{_VIEW_NAMES[evidence.registered_from]}, which gave the transform"
+        )
+    elif _unconfirmed(evidence, config):
         yield (
             f"the model {evidence.model} learnt from one slide, and the raw images do not confirm it "
             f"(z {_signed(evidence.raw.z)}; {config.review_z:.3g} and agreement within "
             f"{config.max_disagreement_um:.1f} µm are asked for)"
         )
+
+
+def _unconfirmed(evidence: Evidence, config: JudgeConfig) -> bool:
+    by_raw = evidence.raw.z >= config.accept_z or _raw_agrees(evidence, config)
+    return evidence.model_slides == 1 and not by_raw
 
 
 def _raw_agrees(evidence: Evidence, config: JudgeConfig) -> bool:
@@ -196,14 +226,17 @@ def _improved(view: Similarity, config: JudgeConfig) -> bool:
     return view.share_improved >= config.min_gain or (aligned_before and view.after >= _AS_GOOD * view.before)
 
 
-def _findings(evidence: Evidence) -> Iterator[str]:
+def _findings(evidence: Evidence, config: JudgeConfig) -> Iterator[str]:
     if evidence.registered_from == "comir":
         plural = "" if evidence.model_slides == 1 else "s"
         yield f"registered from representations by {evidence.model} (learnt from {evidence.model_slides} slide{plural})"
     else:
         yield "registered from the raw images by mutual information"
-    yield _story("representations", evidence.comir) if evidence.comir else "no representations were used"
-    yield _story("raw images", evidence.raw)
+    yield _story(_VIEW_NAMES["comir"], evidence.comir) if evidence.comir else "no representations were used"
+    yield _story(_VIEW_NAMES["raw"], evidence.raw)
+    if evidence.other and not evidence.other.z >= config.review_z and evidence.decisive.z >= config.review_z:
+        silent = _VIEW_NAMES["raw" if evidence.registered_from == "comir" else "comir"]
+        yield f"the {silent} by themselves do not speak for the transform (z {_signed(evidence.other.z)})"
     if evidence.shape.mirrored:
         yield "the moving slide is mirrored"
     if evidence.landmarks_after:

@@ -93,6 +93,49 @@ def test_a_model_of_many_slides_does_not():
     assert verdict(replace(GOOD, raw=replace(RAW, z=0.5), disagreement_um=None)) is Verdict.ACCEPT
 
 
+@pytest.mark.parametrize(
+    ("source", "raw_z", "comir_z", "expected", "word"),
+    [
+        ("comir", 12.0, -2.0, Verdict.REVIEW, "weak: z -2.0, 8 is asked for of the representations, which gave"),
+        ("raw", 0.0, 30.0, Verdict.REVIEW, "weak: z 0.0, 8 is asked for of the raw images, which gave"),
+        ("comir", 12.0, float("nan"), Verdict.REVIEW, "weak: z nan"),
+        (
+            "raw",
+            12.0,
+            -2.0,
+            Verdict.ACCEPT,
+            "the representations by themselves do not speak for the transform (z -2.0)",
+        ),
+        ("comir", 0.5, 23.0, Verdict.ACCEPT, "the raw images by themselves do not speak for the transform (z 0.5)"),
+    ],
+)
+def test_the_view_that_gave_the_transform_decides(source, raw_z, comir_z, expected, word):
+    views = {"raw": replace(RAW, z=raw_z), "comir": replace(COMIR, z=comir_z)}
+    evidence = replace(GOOD, registered_from=source, **views)
+    assert verdict(evidence) is expected
+    assert word in reasons(evidence)
+
+
+def test_views_that_agree_are_not_said_to_contradict():
+    assert "by themselves" not in reasons(GOOD)
+    assert "by themselves" not in reasons(RAW_ONLY)
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "expected"),
+    [
+        (0.2, 5.0, Verdict.ACCEPT),
+        (0.1, 1.2, Verdict.REVIEW),
+        (0.8, 5.1, Verdict.REVIEW),
+        (float("nan"), float("nan"), Verdict.REVIEW),
+    ],
+)
+def test_a_strained_transform_is_for_review(low, high, expected):
+    evidence = replace(GOOD, folding=Folding(0.0, low, high))
+    assert verdict(evidence) is expected
+    assert ("judge.max_area_change" in reasons(evidence)) is (expected is Verdict.REVIEW)
+
+
 def test_disagreement_is_for_review():
     assert verdict(replace(GOOD, disagreement_um=30.0)) is Verdict.REVIEW
     assert "disagree by 30.0 µm" in reasons(replace(GOOD, disagreement_um=30.0))

@@ -90,7 +90,13 @@ def _array(group: zarr.Group, name: str) -> zarr.Array[Any]:
     level = group[name]
     if not isinstance(level, zarr.Array):
         raise TypeError(f"level {name} is no array")
-    return level
+    return level if level.dtype.isnative else _of_other_byte_order(group, name)
+
+
+def _of_other_byte_order(group: zarr.Group, name: str) -> Any:
+    """Open an array with zarr's own codecs, as those of `zarrs` refuse a foreign byte order."""
+    with zarr.config.set({"codec_pipeline.path": "zarr.core.codec_pipeline.BatchedCodecPipeline"}):
+        return group[name]
 
 
 def _require_one_plane(path: Path, axes: list[str], shape: tuple[int, ...]) -> None:

@@ -37,7 +37,7 @@ class Headers:
     channels : tuple of str
         Names of all channels.
     dtype : str
-        Numpy name.
+        Numpy name, in whatever byte order the file has.
     mpp : (float, float) or None
         Pixel size along x and y in µm, if the file has one.
     reader : str
@@ -82,8 +82,9 @@ class SlideReader(ABC):
         self._first, self._last = _chosen(spec, headers.channels)
         mpp = _pixel_size(spec, headers)
         names = headers.channels[self._first : self._last]
-        info = SlideInfo(_levels(headers), names, headers.dtype, *mpp, "dark", headers.reader)
-        if headers.channels != RGB or headers.dtype != "uint8":
+        dtype = np.dtype(headers.dtype).name
+        info = SlideInfo(_levels(headers), names, dtype, *mpp, "dark", headers.reader)
+        if headers.channels != RGB or dtype != "uint8":
             return info
         return replace(info, photometric=self._background(info))
 
@@ -93,7 +94,7 @@ class SlideReader(ABC):
         return self._info
 
     def read(self, region: Region) -> NDArray[np.generic]:
-        """Return the pixels of a region of its level, ``(C, Y, X)``, C-contiguous, in the file's dtype.
+        """Return the pixels of a region of its level, ``(C, Y, X)``, C-contiguous, in native byte order.
 
         Raises
         ------
@@ -109,7 +110,8 @@ class SlideReader(ABC):
         level = self._info.levels[region.level]
         require_inside(region, level.width, level.height)
         with damage_as_error(self.spec.path, f"its level {region.level}"):
-            return np.ascontiguousarray(self._pixels(region))
+            pixels = self._pixels(region)
+            return np.ascontiguousarray(pixels, dtype=pixels.dtype.newbyteorder("="))
 
     def probe(self) -> None:
         """Decode the last pixel of each level, which a file cut short has not; raises UnreadableSlideError."""

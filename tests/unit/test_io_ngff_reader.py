@@ -62,6 +62,19 @@ def test_version_04(tmp_path):
         assert (slide.read(Region(3, 4, 150, 100)) == _PLANES[:, 4:, 3:]).all()
 
 
+@pytest.mark.parametrize("dtype", [">u2", "<u2", ">f4"])
+def test_pixels_come_in_native_byte_order(tmp_path, dtype):
+    _theirs(tmp_path / "a.zarr", _PLANES.astype(dtype), "cyx")
+    (stored,) = (tmp_path / "a.zarr").glob("*/.zarray")
+    assert json.loads(stored.read_text())["dtype"] == dtype
+    with open_slide(SlideSpec(tmp_path / "a.zarr")) as slide:
+        pixels = slide.read(Region(3, 4, 150, 100))
+        assert slide.info.dtype == np.dtype(dtype).name
+    assert pixels.dtype.isnative
+    assert pixels.dtype == slide.info.dtype
+    assert (pixels == _PLANES[:, 4:, 3:]).all()
+
+
 def test_two_axes_are_one_channel(tmp_path):
     _theirs(tmp_path / "a.zarr", _PLANES[0], "yx")
     with open_slide(SlideSpec(tmp_path / "a.zarr")) as slide:

@@ -103,6 +103,16 @@ def test_levels_are_measured_from_their_sizes(tmp_path):
         assert slide.info.grid(1).origin_x == 0.5
 
 
+@pytest.mark.parametrize("layout", [{}, {"tile": (64, 64), "compression": "zlib"}])
+def test_big_endian_files_are_read_in_native_byte_order(tmp_path, layout):
+    path = _ome(tmp_path / "a.tif", byteorder=">", **layout)
+    with open_slide(SlideSpec(path)) as slide:
+        pixels = slide.read(_BOX)
+        assert slide.info.dtype == "uint16"
+    assert pixels.dtype.isnative
+    assert (pixels == _PLANES[:, 7:90, 5:]).all()
+
+
 def test_imagej_units(tmp_path):
     tifffile.imwrite(
         tmp_path / "a.tif", _PLANES, imagej=True, resolution=(4, 2), metadata={"axes": "CYX", "unit": "um"}

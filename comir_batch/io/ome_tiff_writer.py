@@ -43,8 +43,8 @@ def write_ome_tiff(
     """Write a pyramid as OME-TIFF; the file appears whole, by a rename.
 
     RGB becomes one page of interleaved samples, other images one page a channel; coarser levels are SubIFDs of their
-    page. OME-XML has the pixel size and the channels' names, and every page has resolution tags. Files that could
-    exceed 4 GB are BigTIFF.
+    page. OME-XML has the pixel size and the channels' names, and every page has resolution tags. float16, which OME-TIFF
+    does not have, is stored as float32. Files that could exceed 4 GB are BigTIFF.
 
     Parameters
     ----------
@@ -87,13 +87,17 @@ def _require_8_bit_for_jpeg(out: Path, level: ZarrArray, compression: str) -> No
 
 def _bytes(levels: Sequence[ZarrArray]) -> int:
     """Return the size of all pixels before compression."""
-    return sum(int(np.prod(level.shape)) * level.dtype.itemsize for level in levels)
+    return sum(int(np.prod(level.shape)) * _stored(level).itemsize for level in levels)
+
+
+def _stored(level: ZarrArray) -> np.dtype[Any]:
+    return np.dtype(np.float32) if level.dtype == np.float16 else level.dtype
 
 
 def _layout(level: ZarrArray, *, is_rgb: bool) -> dict[str, Any]:
     """Return what tifffile needs to know of the tiles that it is given."""
     channels, height, width = level.shape
-    layout = {"dtype": level.dtype, "tile": (_tile(level), _tile(level))}
+    layout = {"dtype": _stored(level), "tile": (_tile(level), _tile(level))}
     if is_rgb:
         return layout | {"shape": (height, width, channels), "photometric": "rgb", "planarconfig": "contig"}
     return layout | {"shape": level.shape, "photometric": "minisblack"}
@@ -138,7 +142,8 @@ def _strips(level: ZarrArray) -> Iterator[NDArray[np.generic]]:
     side = _tile(level)
     for y in range(0, height, side):
         for x in range(0, width, side * _TILES_AT_ONCE):
-            yield level.read(Region(x, y, min(x + side * _TILES_AT_ONCE, width), min(y + side, height)))
+            strip = level.read(Region(x, y, min(x + side * _TILES_AT_ONCE, width), min(y + side, height)))
+            yield strip.astype(_stored(level), copy=False)
 
 
 def _cut(strip: NDArray[np.generic], side: int) -> Iterator[NDArray[np.generic]]:

@@ -89,6 +89,15 @@ def test_our_reader_reads_back_what_was_written(tmp_path, channels, is_rgb):
             assert (slide.read(region) == image[:, 5:, 3:]).all()
 
 
+def test_half_floats_are_stored_as_float32(tmp_path):
+    out = tmp_path / "x.ome.tif"
+    images = _write(tmp_path / "z", out, ("a", "b"), "float16")
+    with open_slide(SlideSpec(out)) as slide:
+        assert slide.info.dtype == "float32"
+        for index, image in enumerate(images):
+            assert (slide.read(Region(0, 0, image.shape[2], image.shape[1], index)) == image).all()
+
+
 def test_jpeg_of_16_bit_is_refused(tmp_path):
     with pytest.raises(ConfigError, match=r"8-bit pixels, not uint16\. Set tiff_compression"):
         _write(tmp_path / "z", tmp_path / "x.ome.tif", ("a",), "uint16", "jpeg")

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from comir_batch.core.slide import Photometric, SlideSpec
 
 RGB = ("red", "green", "blue")
+PIXEL_TYPES = ("uint8", "uint16", "uint32", "int8", "int16", "int32", "float16", "float32", "float64")
 _DARK_BELOW = 64
 
 
@@ -66,6 +67,8 @@ class SlideReader(ABC):
         If neither file nor spec has a pixel size.
     SlideError
         If the channel that the spec names is not there.
+    UnreadableSlideError
+        If the pixels are of a type that cannot be warped: none of `PIXEL_TYPES`.
     """
 
     def __init__(self, spec: SlideSpec, headers: Headers) -> None:
@@ -79,10 +82,10 @@ class SlideReader(ABC):
 
     def _described(self, headers: Headers) -> SlideInfo:
         spec = self.spec
+        dtype = _pixel_type(spec.path, headers.dtype)
         self._first, self._last = _chosen(spec, headers.channels)
         mpp = _pixel_size(spec, headers)
         names = headers.channels[self._first : self._last]
-        dtype = np.dtype(headers.dtype).name
         info = SlideInfo(_levels(headers), names, dtype, *mpp, "dark", headers.reader)
         if headers.channels != RGB or dtype != "uint8":
             return info
@@ -182,6 +185,16 @@ def require_series(path: Path, wanted: int, names: list[str]) -> None:
     if wanted >= len(names):
         listed = ", ".join(f"{index}: {name}" for index, name in enumerate(names))
         raise SlideError(f"{path}: no series {wanted}, there are {listed}. Change fixed_series or moving_series")
+
+
+def _pixel_type(path: Path, stored: str) -> str:
+    """Return the name of the type in native byte order."""
+    name = np.dtype(stored).name
+    if name not in PIXEL_TYPES:
+        raise UnreadableSlideError(
+            f"{path}: pixels of type {name} cannot be warped, only {', '.join(PIXEL_TYPES)}. Export it as one of these"
+        )
+    return name
 
 
 def _chosen(spec: SlideSpec, names: tuple[str, ...]) -> tuple[int, int]:

@@ -38,7 +38,7 @@ class TiffReader(SlideReader):
     SlideError
         If an axis other than C, S, Y and X has several planes, or there is no such series.
     UnreadableSlideError
-        If the file is damaged, or its pixels are palette indices or of a type that cannot be registered.
+        If the file is damaged, or its pixels are palette indices or of a type that cannot be warped.
     """
 
     def __init__(self, spec: SlideSpec) -> None:
@@ -108,8 +108,8 @@ def _require_usable(path: Path, series: tifffile.TiffPageSeries) -> None:
             raise SlideError(f"{path}: axis {axis} has {size} planes. Export one plane, or their projection")
     if "C" in series.axes and "S" in series.axes:
         raise SlideError(f"{path}: {series.shape[series.axes.index('C')]} RGB images along axis C. Export one of them")
-    if series.dtype is None or series.dtype.kind not in "uif":
-        raise UnreadableSlideError(f"{path}: pixels of type {series.dtype}. Export it as 8 or 16 bit or float")
+    if series.dtype is None:
+        raise UnreadableSlideError(f"{path}: pixels of a type that numpy has not. Export it as 8 or 16 bit or float")
     if series.keyframe.photometric == tifffile.PHOTOMETRIC.PALETTE:
         raise UnreadableSlideError(f"{path}: its colours are a palette. Export it as RGB or grey")
     for index, level in enumerate(series.levels):

@@ -6,12 +6,16 @@ import zarr
 from ome_zarr.format import FormatV04
 from ome_zarr.writer import write_image
 
+from comir_batch.core.config import WarpConfig
 from comir_batch.core.errors import MissingPixelSizeError, SlideError, UnreadableSlideError
 from comir_batch.core.geometry import Grid, Region
 from comir_batch.core.slide import SlideSpec
+from comir_batch.core.transform import Composite
 from comir_batch.io.ngff_writer import NgffImage, write_ngff_metadata
 from comir_batch.io.open import open_slide
+from comir_batch.io.slide_reader import PIXEL_TYPES
 from comir_batch.io.zarr_array import ZarrArray
+from comir_batch.warp.resample import warp_block
 
 _PLANES = np.random.default_rng(0).integers(0, 60_000, (2, 100, 150)).astype(np.uint16)
 
@@ -73,6 +77,27 @@ def test_pixels_come_in_native_byte_order(tmp_path, dtype):
     assert pixels.dtype.isnative
     assert pixels.dtype == slide.info.dtype
     assert (pixels == _PLANES[:, 4:, 3:]).all()
+
+
+@pytest.mark.parametrize("dtype", ["uint64", "int64", ">i8", "complex64", "bool"])
+def test_pixels_that_cannot_be_warped_are_refused_at_open(tmp_path, dtype):
+    _theirs(tmp_path / "a.zarr", _PLANES.astype(dtype), "cyx")
+    expected = rf"pixels of type {np.dtype(dtype).name} cannot be warped, only uint8, .*float64\. Export it as one"
+    with pytest.raises(UnreadableSlideError, match=expected):
+        open_slide(SlideSpec(tmp_path / "a.zarr"))
+
+
+@pytest.mark.parametrize("dtype", PIXEL_TYPES)
+def test_every_pixel_type_that_is_read_is_warped(tmp_path, dtype):
+    pixels = (_PLANES[:1] % 100).astype(dtype)
+    _theirs(tmp_path / "a.zarr", pixels, "cyx")
+    with open_slide(SlideSpec(tmp_path / "a.zarr")) as slide:
+        assert slide.info.dtype == dtype
+        warped = warp_block(
+            slide, Composite(), slide.info.grid(), Region(0, 0, 150, 100), WarpConfig(interpolation="nearest"), fill=0
+        )
+    assert warped.dtype == dtype
+    assert (warped == pixels).all()
 
 
 def test_two_axes_are_one_channel(tmp_path):

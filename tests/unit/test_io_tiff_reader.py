@@ -113,6 +113,13 @@ def test_big_endian_files_are_read_in_native_byte_order(tmp_path, layout):
     assert (pixels == _PLANES[:, 7:90, 5:]).all()
 
 
+@pytest.mark.parametrize("dtype", ["uint64", "int64", "complex64", "bool"])
+def test_pixels_that_cannot_be_warped_are_refused_at_open(tmp_path, dtype):
+    tifffile.imwrite(tmp_path / "a.tif", _PLANES[0].astype(dtype), photometric="minisblack")
+    with pytest.raises(UnreadableSlideError, match=rf"pixels of type {dtype} cannot be warped, only uint8, .*Export"):
+        open_slide(SlideSpec(tmp_path / "a.tif", mpp=1.0))
+
+
 def test_imagej_units(tmp_path):
     tifffile.imwrite(
         tmp_path / "a.tif", _PLANES, imagej=True, resolution=(4, 2), metadata={"axes": "CYX", "unit": "um"}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Self
 
 import numpy as np
@@ -83,13 +83,12 @@ class SlideReader(ABC):
     def _described(self, headers: Headers) -> SlideInfo:
         spec = self.spec
         dtype = _pixel_type(spec.path, headers.dtype)
-        self._first, self._last = _chosen(spec, headers.channels)
-        mpp = _pixel_size(spec, headers)
-        names = headers.channels[self._first : self._last]
-        info = SlideInfo(_levels(headers), names, dtype, *mpp, "dark", headers.reader)
-        if headers.channels != RGB or dtype != "uint8":
-            return info
-        return replace(info, photometric=self._background(info))
+        first, last = _chosen(spec, headers.channels)
+        names, levels, mpp = headers.channels[first:last], _levels(headers), _pixel_size(spec, headers)
+        self._first, self._last = 0, len(headers.channels)
+        photometric = self._background(levels) if (headers.channels, dtype) == (RGB, "uint8") else "dark"
+        self._first, self._last = first, last
+        return SlideInfo(levels, names, dtype, *mpp, photometric, headers.reader)
 
     @property
     def info(self) -> SlideInfo:
@@ -144,14 +143,14 @@ class SlideReader(ABC):
     def _release(self) -> None:
         """Close the file."""
 
-    def _background(self, info: SlideInfo) -> Photometric:
+    def _background(self, levels: tuple[Level, ...]) -> Photometric:
         """Tell bright from dark slides by their pixels, because both are stored as RGB in the same formats.
 
         In a transmission scan the darkest of the three colours is still bright in most pixels; in fluorescence one
-        colour at least is nearly black. Decides on the median over samples of the smallest level.
+        colour at least is nearly black. Decides on the median over samples of the smallest level, and needs all three
+        colours: one chosen channel cannot tell.
         """
-        index = len(info.levels) - 1
-        level = info.levels[index]
+        index, level = len(levels) - 1, levels[-1]
         with damage_as_error(self.spec.path, f"its level {index}"):
             samples = [self._pixels(box).min(axis=0).ravel() for box in _samples(level.width, level.height, index)]
         return "dark" if np.median(np.concatenate(samples)) < _DARK_BELOW else "brightfield"

@@ -81,6 +81,18 @@ def test_bright_and_dark_rgb_are_told_by_their_pixels(tmp_path, value, photometr
         assert slide.info.photometric == photometric
 
 
+@pytest.mark.parametrize("channel", ["", "red", "1"])
+@pytest.mark.parametrize(
+    ("colour", "photometric"), [((200, 10, 200), "dark"), ((10, 200, 10), "dark"), ((90, 80, 200), "brightfield")]
+)
+def test_bright_and_dark_do_not_depend_on_the_chosen_channel(tmp_path, colour, photometric, channel):
+    tifffile.imwrite(tmp_path / "a.tif", np.full((40, 50, 3), colour, np.uint8), photometric="rgb")
+    with open_slide(SlideSpec(tmp_path / "a.tif", channel=channel, mpp=1.0)) as slide:
+        assert slide.info.photometric == photometric
+        assert len(slide.info.channels) == (1 if channel else 3)
+        assert slide.read(Region(0, 0, 1, 1)).shape == (1 if channel else 3, 1, 1)
+
+
 def test_alpha_is_laid_over_white(tmp_path):
     rgba = np.zeros((40, 50, 4), np.uint8)
     rgba[:20, :, 3] = 255

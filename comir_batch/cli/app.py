@@ -19,7 +19,7 @@ app = typer.Typer(
     epilog=(
         "Exit codes: 0 every pair accepted or for review; 1 some rejected or in error; 2 usage; 3 bad manifest, config "
         "or input, nothing was run; 4 all rejected or in error; 5 no workers; 70 a fault of the program; 75 stopped, "
-        "the same command resumes; 130 and 143 stopped by SIGINT and SIGTERM, likewise."
+        "the same command resumes; 130 and 143 stopped by SIGINT and SIGTERM, likewise; 141 nobody reads the output."
     ),
     no_args_is_help=True,
     add_completion=False,

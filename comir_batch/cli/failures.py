@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import errno
+import os
+import sys
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, NoReturn
 
@@ -19,6 +21,8 @@ if TYPE_CHECKING:
 BAD_INPUT = 3
 NO_WORKERS = 5
 RESUMABLE = 75
+UNREAD = 141  # as a shell tells that the reader of a pipe went away: 128 + SIGPIPE
+_FORBIDDEN = (errno.EACCES, errno.EPERM, errno.EROFS)
 _PASSING = (errno.ENOSPC, errno.EDQUOT, errno.EIO)
 
 
@@ -36,10 +40,15 @@ def exit_codes() -> Iterator[None]:
         _fail(error, NO_WORKERS)
     except StoppedError as error:
         _fail(error, error.exit_code)
+    except BrokenPipeError as error:
+        _silence_stdout()
+        raise typer.Exit(UNREAD) from error
     except OSError as error:
         if error.errno in _PASSING:
             _fail(f"stopped by the operating system: {error}. Make room; the same command resumes", RESUMABLE)
-        _fail(f"{error}. Check that the folder can be written", BAD_INPUT)
+        if error.errno in _FORBIDDEN:
+            _fail(f"{error}. Check that the folder can be written", BAD_INPUT)
+        raise
 
 
 def print_problems(problems: Sequence[Problem]) -> None:
@@ -48,6 +57,13 @@ def print_problems(problems: Sequence[Problem]) -> None:
     lines = [str(problem) for problem in problems]
     title = "1 problem" if len(rows) == 1 else f"{len(rows)} problems"
     print_table(f"{title} in the manifest", ("row", "column", "problem", "what to do"), rows, lines=lines, stderr=True)
+
+
+def _silence_stdout() -> None:
+    """Let what is still buffered go nowhere, or the interpreter would complain of the pipe once more as it exits."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, sys.stdout.fileno())
+    os.close(nowhere)
 
 
 def _fail(message: object, code: int) -> NoReturn:

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import errno
 import io
+import os
+import subprocess
+import sys
 
 import pytest
 import typer
@@ -71,11 +74,47 @@ def test_errors_have_their_exit_codes_and_one_message(error, code, capsys):
     assert capsys.readouterr() == ("", "comir-batch: a\n")
 
 
-def test_a_full_disk_leaves_a_run_that_can_be_resumed(capsys):
+@pytest.mark.parametrize(
+    ("number", "code"),
+    [
+        (errno.ENOSPC, 75),
+        (errno.EDQUOT, 75),
+        (errno.EIO, 75),
+        (errno.EACCES, 3),
+        (errno.EPERM, 3),
+        (errno.EROFS, 3),
+    ],
+    ids=lambda value: errno.errorcode[value] if value not in (75, 3) else str(value),
+)
+def test_a_full_disk_can_be_resumed_and_a_forbidden_folder_is_bad_input(number, code, capsys):
     with pytest.raises(typer.Exit) as left, exit_codes():
-        raise OSError(errno.ENOSPC, "No space left on device", "/run/x")
-    assert left.value.exit_code == 75
-    assert "No space left on device: '/run/x'" in capsys.readouterr().err
+        raise OSError(number, os.strerror(number), "/run/x")
+    assert left.value.exit_code == code
+    assert f"{os.strerror(number)}: '/run/x'" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("number", [errno.ENOENT, errno.EMFILE, errno.EINVAL])
+def test_other_errors_of_the_operating_system_are_faults_of_the_program(number, monkeypatch, capsys):
+    def command():
+        with exit_codes():
+            raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(app, "app", command)
+    with pytest.raises(SystemExit) as left:
+        app.main()
+    assert left.value.code == 70
+    assert "Traceback" in capsys.readouterr().err
+
+
+def test_a_reader_that_goes_away_ends_the_command_quietly():
+    lines = "import comir_batch.cli.app as a\nfrom comir_batch.cli.failures import exit_codes\nimport typer\n"
+    endless = "app = typer.Typer()\n@app.command()\ndef c():\n with exit_codes():\n  while True: print('x' * 99)\n"
+    command = [sys.executable, "-c", f"{lines}{endless}a.app = app\na.main()"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        process.stdout.readline()
+        process.stdout.close()
+        assert process.stderr.read() == b""
+        assert process.wait() == 141
 
 
 def test_a_fault_of_the_program_is_70_and_not_a_verdict(monkeypatch, capsys):

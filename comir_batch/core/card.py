@@ -122,6 +122,13 @@ class ModelCard(_Frozen):
     licence: str
     weights_sha256: str
 
+    @model_validator(mode="after")
+    def _distinct(self) -> ModelCard:
+        first, second = (card.modality for card in self.modalities)
+        if first == second:
+            raise ValueError(f"both networks are of the modality {first!r}; a card has one network of each of two")
+        return self
+
     def knows(self, *modalities: str) -> bool:
         """Tell whether each of the modalities has a network here."""
         known = {card.modality for card in self.modalities}

@@ -55,18 +55,27 @@ def is_model(folder: Path) -> bool:
 def find_model(name_or_folder: str | Path, extra_dirs: Iterable[Path] = ()) -> Model:
     """Return a model by its name, or by its folder.
 
+    Parameters
+    ----------
+    name_or_folder : str or Path
+        A text without a separator of folders is the name of a known model if there is such a one, whatever lies in the
+        current directory; ``./name`` is the folder. A Path is a folder.
+    extra_dirs : iterable of Path
+        Folders of models, besides the shipped ones.
+
     Raises
     ------
     ModelError
         If there is none; the message lists those that there are.
     """
+    known = _models(extra_dirs)
+    if isinstance(name_or_folder, str):
+        for model in known:
+            if model.card.name == name_or_folder:
+                return model
     folder = Path(name_or_folder).expanduser()
     if is_model(folder):
         return Model(read_card(folder), folder.resolve())
-    known = _models(extra_dirs)
-    for model in known:
-        if model.card.name == str(name_or_folder):
-            return model
     names = ", ".join(model.card.name for model in known) or "none"
     raise ModelError(f"there is no model {str(name_or_folder)!r}; there are: {names}; or give a folder with a {CARD}")
 

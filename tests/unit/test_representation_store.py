@@ -1,5 +1,6 @@
 import json
 import pickle
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -49,6 +50,30 @@ def test_a_process_loads_a_network_once(folder):
 def test_a_model_is_found_by_name_beside_the_shipped_ones(folder):
     assert find_model("tiny", [folder.parent]).folder == folder.resolve()
     assert "tiny" in [card.name for card in list_models([folder.parent])]
+
+
+def test_a_known_name_means_the_model_and_not_a_folder_of_that_name(folder, monkeypatch):
+    shipped = list_models()[0].name
+    own = folder.parent / shipped
+    folder.rename(own)
+    monkeypatch.chdir(own.parent)
+    assert find_model(shipped).folder != own.resolve()
+    for meant in (f"./{shipped}", str(own), Path(shipped)):
+        assert find_model(meant).folder == own.resolve()
+
+
+def test_a_folder_needs_no_separator_where_no_model_has_its_name(folder, monkeypatch):
+    monkeypatch.chdir(folder.parent)
+    assert find_model("tiny").folder == folder.resolve()
+
+
+def test_two_networks_of_one_modality_are_refused(folder):
+    card = json.loads((folder / "card.json").read_text())
+    for network in card["modalities"]:
+        network["modality"] = "a"
+    (folder / "card.json").write_text(json.dumps(card))
+    with pytest.raises(ModelError, match="both networks are of the modality 'a'"):
+        find_model(folder)
 
 
 def test_a_model_that_is_not_there_is_an_error_that_lists_those_that_are(folder):

@@ -228,7 +228,7 @@ def _card(pairs: Sequence[TrainingPair], config: TrainConfig) -> ModelCard:
         name=config.name,
         modalities=config.modalities,
         mpp=config.mpp,
-        slides=len(pairs),
+        slides=len({(pair.fixed.path.resolve(), pair.moving.path.resolve()) for pair in pairs}),
         trained_on=config.trained_on,
         held_out=config.held_out,
         licence=config.licence,

@@ -43,8 +43,8 @@ def write_ome_tiff(
     """Write a pyramid as OME-TIFF; the file appears whole, by a rename.
 
     RGB becomes one page of interleaved samples, other images one page a channel; coarser levels are SubIFDs of their
-    page. OME-XML has the pixel size and the channels' names, and every page has resolution tags. float16, which OME-TIFF
-    does not have, is stored as float32. Files that could exceed 4 GB are BigTIFF.
+    page. OME-XML has the pixel size and the channels' names, and every page has resolution tags. OME-TIFF has no
+    float16: it is stored as float32. Files that could exceed 4 GB are BigTIFF.
 
     Parameters
     ----------

@@ -170,12 +170,15 @@ def damage_as_error(path: Path, what: str) -> Iterator[None]:
         ) from error
 
 
-def flatten(rgba: NDArray[np.uint8], background: tuple[int, int, int] = (255, 255, 255)) -> NDArray[np.uint8]:
-    """Lay ``(Y, X, 4)`` pixels with straight alpha over a background and return ``(3, Y, X)``."""
+def flatten(
+    rgba: NDArray[np.uint8], background: tuple[int, int, int] = (255, 255, 255), *, premultiplied: bool = False
+) -> NDArray[np.uint8]:
+    """Lay ``(Y, X, 4)`` pixels over a background and return ``(3, Y, X)``; alpha is straight, or multiplied in."""
     colours, alpha = rgba[..., :3], rgba[..., 3:]
     if alpha.min() < 255:
         behind = np.array(background, np.uint32) * (255 - alpha.astype(np.uint32))
-        colours = ((colours.astype(np.uint32) * alpha + behind + 127) // 255).astype(np.uint8)
+        front = colours.astype(np.uint32) * (255 if premultiplied else alpha)
+        colours = ((front + behind + 127) // 255).clip(max=255).astype(np.uint8)
     return np.moveaxis(colours, -1, 0)
 
 

@@ -31,14 +31,15 @@ _ALPHA = (tifffile.EXTRASAMPLE.ASSOCALPHA, tifffile.EXTRASAMPLE.UNASSALPHA)
 class TiffReader(SlideReader):
     """One series of a TIFF file with its pyramid, as SubIFDs or as pages.
 
-    Channels lie along C (planes) or S (samples, interleaved or planar); 8-bit RGB with alpha is laid over white.
+    Channels lie along C (planes) or S (samples, interleaved or planar). Alpha is no channel: 8-bit RGB is laid over
+    white by it, straight or premultiplied as the file says; of other pixels it is dropped.
 
     Raises
     ------
     SlideError
         If an axis other than C, S, Y and X has several planes, or there is no such series.
     UnreadableSlideError
-        If the file is damaged, or its pixels are palette indices or of a type that cannot be warped.
+        If the file is damaged, or its pixels are palette indices, inverted or of a type that cannot be warped.
     """
 
     def __init__(self, spec: SlideSpec) -> None:
@@ -49,7 +50,7 @@ class TiffReader(SlideReader):
             series = listed[spec.series]
             _require_usable(spec.path, series)
         self._axes = series.axes
-        self._alpha = _has_alpha(series)
+        self._alpha = _alpha(series)
         self._levels = [zarr.open_array(series.aszarr(level=index), mode="r") for index in range(len(series.levels))]
         super().__init__(spec, _headers(self._file, spec.series))
 
@@ -64,8 +65,13 @@ class TiffReader(SlideReader):
         if "S" not in axes:
             return raw[np.newaxis]
         samples = np.moveaxis(raw, axes.index("S"), -1)
-        pixels = flatten(samples.astype(np.uint8, copy=False)) if self._alpha else np.moveaxis(samples, -1, 0)
-        return pixels[self._first : self._last]
+        return self._without_alpha(samples)[self._first : self._last]
+
+    def _without_alpha(self, samples: NDArray[Any]) -> NDArray[np.generic]:
+        """Return ``(Y, X, S)`` samples as channels; an alpha that is not flattened lies behind the last of them."""
+        if self._alpha is None or samples.dtype != np.uint8 or samples.shape[-1] != 4:
+            return np.moveaxis(samples, -1, 0)
+        return flatten(samples, premultiplied=self._alpha == tifffile.EXTRASAMPLE.ASSOCALPHA)
 
     def _release(self) -> None:
         self._file.close()
@@ -112,6 +118,8 @@ def _require_usable(path: Path, series: tifffile.TiffPageSeries) -> None:
         raise UnreadableSlideError(f"{path}: pixels of a type that numpy has not. Export it as 8 or 16 bit or float")
     if series.keyframe.photometric == tifffile.PHOTOMETRIC.PALETTE:
         raise UnreadableSlideError(f"{path}: its colours are a palette. Export it as RGB or grey")
+    if series.keyframe.photometric == tifffile.PHOTOMETRIC.MINISWHITE:
+        raise UnreadableSlideError(f"{path}: its grey values are inverted, 0 is white. Export it with 0 as black")
     for index, level in enumerate(series.levels):
         _require_whole(path, index, level)
 
@@ -131,9 +139,10 @@ def _require_whole(path: Path, index: int, level: Any) -> None:
 def _headers(tiff: tifffile.TiffFile, index: int) -> Headers:
     series = tiff.series[index]
     sizes = tuple((_size(level, "X"), _size(level, "Y")) for level in series.levels)
-    names = channel_names(tiff, index, _size(series, "C") * _size(series, "S"))
+    count = _size(series, "C") * _size(series, "S") - (_alpha(series) is not None)
+    names = channel_names(tiff, index, count)
     if "S" in series.axes and series.keyframe.photometric in _COLOUR:
-        names = RGB if _has_alpha(series) else RGB + tuple(str(i) for i in range(3, _size(series, "S")))
+        names = RGB + tuple(str(i) for i in range(3, count))
     return Headers(sizes, names, str(series.dtype), pixel_size(tiff, index), "tifffile")
 
 
@@ -141,7 +150,10 @@ def _size(series: Any, axis: str) -> int:
     return int(series.shape[series.axes.index(axis)]) if axis in series.axes else 1
 
 
-def _has_alpha(series: tifffile.TiffPageSeries) -> bool:
+def _alpha(series: tifffile.TiffPageSeries) -> tifffile.EXTRASAMPLE | None:
+    """Return the kind of alpha that the last sample of a grey or RGB image is."""
     page = series.keyframe
-    four = _size(series, "S") == 4 and series.dtype == np.uint8
-    return four and page.photometric in _COLOUR and bool(page.extrasamples) and page.extrasamples[0] in _ALPHA
+    colours = 3 if page.photometric in _COLOUR else 1
+    if _size(series, "S") != colours + 1 or not page.extrasamples or page.extrasamples[0] not in _ALPHA:
+        return None
+    return tifffile.EXTRASAMPLE(page.extrasamples[0])

@@ -93,14 +93,45 @@ def test_bright_and_dark_do_not_depend_on_the_chosen_channel(tmp_path, colour, p
         assert slide.read(Region(0, 0, 1, 1)).shape == (1 if channel else 3, 1, 1)
 
 
-def test_alpha_is_laid_over_white(tmp_path):
-    rgba = np.zeros((40, 50, 4), np.uint8)
-    rgba[:20, :, 3] = 255
-    tifffile.imwrite(tmp_path / "a.tif", rgba, photometric="rgb", extrasamples=["unassalpha"])
+@pytest.mark.parametrize("planar", ["contig", "separate"])
+@pytest.mark.parametrize(("kind", "stored"), [("unassalpha", (200, 100, 0)), ("assocalpha", (100, 50, 0))])
+def test_alpha_is_laid_over_white_straight_or_premultiplied(tmp_path, kind, stored, planar):
+    rgba = np.full((60, 50, 4), (*stored, 127), np.uint8)
+    rgba[:20] = (200, 100, 0, 255)
+    rgba[40:] = 0
+    pixels = np.moveaxis(rgba, -1, 0).copy() if planar == "separate" else rgba
+    tifffile.imwrite(tmp_path / "a.tif", pixels, photometric="rgb", planarconfig=planar, extrasamples=[kind])
     with open_slide(SlideSpec(tmp_path / "a.tif", mpp=1.0)) as slide:
-        read = slide.read(Region(0, 0, 50, 40))
-    assert not read[:, :20].any()
-    assert (read[:, 20:] == 255).all()
+        assert slide.info.is_rgb
+        read = slide.read(Region(0, 0, 50, 60))
+    for rows, colour in ((slice(20), (200, 100, 0)), (slice(20, 40), (228, 178, 128)), (slice(40, 60), (255,) * 3)):
+        assert np.abs(np.moveaxis(read[:, rows], 0, -1).astype(int) - colour).max() <= 1
+
+
+def test_premultiplied_colours_brighter_than_their_alpha_stay_white(tmp_path):
+    rgba = np.full((4, 5, 4), (255, 255, 255, 100), np.uint8)
+    tifffile.imwrite(tmp_path / "a.tif", rgba, photometric="rgb", extrasamples=["assocalpha"])
+    with open_slide(SlideSpec(tmp_path / "a.tif", mpp=1.0)) as slide:
+        assert (slide.read(Region(0, 0, 5, 4)) == 255).all()
+
+
+@pytest.mark.parametrize("kind", ["unassalpha", "assocalpha"])
+@pytest.mark.parametrize(("colours", "dtype"), [(3, "uint16"), (3, "float32"), (1, "uint8")])
+def test_alpha_of_other_pixels_is_dropped(tmp_path, colours, dtype, kind):
+    pixels = np.moveaxis(np.resize(_PLANES, (colours + 1, 20, 30)), 0, -1).astype(dtype)
+    photometric = "rgb" if colours == 3 else "minisblack"
+    tifffile.imwrite(
+        tmp_path / "a.tif", pixels.copy(), photometric=photometric, planarconfig="contig", extrasamples=[kind]
+    )
+    with open_slide(SlideSpec(tmp_path / "a.tif", mpp=1.0)) as slide:
+        assert slide.info.channels == (("red", "green", "blue") if colours == 3 else ("0",))
+        assert (slide.read(Region(0, 0, 30, 20)) == np.moveaxis(pixels, -1, 0)[:colours]).all()
+
+
+def test_inverted_grey_is_refused(tmp_path):
+    tifffile.imwrite(tmp_path / "a.tif", _PLANES[0], photometric="miniswhite")
+    with pytest.raises(UnreadableSlideError, match=r"0 is white\. Export it with 0 as black"):
+        open_slide(SlideSpec(tmp_path / "a.tif", mpp=1.0))
 
 
 def test_levels_are_measured_from_their_sizes(tmp_path):

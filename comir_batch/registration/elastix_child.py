@@ -1,8 +1,9 @@
 """The process that holds elastix: reads requests from stdin, one JSON line each, and answers on stdout.
 
-Started as ``python -m comir_batch.registration.elastix_child <pid of the parent>``. elastix holds the interpreter's
-lock for its whole run and may crash, so nothing here relies on Python code running beside it: the kernel ends the
-process when its parent dies or its time is up.
+Started as ``python -m comir_batch.registration.elastix_child <pid of the parent> <seconds to load in>``. elastix holds
+the interpreter's lock for its whole run and may crash, so nothing here relies on Python code running beside it: the
+kernel ends the process when its parent dies or its time is up. Loading may stall too, on a file system that hangs, so
+heavy libraries are imported only once the kernel watches.
 """
 
 from __future__ import annotations
@@ -17,9 +18,6 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
-import itk
-import numpy as np
-
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -29,9 +27,11 @@ _PR_SET_PDEATHSIG = 1
 def main() -> None:
     """Serve until stdin ends."""
     _die_with_parent(int(sys.argv[1]))
+    _limit_time(float(sys.argv[2]))
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     replies = _protected_stdout()
     _reply(replies, _answered(_load))
+    _limit_time(0)
     for line in sys.stdin:
         _reply(replies, _answered(partial(_register, Path(json.loads(line)["output"]))))
 
@@ -64,7 +64,10 @@ def _answered(work: Callable[[], object]) -> dict[str, Any]:
 
 
 def _load() -> None:
-    """Resolve itk's lazily loaded modules now rather than on the first request."""
+    """Import numpy and itk, and resolve its lazily loaded modules now rather than on the first request."""
+    import itk  # noqa: PLC0415 - under the time limit
+    import numpy as np  # noqa: F401, PLC0415 - as well
+
     itk.ElastixRegistrationMethod, itk.ParameterObject  # noqa: B018
 
 
@@ -88,6 +91,8 @@ def _limit_time(seconds: float) -> None:
 
 
 def _method(folder: Path, request: dict[str, Any]) -> Any:
+    import itk  # noqa: PLC0415 - loaded by now
+
     fixed, moving = (_image(folder / f"{name}.npy", request[name]) for name in ("fixed", "moving"))
     method = itk.ElastixRegistrationMethod.New(fixed, moving)
     method.SetFixedMask(_image(folder / "fixed_mask.npy", request["fixed"]))
@@ -105,6 +110,9 @@ def _method(folder: Path, request: dict[str, Any]) -> Any:
 
 
 def _image(path: Path, place: dict[str, list[float]]) -> Any:
+    import itk  # noqa: PLC0415 - loaded by now
+    import numpy as np  # noqa: PLC0415 - as well
+
     image = itk.image_from_array(np.load(path))
     image.SetSpacing(place["spacing"])
     image.SetOrigin(place["origin"])

@@ -30,6 +30,8 @@ if TYPE_CHECKING:
     from comir_batch.registration.elastix_maps import ParameterMap
     from comir_batch.registration.images import RegistrationImage
 
+LOAD_LIMIT_S = 300.0  # ten to twenty seconds are usual; many workers that start at once on a slow disk need more
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ElastixRequest:
@@ -118,14 +120,15 @@ class ElastixProcess:
                 pipe.close()
 
     def _ask(self, output: str, time_limit_s: float) -> dict[str, Any]:
-        child = self._running()
         try:
+            child = self._running()
             answer = _exchange(child, output)
         except BaseException:
-            self.close()  # its answer may still be under way and would be taken for the next request's
+            self.close()  # not loaded, or its answer is under way and would be taken for the next request's
             raise
         if answer is None:
-            raise RegistrationError(_death(child.wait(), time_limit_s))
+            too_long = f"elastix was stopped at its time limit of {time_limit_s:g} s; raise register.time_limit_s"
+            raise RegistrationError(_death(child.wait(), too_long))
         return answer
 
     def _running(self) -> subprocess.Popen[str]:
@@ -133,9 +136,11 @@ class ElastixProcess:
             self.close()
             self._child = _started(self.threads)
             answer = _answer(self._child)
-            if answer is None or not answer["ok"]:
-                reason = answer["error"] if answer else _death(self._child.wait(), 0.0)
-                raise RegistrationError(f"cannot start elastix: {reason}; is itk-elastix installed here?")
+            if answer is None:
+                too_long = f"loading itk took longer than {LOAD_LIMIT_S:g} s; is the disk that it lies on stalled?"
+                raise RegistrationError(f"cannot start elastix: {_death(self._child.wait(), too_long)}")
+            if not answer["ok"]:
+                raise RegistrationError(f"cannot start elastix: {answer['error']}; is itk-elastix installed here?")
         assert self._child is not None  # noqa: S101 - for mypy
         return self._child
 
@@ -167,7 +172,7 @@ def _spawn(threads: int) -> subprocess.Popen[str]:
     # ITK's default threader crashes when its number of threads is set, and is slow on machines with many cores
     environment = {"ITK_GLOBAL_DEFAULT_THREADER": "Pool", "ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS": str(threads)}
     return subprocess.Popen(  # noqa: S603 - our own module
-        [sys.executable, "-m", "comir_batch.registration.elastix_child", str(os.getpid())],
+        [sys.executable, "-m", "comir_batch.registration.elastix_child", str(os.getpid()), str(LOAD_LIMIT_S)],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
@@ -193,9 +198,9 @@ def _answer(child: subprocess.Popen[str]) -> dict[str, Any] | None:
     return json.loads(line) if line.endswith("\n") else None
 
 
-def _death(code: int, time_limit_s: float) -> str:
+def _death(code: int, too_long: str) -> str:
     if code == -signal.SIGALRM:
-        return f"elastix was stopped at its time limit of {time_limit_s:g} s; raise register.time_limit_s"
+        return too_long
     if code < 0:
         return f"elastix crashed: {signal.Signals(-code).name} (signal {-code})"
     return f"elastix' process ended by itself with exit code {code}"

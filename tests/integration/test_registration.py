@@ -177,9 +177,9 @@ def test_a_child_that_cannot_start_says_why(monkeypatch, pair, tmp_path):
     (tmp_path / "itk.py").write_text("raise ImportError('no itk here')")
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     process = ElastixProcess(threads=1)
-    with pytest.raises(RegistrationError, match="cannot start elastix"):
+    with pytest.raises(RegistrationError, match="cannot start elastix: no itk here; is itk-elastix installed"):
         process.register(_request(pair, tmp_path / "work"))
-    process.close()
+    assert process.pid is None
 
 
 def test_the_shared_process_is_one():

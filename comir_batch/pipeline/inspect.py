@@ -16,7 +16,7 @@ from comir_batch.io.tables import read_points
 from comir_batch.io.transform_files import read_transform
 from comir_batch.pipeline.model_choice import choose_model
 from comir_batch.pipeline.pair import Pair, Slide
-from comir_batch.representation.store import is_model
+from comir_batch.representation.store import is_model, list_models
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -111,9 +111,11 @@ def _inspect_row(
 
 
 def _asked_model(row: PairRow, base: Path) -> str:
-    """Return the row's model; a folder is, as all paths of a manifest, relative to it."""
+    """Return the row's model; a folder, unless a shipped model has its name, is relative to the manifest."""
+    if not row.model or row.model in {card.name for card in list_models()}:
+        return row.model
     folder = base / Path(row.model).expanduser()
-    return str(folder) if row.model and is_model(folder) else row.model
+    return str(folder) if is_model(folder) else row.model
 
 
 def _optional_files(row: PairRow, grids: dict[str, Grid]) -> tuple[dict[str, str], list[Problem]]:

@@ -68,7 +68,7 @@ def test_stitched_blocks_equal_the_whole(tmp_path):
     assert [work.card.modality for work in works] == list(names)
     for work in works:
         stitched, reference = ZarrArray.open(SlideFiles(work.folder).pixels), whole(work)
-        blocks = tissue_blocks(work.source, work.working, work.blocks)
+        blocks = tissue_blocks(work.source, work.working, work.blocks, margin_px=16)
         assert len(blocks) == 12
         for _, region in blocks:
             difference = stitched.read(region) - reference[:, *region.slices]

@@ -326,3 +326,4 @@ def test_workers_die_with_a_killed_driver(tmp_path):
         worker = psutil.Process(int(driver.stdout.readline()))
         driver.kill()
     worker.wait(timeout=20)
+    assert not worker.is_running()

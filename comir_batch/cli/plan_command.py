@@ -52,13 +52,14 @@ def _print(pairs: tuple[Pair, ...], made: Plan) -> None:
             stage.stage,
             str(stage.jobs),
             str(stage.tasks),
+            str(stage.tiles or "-"),
             stage.resource,
             f"{stage.memory_mb / 1000:.1f}",
             f"{stage.disk_gb:.2f}",
         )
         for stage in made.stages
     ]
-    head = ("stage", "slides or pairs", "tasks at most", "workers", "GB a task", "GB written")
+    head = ("stage", "slides or pairs", "tasks at most", "tiles at most", "workers", "GB a task", "GB written")
     print_table("stages", head, rows)
     typer.echo(f"at most {made.disk_gb:.2f} GB are written before compression; {made.free_gb:.0f} GB are free")
 

@@ -25,11 +25,14 @@ class Estimate(NamedTuple):
         Of its largest task.
     disk_mb : float
         Written, before compression.
+    tiles : int
+        At most, that a network sees.
     """
 
     tasks: int
     memory_mb: int
     disk_mb: float = 0.0
+    tiles: int = 0
 
 
 class Work(Protocol):

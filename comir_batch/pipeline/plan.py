@@ -28,6 +28,8 @@ class StagePlan:
     ----------
     jobs, tasks : int
         Number of slides or pairs, and of tasks at most.
+    tiles : int
+        Of networks, at most; halos come on top.
     resource : str
         Workers that it needs.
     memory_mb : int
@@ -39,6 +41,7 @@ class StagePlan:
     stage: str
     jobs: int
     tasks: int
+    tiles: int
     resource: str
     memory_mb: int
     disk_gb: float
@@ -89,6 +92,7 @@ def _stage_plan(stage: str, jobs: Sequence[Job]) -> StagePlan:
         stage=stage,
         jobs=len(jobs),
         tasks=sum(estimate.tasks for estimate in estimates),
+        tiles=sum(estimate.tiles for estimate in estimates),
         resource=jobs[0].resource.value if jobs else "",
         memory_mb=max((estimate.memory_mb for estimate in estimates), default=0),
         disk_gb=sum(estimate.disk_mb for estimate in estimates) / 1000,

@@ -15,7 +15,7 @@ from comir_batch.pipeline.job import Estimate
 from comir_batch.pipeline.layout import SlideFiles
 from comir_batch.pipeline.overview import Overview
 from comir_batch.pipeline.stages.chunk import BASE_MB, tissue_blocks
-from comir_batch.representation.inference import memory_mb
+from comir_batch.representation.inference import TILE, memory_mb
 from comir_batch.representation.normalise import Range, intensity_range
 from comir_batch.representation.store import find_model, load
 
@@ -76,7 +76,8 @@ class RepresentWork:
         """Return what it will take."""
         grid, item = self.working.grid, np.dtype(self.config.dtype).itemsize
         disk_mb = grid.width * grid.height * self.card.architecture.latent_channels * item / 1e6
-        return Estimate(1 + len(self.blocks), self.memory_mb, disk_mb)
+        tiles = sum(-(-block.width // TILE) * -(-block.height // TILE) for block in self.blocks)
+        return Estimate(1 + len(self.blocks), self.memory_mb, disk_mb, tiles)
 
     def phase(self, number: int, key: str) -> Sequence[Task] | None:
         """First the intensity ranges of the slide, then the blocks with tissue."""

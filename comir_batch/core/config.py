@@ -130,7 +130,7 @@ class JudgeConfig(Section):
     max_folding : float
         Largest credible share of tissue where the Jacobian is not positive.
     max_area_change : float
-        Largest local change of area over the tissue, as a factor either way, for `accept`.
+        Largest local change of area over 98 % of the tissue, as a factor either way, for `accept`.
     min_overlap : float
         Smallest credible share of the smaller tissue that lies on the other slide's tissue.
     min_tiles : int

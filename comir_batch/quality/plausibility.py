@@ -49,11 +49,15 @@ class Folding:
         Share of the points where the Jacobian's determinant is not positive.
     jacobian_min, jacobian_max : float
         Range of the determinant.
+    jacobian_p1, jacobian_p99 : float
+        Its percentiles 1 and 99: what holds for all of the tissue but its outermost bends.
     """
 
     share: float
     jacobian_min: float
     jacobian_max: float
+    jacobian_p1: float
+    jacobian_p99: float
 
 
 def tissue_points(mask: NDArray[np.bool_], grid: Grid) -> NDArray[np.float64]:
@@ -110,10 +114,11 @@ def folding(transform: Composite, points: NDArray[np.float64], step_um: float) -
         Of the differences: about a pixel of the image that was registered.
     """
     if not len(points):
-        return Folding(0.0, 1.0, 1.0)
+        return Folding(0.0, 1.0, 1.0, 1.0, 1.0)
     determinants = transform.jacobian_determinant(points, step_um)
     upright = determinants * (np.sign(np.median(determinants)) or 1.0)
-    return Folding(float((upright <= 0).mean()), float(upright.min()), float(upright.max()))
+    p1, p99 = np.percentile(upright, [1, 99])
+    return Folding(float((upright <= 0).mean()), float(upright.min()), float(upright.max()), float(p1), float(p99))
 
 
 def overlap(

@@ -117,6 +117,8 @@ def metrics(evidence: Evidence) -> dict[str, float | str | None]:
         "folding": evidence.folding.share,
         "jacobian_min": evidence.folding.jacobian_min,
         "jacobian_max": evidence.folding.jacobian_max,
+        "jacobian_p1": evidence.folding.jacobian_p1,
+        "jacobian_p99": evidence.folding.jacobian_p99,
         "overlap": evidence.overlap,
         "tre_before_median_um": before.median_um if before else None,
         "tre_median_um": after.median_um if after else None,
@@ -172,10 +174,11 @@ def _doubts(evidence: Evidence, config: JudgeConfig) -> Iterator[str]:
 
 def _strained(folding: Folding, config: JudgeConfig) -> Iterator[str]:
     most = config.max_area_change
-    if not (folding.jacobian_min >= 1 / most and folding.jacobian_max <= most):
+    if not (folding.jacobian_p1 >= 1 / most and folding.jacobian_p99 <= most):
         yield (
-            f"the transform changes areas locally by factors of {folding.jacobian_min:.2f} to "
-            f"{folding.jacobian_max:.2f}; {1 / most:.2f} to {most:.2f} is allowed (judge.max_area_change)"
+            f"the transform changes areas locally by factors of {folding.jacobian_p1:.2f} to "
+            f"{folding.jacobian_p99:.2f} (percentiles 1 and 99); "
+            f"{1 / most:.2f} to {most:.2f} is allowed (judge.max_area_change)"
         )
 
 

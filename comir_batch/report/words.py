@@ -80,6 +80,8 @@ _KNOWN = {
         "Folding", "", "Share of the tissue where the Jacobian is not positive; 0 in a credible transform."
     ),
     "jacobian_min": MetricText("Jacobian, least", "", "Strongest local change of area on tissue; 0 or less is folded."),
+    "jacobian_p1": MetricText("Jacobian, 1st percentile", "", "Local change of area that 99 % of the tissue exceeds."),
+    "jacobian_p99": MetricText("Jacobian, 99th percentile", "", "Local change of area that 1 % of the tissue exceeds."),
     "jacobian_max": MetricText("Jacobian, most", "", "The same in the other direction; 1 keeps the area."),
     "disagreement_um": MetricText("Disagreement", "µm", "Median distance between what CoMIRs and raw images found."),
     "registered_from": MetricText("Registered from", "", "The view of the slides that gave the transform."),

@@ -17,7 +17,7 @@ RAW = Similarity("mi", 110, before=0.05, after=0.11, z_before=0.1, z=11.0, share
 GOOD = Evidence(
     registered_from="comir",
     shape=Shape(0.99, 1.02, 0.01, mirrored=False, rotation_deg=12.0),
-    folding=Folding(0.0, 0.8, 1.2),
+    folding=Folding(0.0, 0.8, 1.2, 0.9, 1.1),
     overlap=0.93,
     raw=RAW,
     comir=COMIR,
@@ -51,7 +51,7 @@ def test_good_evidence_is_accepted_with_its_numbers():
         ({"shape": replace(GOOD.shape, scale_max=1.6)}, "scales"),
         ({"shape": replace(GOOD.shape, scale_min=0.5)}, "scales"),
         ({"shape": replace(GOOD.shape, shear=-0.4)}, "shears"),
-        ({"folding": Folding(0.02, -1.0, 3.0)}, "folds 2.00% of the tissue"),
+        ({"folding": Folding(0.02, -1.0, 3.0, -0.1, 2.0)}, "folds 2.00% of the tissue"),
         ({"overlap": 0.1}, "only 10% of the smaller tissue"),
         ({"shape": replace(GOOD.shape, scale_max=float("nan"))}, "scales"),
     ],
@@ -131,7 +131,7 @@ def test_views_that_agree_are_not_said_to_contradict():
     ],
 )
 def test_a_strained_transform_is_for_review(low, high, expected):
-    evidence = replace(GOOD, folding=Folding(0.0, low, high))
+    evidence = replace(GOOD, folding=Folding(0.0, -1.0, 9.0, low, high))
     assert verdict(evidence) is expected
     assert ("judge.max_area_change" in reasons(evidence)) is (expected is Verdict.REVIEW)
 

@@ -136,7 +136,7 @@ def _tile_maps(maps: Maps, under: NDArray[Any] | None) -> Iterator[_Map]:
             yield _map(f"Held-out tiles {name}", text, tiles, scales.similarity(*given), under)
     if before is not None and after is not None:
         gain = after - before
-        text = f"Orange tiles got better, blue ones worse: {_better(gain)}"
+        text = f"Orange tiles got better, blue ones worse: {_better(gain, maps.cells_per_tile)}"
         yield _map("Held-out tiles, change", text, gain, scales.change(gain), under)
 
 
@@ -159,9 +159,9 @@ def _summary(values: NDArray[np.floating]) -> str:
     return f"median {middle}, from {low} to {high}"
 
 
-def _better(gain: NDArray[np.floating]) -> str:
+def _better(gain: NDArray[np.floating], cells: int) -> str:
     finite = gain[np.isfinite(gain)]
-    return f"{int((finite > 0).sum())} of {finite.size} tiles got better."
+    return f"{int((finite > 0).sum()) // cells} of {finite.size // cells} tiles got better."
 
 
 def _folding(jacobian: NDArray[np.floating]) -> str:

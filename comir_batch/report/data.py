@@ -91,10 +91,10 @@ class Maps:
         One sentence about it, shown below the map.
     tiles_before, tiles_after : array or None
         Similarity of each held-out tile at the start and after registration.
-    cells_per_tile : int
-        Elements of the tile arrays that one tile covers.
     similarity : str
         What the tiles' similarity is, for example "normalised correlation of the CoMIRs".
+    cells_per_tile : int
+        Elements of the tile arrays that one tile covers.
     """
 
     displacement_um: NDArray[np.floating] | None = None
@@ -103,8 +103,8 @@ class Maps:
     jacobian_note: str = ""
     tiles_before: NDArray[np.floating] | None = None
     tiles_after: NDArray[np.floating] | None = None
-    cells_per_tile: int = 1
     similarity: str = "similarity"
+    cells_per_tile: int = 1
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -1,5 +1,7 @@
 """The shipped models, on real tissue that they have not seen."""
 
+from dataclasses import asdict
+
 import numpy as np
 import pytest
 import torch
@@ -39,6 +41,8 @@ def test_cards_say_what_they_must(name):
     assert (card.modalities, card.mpp) == (recipe.config.modalities, recipe.config.mpp)
     assert card.slides == 1
     assert len(card.data_sha256) == 2
+    made_by = asdict(recipe.config)
+    assert {key: value for key, value in card.training.items() if key in made_by and made_by[key] != value} == {}
     assert card.training["seed"] == recipe.config.seed
     assert card.metrics["retrieved"] > 0.9
     assert f"recipes {name}" in card.metrics["command"]

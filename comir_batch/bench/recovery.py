@@ -23,6 +23,7 @@ from comir_batch.io.transform_files import read_json as read_transform_json
 from comir_batch.io.transform_files import write_json as write_transform_json
 from comir_batch.pipeline.files import read_json, write_json
 from comir_batch.pipeline.graph import build_jobs
+from comir_batch.pipeline.inference import inference
 from comir_batch.pipeline.layout import Layout
 from comir_batch.pipeline.overview import Overview, make_overview
 from comir_batch.pipeline.run import RunRequest, inspect_request, run
@@ -31,7 +32,6 @@ from comir_batch.pipeline.start import start_transform
 from comir_batch.pipeline.views import load_views
 from comir_batch.registration import parameters
 from comir_batch.registration.elastix_process import ElastixRequest, shared_process
-from comir_batch.representation.inference import resolve_device
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -168,7 +168,7 @@ def _write_manifest(pair: AlignedPair, moved: Path, out: Path) -> Path:
 def _register_work(manifest: Path, layout: Layout, config: RunConfig) -> RegisterWork:
     """Return what the run's register job worked on."""
     pairs = inspect_request(manifest, config, skip_bad_rows=False).pairs
-    jobs = build_jobs(pairs, config, layout, resolve_device(config.execution.device))
+    jobs = build_jobs(pairs, config, layout, inference(config.execution))
     return next(job.work for job in jobs.values() if isinstance(job.work, RegisterWork))
 
 

@@ -10,7 +10,6 @@ import json
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import SimpleITK
 
 from comir_batch.core.errors import UserError
 from comir_batch.core.transform import Affine, BSpline, Composite, from_dict
@@ -19,7 +18,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-sitk: Any = SimpleITK  # its functions carry no types
 _ITK_SUFFIXES = (".h5", ".hdf5", ".tfm")
 _IDENTITY = (1.0, 0.0, 0.0, 1.0)
 
@@ -52,9 +50,10 @@ def write_itk(transform: Composite, path: Path) -> None:
 
     ITK applies the transform that was added last first, so the parts are added from last to first.
     """
+    sitk = _library(path)
     composite = sitk.CompositeTransform(2)
     for part in reversed(transform.parts):
-        composite.AddTransform(_to_itk(part))
+        composite.AddTransform(_to_itk(sitk, part))
     partial = path.with_name(f".{path.stem}.partial{path.suffix}")
     sitk.WriteTransform(composite, str(partial))
     partial.replace(path)
@@ -72,23 +71,35 @@ def read_transform(path: Path) -> Composite:
     Raises
     ------
     UserError
-        If there is no such file, it cannot be read, or it holds a transform of another kind.
+        If there is no such file, it cannot be read, or it holds a transform of another kind; or if it is ITK's and
+        SimpleITK is not installed.
     """
     if path.suffix.lower() not in _ITK_SUFFIXES:
         return read_json(path)
     if not path.is_file():
         raise UserError(f"{path}: No such file. Check the path")
+    sitk = _library(path)
     try:
         transform = sitk.ReadTransform(str(path))
     except RuntimeError as error:
         raise UserError(f"{path}: not an ITK transform file. Write it again with ITK or SimpleITK") from error
     try:
-        return Composite(tuple(_parts(transform)))
+        return Composite(tuple(_parts(sitk, transform)))
     except ValueError as error:
         raise UserError(f"{path}: {error}. Convert it to 2-D affine and cubic B-spline transforms") from error
 
 
-def _to_itk(part: Affine | BSpline) -> Any:
+def _library(path: Path) -> Any:
+    """Return SimpleITK, which a host that only drives has not; its functions carry no types."""
+    try:
+        import SimpleITK  # noqa: PLC0415
+    except ModuleNotFoundError as error:
+        remedy = "Install SimpleITK, or give a transform.json of comir-batch"
+        raise UserError(f"{path}: files of ITK transforms need SimpleITK, which is not installed. {remedy}") from error
+    return SimpleITK
+
+
+def _to_itk(sitk: Any, part: Affine | BSpline) -> Any:
     if isinstance(part, Affine):
         affine = sitk.AffineTransform(2)
         affine.SetMatrix(part.matrix.ravel().tolist())
@@ -101,14 +112,14 @@ def _to_itk(part: Affine | BSpline) -> Any:
     return bspline
 
 
-def _parts(transform: Any) -> Iterator[Affine | BSpline]:
+def _parts(sitk: Any, transform: Any) -> Iterator[Affine | BSpline]:
     """Yield the parts in the order in which they are applied."""
     if transform.GetDimension() != 2:
         raise ValueError(f"a transform of {transform.GetDimension()} dimensions")
     kind = transform.Downcast()
     if isinstance(kind, sitk.CompositeTransform):
         for index in reversed(range(kind.GetNumberOfTransforms())):
-            yield from _parts(kind.GetNthTransform(index))
+            yield from _parts(sitk, kind.GetNthTransform(index))
     elif isinstance(kind, sitk.AffineTransform | sitk.Similarity2DTransform | sitk.Euler2DTransform):
         yield Affine.about(np.reshape(kind.GetMatrix(), (2, 2)), kind.GetCenter(), kind.GetTranslation())
     elif isinstance(kind, sitk.TranslationTransform):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 from comir_batch.core.task import Resource
 from comir_batch.pipeline.fingerprint import fingerprint
@@ -24,18 +24,17 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from comir_batch.core.config import RunConfig
-    from comir_batch.pipeline.job import Work
+    from comir_batch.pipeline.job import Inference, Work
     from comir_batch.pipeline.layout import Layout
     from comir_batch.pipeline.pair import Pair, Slide
     from comir_batch.pipeline.records import History
     from comir_batch.pipeline.working import Working
 
-Device = Literal["cpu", "cuda"]
 # Stages whose results stay when a pair is finished; chunks and representations go, and are made again when needed.
 _LASTING = ("register", "judge", "warp", "export")
 
 
-def build_jobs(pairs: Iterable[Pair], config: RunConfig, layout: Layout, device: Device) -> dict[str, Job]:
+def build_jobs(pairs: Iterable[Pair], config: RunConfig, layout: Layout, inference: Inference) -> dict[str, Job]:
     """Return all jobs of a full run, by key; a slide in several pairs is chunked and represented once.
 
     Parameters
@@ -46,12 +45,12 @@ def build_jobs(pairs: Iterable[Pair], config: RunConfig, layout: Layout, device:
         Settings.
     layout : Layout
         Of the run directory.
-    device : {"cpu", "cuda"}
-        Where networks run; it is part of what representations depend on.
+    inference : Inference
+        Where networks compute.
     """
     jobs: dict[str, Job] = {}
     for pair in pairs:
-        for job in _PairJobs(pair, config, layout, device).build():
+        for job in _PairJobs(pair, config, layout, inference).build():
             known = jobs.get(job.key)
             users = job.pairs if known is None else tuple(dict.fromkeys((*known.pairs, *job.pairs)))
             jobs[job.key] = replace(known or job, pairs=users)
@@ -95,8 +94,8 @@ def needed(jobs: dict[str, Job], target: str, is_done: frozenset[str]) -> dict[s
 class _PairJobs:
     """Builds the jobs of one pair, stage after stage."""
 
-    def __init__(self, pair: Pair, config: RunConfig, layout: Layout, device: Device) -> None:
-        self._pair, self._config, self._layout, self._device = pair, config, layout, device
+    def __init__(self, pair: Pair, config: RunConfig, layout: Layout, inference: Inference) -> None:
+        self._pair, self._config, self._layout, self._inference = pair, config, layout, inference
 
     def build(self) -> list[Job]:
         """Return the jobs, inputs first."""
@@ -142,7 +141,7 @@ class _PairJobs:
         model = self._pair.model
         assert model is not None  # noqa: S101  the caller has looked
         card = model.card.modality(slide.modality)
-        settings = {"section": self._config.represent, "device": self._device, "card": card}
+        settings = {"section": self._config.represent, "device": self._inference.device, "card": card}
         print_ = fingerprint("represent", settings, [chunk.fingerprint, model.card.weights_sha256])
         folder = self._layout.job(f"represent-{print_}")
         work = RepresentWork(
@@ -151,7 +150,7 @@ class _PairJobs:
             working=self._working(slide),
             model=model.folder,
             card=card,
-            device=self._device,
+            inference=self._inference,
             config=self._config.represent,
             storage=self._config.chunk,
         )

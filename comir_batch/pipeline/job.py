@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -33,6 +33,21 @@ class Estimate(NamedTuple):
     memory_mb: int
     disk_mb: float = 0.0
     tiles: int = 0
+
+
+class Inference(NamedTuple):
+    """Where networks compute.
+
+    Attributes
+    ----------
+    device : {"cpu", "cuda"}
+        Part of what representations depend on.
+    resource : Resource
+        The workers that run them; they need not have that device to be of that kind, so it changes no result.
+    """
+
+    device: Literal["cpu", "cuda"]
+    resource: Resource
 
 
 class Work(Protocol):

@@ -17,12 +17,12 @@ from comir_batch.pipeline.driver import Driver
 from comir_batch.pipeline.event_log import EventLog
 from comir_batch.pipeline.files import read_json
 from comir_batch.pipeline.graph import build_jobs, done_jobs, needed
+from comir_batch.pipeline.inference import inference
 from comir_batch.pipeline.inspect import Inspection, inspect_manifest
 from comir_batch.pipeline.layout import Layout
 from comir_batch.pipeline.provenance import write_run_json
 from comir_batch.pipeline.records import Records
 from comir_batch.pipeline.scheduler import Scheduler
-from comir_batch.representation.inference import resolve_device
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -117,14 +117,14 @@ def run(request: RunRequest, bus: EventBus, start_executor: Callable[[RunConfig]
     """
     started = time.monotonic()
     inspection = inspect_request(request.manifest, request.config, skip_bad_rows=request.skip_bad_rows)
-    device = resolve_device(request.config.execution.device)
+    where = inference(request.config.execution)
     config = request.config.model_copy(
-        update={"execution": request.config.execution.model_copy(update={"device": device})}
+        update={"execution": request.config.execution.model_copy(update={"device": where.device})}
     )
     layout = Layout(request.out.resolve())
     with Records(layout) as records:
         bus.subscribe(EventLog(layout.log))
-        jobs = build_jobs(inspection.pairs, config, layout, device)
+        jobs = build_jobs(inspection.pairs, config, layout, where)
         keep_work = request.keep_work or request.target != "report"
         driver = Driver(layout, records, bus, jobs, target=request.target, keep_work=keep_work)
         scheduler = _scheduler(jobs, records, driver, inspection, request)

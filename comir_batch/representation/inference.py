@@ -7,6 +7,7 @@ to the image. A tile sees the same continued image, starts on the stride's grid,
 
 from __future__ import annotations
 
+from threading import Lock
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
@@ -14,7 +15,9 @@ import torch
 
 from comir_batch.core.errors import ModelError
 from comir_batch.core.geometry import Region
+from comir_batch.representation.device import resolve_device
 from comir_batch.representation.field import field
+from comir_batch.representation.memory import TILE, memory_mb
 from comir_batch.representation.normalise import to_input
 
 if TYPE_CHECKING:
@@ -23,13 +26,14 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from comir_batch.core.card import ModalityCard
+    from comir_batch.representation.device import Device
     from comir_batch.representation.network import DenseUNet
     from comir_batch.representation.normalise import Range
 
-Device = Literal["auto", "cpu", "cuda"]
 Precision = Literal["float32", "bfloat16"]
-TILE = 512
-LIBRARIES_MB = 500
+# Threads of one process compute in turn, so that one reads or writes meanwhile: two networks at once gain nothing on a
+# device that one keeps busy, and take twice the memory.
+_COMPUTING = Lock()
 
 
 class Representer:
@@ -153,11 +157,14 @@ class Representer:
         return Region(int(x.min()), int(y.min()), int(x.max()) + 1, int(y.max()) + 1, region.level)
 
     def run(self, image: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Return the ``(latent, Y, X)`` output for a normalised ``(C, Y, X)`` image with sides on the stride."""
+        """Return the ``(latent, Y, X)`` output for a normalised ``(C, Y, X)`` image with sides on the stride.
+
+        Any number of threads may call it; one network of the process runs at a time.
+        """
         bfloat = self.precision == "bfloat16"
-        with torch.inference_mode(), torch.autocast(self.device, torch.bfloat16, enabled=bfloat):
+        with _COMPUTING, torch.inference_mode(), torch.autocast(self.device, torch.bfloat16, enabled=bfloat):
             result = self._network(torch.from_numpy(image)[None].to(self.device, memory_format=torch.channels_last))
-        array: NDArray[np.float32] = result[0].float().cpu().numpy()
+            array: NDArray[np.float32] = result[0].float().cpu().numpy()
         return array
 
     def _check_channels(self, channels: int) -> None:
@@ -169,22 +176,6 @@ class Representer:
             )
 
 
-def memory_mb(card: ModalityCard, block_side: int, tile: int = TILE) -> int:
-    """Return an upper bound in MB of a process that represents blocks of ``block_side`` pixels, libraries included.
-
-    A pixel of a tile takes at most 20 bytes for each channel of the widest, full-resolution features (measured in
-    float32 on CPU: 16 for the compact network, 18 for the paper's). A pixel of the block takes at most 8 as read (four
-    channels of 16 bits), 12 for each network channel while it is normalised, and 8 for each latent channel.
-    """
-    a, (halo, stride) = card.architecture, field(card.architecture)
-    below = a.up[-2] if len(a.up) > 1 else a.bottleneck
-    widest = a.init_filters + (a.down[0] + below + a.up[-1]) * a.growth
-    margin = stride + 2 * halo
-    network = 20 * widest * (min(tile, block_side) + margin) ** 2
-    block = (8 + 12 * a.in_channels + 8 * a.latent_channels) * (block_side + margin) ** 2
-    return LIBRARIES_MB + int((network + block) / 2**20)
-
-
 def reflected(start: int, stop: int, size: int) -> NDArray[np.intp]:
     """Return the indices into an axis of ``size`` pixels at ``start..stop`` of its endless reflection."""
     if size == 1:
@@ -192,17 +183,3 @@ def reflected(start: int, stop: int, size: int) -> NDArray[np.intp]:
     period = 2 * (size - 1)
     index = np.arange(start, stop) % period
     return np.minimum(index, period - index)
-
-
-def resolve_device(device: Device) -> Literal["cpu", "cuda"]:
-    """Return the device that ``auto`` stands for here, or the one asked for.
-
-    Raises
-    ------
-    ModelError
-        If CUDA is asked for and there is none.
-    """
-    available = torch.cuda.is_available()
-    if device == "cuda" and not available:
-        raise ModelError("device 'cuda' was asked for, but there is no CUDA device here; use device 'cpu' or 'auto'")
-    return "cuda" if device == "cuda" or (device == "auto" and available) else "cpu"

@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 
 from comir_batch.core.geometry import Region
-from comir_batch.representation.store import load
+from comir_batch.representation.weights import load
 from comir_batch.training.crops import PairReader, Pose
 
 if TYPE_CHECKING:

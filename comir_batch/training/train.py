@@ -13,7 +13,7 @@ import torch
 from comir_batch import __version__
 from comir_batch.core.card import ModelCard
 from comir_batch.representation.network import DenseUNet
-from comir_batch.representation.store import save
+from comir_batch.representation.weights import save
 from comir_batch.training.crops import PairReader, disturbed
 from comir_batch.training.digest import sha256
 from comir_batch.training.loss import activation_decay, info_nce

@@ -10,7 +10,8 @@ from comir_batch.core.geometry import Region
 from comir_batch.representation.field import field
 from comir_batch.representation.network import DenseUNet
 from comir_batch.representation.normalise import to_input
-from comir_batch.representation.store import find_model, list_models, load
+from comir_batch.representation.store import find_model, list_models
+from comir_batch.representation.weights import load
 from comir_batch.training.crops import PairReader, TrainingPair
 from comir_batch.training.evaluate import represent_window
 from comir_batch.training.recipes import RECIPES

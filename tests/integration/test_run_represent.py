@@ -16,13 +16,15 @@ from comir_batch.execution.serial import SerialExecutor
 from comir_batch.io.zarr_array import ZarrArray
 from comir_batch.pipeline.files import read_json
 from comir_batch.pipeline.graph import build_jobs
+from comir_batch.pipeline.inference import inference
 from comir_batch.pipeline.layout import Layout, SlideFiles
 from comir_batch.pipeline.run import RunRequest, inspect_request, run
 from comir_batch.pipeline.stages.chunk import tissue_blocks
 from comir_batch.pipeline.stages.represent import RepresentWork
 from comir_batch.representation.inference import reflected
 from comir_batch.representation.normalise import Range, to_input
-from comir_batch.representation.store import find_model, load
+from comir_batch.representation.store import find_model
+from comir_batch.representation.weights import load
 from comir_batch.training.ihc import MPP, haematoxylin_dab_channels
 
 SIZE = (407, 331)  # odd, and not a multiple of the stride or the shard
@@ -63,7 +65,8 @@ def test_stitched_blocks_equal_the_whole(tmp_path):
     config, layout = load_config(None, settings), Layout(tmp_path / "run")
     run(RunRequest(manifest, layout.root, config, target="represent"), EventBus(), lambda _: SerialExecutor())
 
-    jobs = build_jobs(inspect_request(manifest, config, skip_bad_rows=False).pairs, config, layout, "cpu")
+    pairs = inspect_request(manifest, config, skip_bad_rows=False).pairs
+    jobs = build_jobs(pairs, config, layout, inference(config.execution))
     works = [job.work for job in jobs.values() if isinstance(job.work, RepresentWork)]
     assert [work.card.modality for work in works] == list(names)
     for work in works:

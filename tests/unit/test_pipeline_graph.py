@@ -8,12 +8,15 @@ import pytest
 
 from comir_batch.core.config import load_config
 from comir_batch.core.manifest import read_manifest
+from comir_batch.core.task import Resource
 from comir_batch.pipeline.graph import build_jobs, needed
 from comir_batch.pipeline.inspect import inspect_manifest
+from comir_batch.pipeline.job import Inference
 from comir_batch.pipeline.layout import Layout
 
 HEADER = "pair_id,fixed,moving,fixed_modality,moving_modality,fixed_mpp,moving_mpp,registration,fixed_mask"
 ROW = "p,a.png,b.png,dapi,tritc,0.9,0.9,,"
+CPU, CUDA = Inference("cpu", Resource.CPU), Inference("cuda", Resource.GPU)
 
 
 @pytest.fixture
@@ -25,11 +28,11 @@ def folder(tmp_path):
     return tmp_path
 
 
-def build(folder, *rows, model="none", device="cpu", **settings):
+def build(folder, *rows, model="none", inference=CPU, **settings):
     (folder / "m.csv").write_text("\n".join([HEADER, *(rows or [ROW])]) + "\n")
     inspection = inspect_manifest(read_manifest(folder / "m.csv"), model)
     assert not inspection.problems
-    return build_jobs(inspection.pairs, load_config(None, settings), Layout(folder / "run"), device)
+    return build_jobs(inspection.pairs, load_config(None, settings), Layout(folder / "run"), inference)
 
 
 def changed(before, after):
@@ -81,11 +84,18 @@ def test_the_content_of_a_file_counts_and_its_name_does_not(folder):
 
 
 def test_a_model_adds_its_stage_and_the_device_counts_there(folder):
-    cpu, cuda = (build(folder, model="dapi-tritc", device=device) for device in ("cpu", "cuda"))
+    cpu, cuda = (build(folder, model="dapi-tritc", inference=where) for where in (CPU, CUDA))
     assert sum(job.stage == "represent" for job in cpu.values()) == 2
     assert changed(cpu, cuda) == {"represent", *DOWN}
     resources = {job.stage: job.resource for job in cuda.values()}
     assert (resources["represent"], resources["register"]) == ("gpu", "cpu")
+
+
+def test_networks_may_compute_on_the_cpus_of_gpu_workers_and_the_results_are_the_same(folder):
+    here, there = (build(folder, model="dapi-tritc", inference=Inference("cpu", kind)) for kind in Resource)
+    assert list(here) == list(there)
+    assert {job.resource for job in here.values()} == {Resource.CPU}
+    assert {job.stage for job in there.values() if job.resource is Resource.GPU} == {"represent"}
 
 
 def test_pairs_share_the_jobs_of_a_slide(folder):

@@ -5,8 +5,9 @@ import torch
 from comir_batch.core.card import Architecture, Input, ModalityCard
 from comir_batch.core.errors import ModelError
 from comir_batch.core.geometry import Region
+from comir_batch.representation.device import resolve_device
 from comir_batch.representation.field import field
-from comir_batch.representation.inference import Representer, reflected, resolve_device
+from comir_batch.representation.inference import Representer, reflected
 from comir_batch.representation.network import DenseUNet
 from comir_batch.representation.normalise import Range
 

@@ -12,7 +12,8 @@ from comir_batch.core.errors import ModelError
 from comir_batch.core.geometry import Region
 from comir_batch.representation.network import DenseUNet
 from comir_batch.representation.normalise import Range
-from comir_batch.representation.store import find_model, list_models, load, save, save_card
+from comir_batch.representation.store import find_model, list_models, save_card
+from comir_batch.representation.weights import load, save
 
 TINY = Architecture(in_channels=1, init_filters=4, down=(1,), bottleneck=1, up=(1,), growth=4)
 

@@ -9,7 +9,8 @@ from comir_batch.core.errors import SlideError
 from comir_batch.core.geometry import Region
 from comir_batch.core.slide import SlideSpec
 from comir_batch.io.open import open_slide
-from comir_batch.representation.store import find_model, load
+from comir_batch.representation.store import find_model
+from comir_batch.representation.weights import load
 from comir_batch.training.crops import CropReader, PairReader, Pose, TrainingPair, disturbed
 from comir_batch.training.digest import sha256
 from comir_batch.training.ihc import haematoxylin_dab_channels

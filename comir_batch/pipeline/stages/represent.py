@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from comir_batch.core.block import BlockPlan
-from comir_batch.core.task import Resource, Task
+from comir_batch.core.task import Task
 from comir_batch.io.zarr_array import ZarrArray
 from comir_batch.pipeline.files import read_json, write_json
 from comir_batch.pipeline.job import Estimate
 from comir_batch.pipeline.layout import SlideFiles
 from comir_batch.pipeline.overview import Overview
 from comir_batch.pipeline.stages.chunk import BASE_MB, tissue_blocks
-from comir_batch.representation.inference import TILE, memory_mb
+from comir_batch.representation.memory import TILE, memory_mb
 from comir_batch.representation.normalise import Range, intensity_range
-from comir_batch.representation.store import find_model, load
+from comir_batch.representation.store import find_model
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from comir_batch.core.card import ModalityCard
     from comir_batch.core.config import ChunkConfig, RepresentConfig
     from comir_batch.core.geometry import Region
+    from comir_batch.core.task import Resource
+    from comir_batch.pipeline.job import Inference
     from comir_batch.pipeline.working import Working
 
 _OVERVIEW_MB = 200
@@ -42,7 +44,7 @@ class RepresentWork:
     working: Working
     model: Path
     card: ModalityCard
-    device: Literal["cpu", "cuda"]
+    inference: Inference
     config: RepresentConfig
     storage: ChunkConfig
 
@@ -58,8 +60,8 @@ class RepresentWork:
 
     @property
     def resource(self) -> Resource:
-        """GPU workers for CUDA, else CPU workers."""
-        return Resource.GPU if self.device == "cuda" else Resource.CPU
+        """Kind of worker that the network runs on."""
+        return self.inference.resource
 
     @property
     def blocks(self) -> BlockPlan:
@@ -108,9 +110,11 @@ def prepare(work: RepresentWork) -> None:
 
 def represent_block(task: tuple[RepresentWork, Region]) -> None:
     """Represent one block; runs on a worker, which keeps the network for the next."""
+    from comir_batch.representation.weights import load  # noqa: PLC0415  torch, which a host that only drives has not
+
     work, region = task
     ranges = tuple(Range(*limits) for limits in read_json(work.files.ranges))
-    network = load(find_model(str(work.model)), work.card.modality, work.device, work.config.precision)
+    network = load(find_model(str(work.model)), work.card.modality, work.inference.device, work.config.precision)
     source, grid = ZarrArray.open(work.source.pixels), work.working.grid
     representation = network.represent(source.read, (grid.width, grid.height), region, ranges)
     ZarrArray.open(work.files.pixels).write(region, representation.astype(work.config.dtype))

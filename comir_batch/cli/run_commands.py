@@ -32,6 +32,7 @@ STAGES = {
     "report": "Write the reports; the whole run.",
 }
 _INTERRUPTED = 130
+_HERE = ("local", "serial")  # executors whose tasks run in this installation
 
 
 def add_to(app: typer.Typer) -> None:
@@ -119,8 +120,11 @@ def _execute(request: RunRequest) -> None:
     from comir_batch.core.events import EventBus
     from comir_batch.execution.stop import StopRequest
     from comir_batch.pipeline.layout import Layout
+    from comir_batch.pipeline.packages import require_computing
     from comir_batch.pipeline.run import run as run_pipeline
 
+    if request.config.execution.executor in _HERE:
+        require_computing()
     stop = StopRequest(_say_stopping)
     layout = Layout(request.out.resolve())
     with show_progress() as subscriber, stop.on_signals():

@@ -12,7 +12,8 @@
     │   ├── ModelError             a model is missing, broken or does not fit
     │   └── RunDirectoryError      the run directory is locked, or is not one
     ├── TaskError                  one task failed; its pair is a row with a reason
-    │   └── RegistrationError      elastix or the search gave no usable transform
+    │   ├── RegistrationError      elastix or the search gave no usable transform
+    │   └── ShortOfMemoryError     a task needs more memory than it has; tried again with more
     └── ExecutionError             the resources failed, not the work
         ├── NoWorkersError         exit 5
         └── StoppedError           stopped before the end, resumable; exit 75, 130 or 143
@@ -90,6 +91,10 @@ class TaskError(ComirBatchError):
 
 class RegistrationError(TaskError):
     """The search or elastix gave no usable transform."""
+
+
+class ShortOfMemoryError(TaskError):
+    """A task needs more memory than it has; it is tried again with more, where more is to be had."""
 
 
 class ExecutionError(ComirBatchError):

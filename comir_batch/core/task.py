@@ -57,7 +57,13 @@ class Outcome:
     detail : str
         Traceback of an unexpected error, for the log.
     lost : bool
-        The worker was lost (killed, out of memory), not the function at fault.
+        The worker was lost, or short of memory; not the function at fault.
+    blameless : bool
+        Of a lost one: the loss had nothing to do with the task (preemption, walltime, a node gone).
+    out_of_memory : bool
+        Of a lost one: there was too little memory.
+    limit_mb : int
+        Memory that the task had, where it was too little; 0 if unknown.
     disk_full : bool
         There was no room to write, not the function at fault.
     seconds : float
@@ -73,6 +79,9 @@ class Outcome:
     error: str = ""
     detail: str = ""
     lost: bool = False
+    blameless: bool = False
+    out_of_memory: bool = False
+    limit_mb: int = 0
     disk_full: bool = False
     seconds: float = 0.0
     peak_mb: int = 0
@@ -89,6 +98,10 @@ class TaskSource(Protocol):
 
     def next_task(self, resource: Resource) -> Task | None:
         """Return a task for that kind of worker; None if there is none at the moment."""
+        ...
+
+    def ready(self, resource: Resource) -> int:
+        """Return how many tasks `next_task` would give at the moment; executors size themselves by it."""
         ...
 
     def handle(self, outcome: Outcome) -> None:
@@ -126,5 +139,5 @@ class Executor(Protocol):
         ...
 
     def memory_mb(self, resource: Resource) -> int:
-        """Return the memory in MB of the smallest worker of a kind; 0 if there is no limit, or no worker yet."""
+        """Return the most memory in MiB that a task of a kind can have; 0 if there is no limit, or no worker yet."""
         ...

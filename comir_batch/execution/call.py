@@ -3,28 +3,22 @@
 from __future__ import annotations
 
 import re
-import threading
 import time
 import traceback
 from typing import TYPE_CHECKING
 
-import psutil
-
-from comir_batch.core.errors import ComirBatchError
+from comir_batch.core.errors import ComirBatchError, ShortOfMemoryError
 from comir_batch.core.task import Outcome
+from comir_batch.execution.memory import PeakMemory
 
 if TYPE_CHECKING:
-    from typing import Self
-
     from comir_batch.core.task import Task
 
-_SAMPLE_EVERY_S = 0.2
-_MIB = 2**20
 # As told by the operating system, by Rust (zarrs) and by numpy's tofile; only the first comes with an errno.
 _DISK_FULL = re.compile(r"No space left on device|Disk quota exceeded|\d+ requested and \d+ written")
 
 
-def run_task(task: Task, worker: str = "") -> Outcome:
+def run_task(task: Task, worker: str = "", memory: PeakMemory | None = None, limit_mb: int = 0) -> Outcome:
     """Call a task's function and return what became of it; never raises.
 
     Parameters
@@ -33,18 +27,24 @@ def run_task(task: Task, worker: str = "") -> Outcome:
         What to call.
     worker : str
         Name of the worker, for the outcome.
+    memory : PeakMemory or None
+        Measures the memory; None for one without a limit.
+    limit_mb : int
+        Memory that the task has, for the outcome; 0 for no limit.
 
     Returns
     -------
     Outcome
         The function's value, or a one-line ``error``. The text of a `ComirBatchError` is the error as it stands; any
-        other exception (MemoryError among them) is an "internal error" whose traceback stands in ``detail``.
+        other exception is an "internal error" whose traceback stands in ``detail``. Too little memory is a loss.
     """
     start = time.perf_counter()
-    value, error, detail = None, "", ""
-    with PeakMemory() as memory:
+    value, error, detail, short = None, "", "", False
+    with memory or PeakMemory() as measured:
         try:
             value = task.function(task.payload)
+        except (MemoryError, ShortOfMemoryError) as failure:
+            error, short, detail = f"out of memory: {_one_line(str(failure))}", True, traceback.format_exc()
         except ComirBatchError as failure:
             error = _one_line(str(failure)) or type(failure).__name__
         except Exception as failure:  # noqa: BLE001  a task's crash is its pair's, never the worker's
@@ -56,54 +56,14 @@ def run_task(task: Task, worker: str = "") -> Outcome:
         value,
         error,
         detail,
+        lost=short,
+        out_of_memory=short,
+        limit_mb=limit_mb if short else 0,
         disk_full=bool(_DISK_FULL.search(error)),
         seconds=seconds,
-        peak_mb=memory.peak_mb,
+        peak_mb=measured.peak_mb,
         worker=worker,
     )
-
-
-class PeakMemory:
-    """Highest resident memory of this process and its children while the block runs, sampled five times a second.
-
-    Pages that processes share count once for each of them, as in the operating system's own figures.
-    """
-
-    def __init__(self) -> None:
-        self._process = psutil.Process()
-        self._peak = 0
-        self._done = threading.Event()
-        self._thread = threading.Thread(target=self._watch, name="peak-memory", daemon=True)
-
-    @property
-    def peak_mb(self) -> int:
-        """Highest sum seen so far, in MiB."""
-        return round(self._peak / _MIB)
-
-    def __enter__(self) -> Self:
-        self._sample()
-        self._thread.start()
-        return self
-
-    def __exit__(self, *exc: object) -> None:
-        self._done.set()
-        self._thread.join()
-        self._sample()
-
-    def _watch(self) -> None:
-        while not self._done.wait(_SAMPLE_EVERY_S):
-            self._sample()
-
-    def _sample(self) -> None:
-        processes = [self._process, *self._process.children(recursive=True)]
-        self._peak = max(self._peak, sum(map(_resident, processes)))
-
-
-def _resident(process: psutil.Process) -> int:
-    try:
-        return int(process.memory_info().rss)
-    except psutil.Error:  # it ended since it was listed
-        return 0
 
 
 def _one_line(text: str) -> str:

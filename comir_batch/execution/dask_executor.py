@@ -2,79 +2,84 @@
 
 from __future__ import annotations
 
-import queue
+import json
+import os
 import secrets
+import tempfile
 import time
-from dataclasses import dataclass
+from collections import deque
+from contextlib import suppress
+from functools import partial
 from itertools import count
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import distributed
-from distributed.client import FutureCancelledError
+import psutil
 
 from comir_batch.core.errors import NoWorkersError, StoppedError
 from comir_batch.core.task import Outcome, Resource
 from comir_batch.execution.call import run_task
+from comir_batch.execution.flight import Flight, Sent
+from comir_batch.execution.memory import PeakMemory, allowed_mb
 from comir_batch.execution.stop import StopRequest
+from comir_batch.execution.workforce import FixedWorkforce, Need, Seat
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-    from distributed import Future
-
     from comir_batch.core.task import Task, TaskSource
+    from comir_batch.execution.workforce import Workforce
 
 _POLL_S = 0.5
-_GATHER_S = 15.0
-_GRACE_S = 2.0
-
-
-@dataclass(frozen=True, slots=True)
-class _Capacity:
-    """Workers of one resource kind: how many tasks they take at once, and the least memory that one of them has."""
-
-    slots: int
-    memory_mb: int
 
 
 class DaskExecutor:
     """Runs tasks on the workers of a Dask client, one task a slot at a time.
 
-    Every task asks for one unit of its resource kind, ``cpu`` or ``gpu``, so workers must announce one of the two. No
-    more tasks are sent than there are slots: Dask keeps no queue for tasks with resources, and a task behind
-    another on a worker that dies would be lost with it.
+    Workers announce one of the resources ``cpu`` and ``gpu``, and as much of it as they take tasks at once. The
+    executor chooses the worker of each task itself: Dask looks at what a worker has in all, not at what is free, and
+    keeps no queue for tasks with resources, so that a task behind another would be lost with it.
 
     Parameters
     ----------
     client : distributed.Client
         A synchronous client.
+    workforce : Workforce or None
+        Sees to it that there are workers; None for one that waits two minutes for those that somebody else starts.
     stop : StopRequest or None
         Looked at twice a second.
     on_close : callable or None
         Called once by `close`, after the client is closed; closes what this executor owns.
     dashboard : bool
         Whether the scheduler serves one.
-    workers_timeout_s : float
-        How long a task waits for a first, or a new, worker of its kind.
+    notes : Path or None
+        Folder that workers see too, in which one that runs out of memory says so; None for one on this machine.
     """
 
     def __init__(
         self,
         client: distributed.Client,
+        workforce: Workforce | None = None,
         *,
         stop: StopRequest | None = None,
         on_close: Callable[[], None] | None = None,
         dashboard: bool = True,
-        workers_timeout_s: float = 120.0,
+        notes: Path | None = None,
     ) -> None:
         self._client = client
+        self._workforce = workforce or FixedWorkforce(120.0)
         self._stop = stop or StopRequest()
         self._on_close = on_close
         self._has_dashboard = dashboard
-        self._workers_timeout_s = workers_timeout_s
+        self._notes = notes or Path(tempfile.gettempdir())
         self._token = secrets.token_hex(4)
         self._numbers = count()
         self._closed = False
+        self._seats: tuple[Seat, ...] = ()
+        self._addresses: frozenset[str] = frozenset()
+        self._looked = -_POLL_S
+        self._held: deque[Task] = deque()
 
     @property
     def dashboard(self) -> str:
@@ -91,22 +96,23 @@ class DaskExecutor:
         NoWorkersError
             If a task has waited too long for a worker of its kind, or the scheduler is gone.
         StoppedError
-            If a request to stop came; tasks that were not done within two seconds of it are cancelled.
+            If a request to stop came; tasks that were not done within its grace are cancelled.
         RuntimeError
             If the source is not finished but offers nothing while nothing runs, which is a fault of the source.
         """
-        flight = _Flight(self._client, self._submit)
-        absent_since: dict[Resource, float] = {}
+        flight = Flight(self._client, self._workforce.explain)
         try:
             while not source.finished:
                 self._stop.check()
-                self._feed(source, flight, absent_since)
+                self._look(source, flight)
+                self._feed(source, flight)
                 flight.hand_back(source, _POLL_S)
         except StoppedError:
-            flight.land(source, _GRACE_S)
+            flight.land(source, self._stop.grace_s)
             raise
         finally:
             flight.cancel()
+            self._held.clear()
 
     def close(self) -> None:
         """Close the client and what this executor owns; safe to call twice."""
@@ -120,114 +126,123 @@ class DaskExecutor:
                 self._on_close()
 
     def memory_mb(self, resource: Resource) -> int:
-        """Return the memory in MB of the smallest worker of a kind; 0 if there is no limit, or no worker yet."""
-        return self._capacities()[resource].memory_mb
+        """Return the most memory in MiB that a task of a kind can have; 0 if there is no limit, or no worker yet."""
+        self._refresh()
+        return self._workforce.largest_mb(resource, self._seats)
 
-    def _feed(self, source: TaskSource, flight: _Flight, absent_since: dict[Resource, float]) -> None:
-        capacities = self._capacities()
-        refused = False
-        for kind in Resource:
-            capacity = capacities[kind]
-            # Without workers one task is taken all the same: it shows that the kind is needed.
-            while flight.count(kind) < max(capacity.slots, 1) and (task := source.next_task(kind)) is not None:
-                if 0 < capacity.memory_mb < task.memory_mb:
-                    source.handle(_too_large(task, capacity.memory_mb))
-                    refused = True
-                else:
-                    flight.send(task)
-            self._check_workers(kind, absent_since, needed=flight.count(kind) > 0 and capacity.slots == 0)
-        if not refused and not flight and not source.finished:
-            raise RuntimeError("the task source is not finished, but no task is running and it offers none")
+    def _look(self, source: TaskSource, flight: Flight) -> None:
+        """See who is there, and let the workforce see to the rest; twice a second, or when a worker was lost."""
+        if time.monotonic() - self._looked < _POLL_S and not flight.lost_one:
+            return
+        flight.lost_one = False
+        self._refresh()
+        flight.give_up_vanished(source, self._addresses)
+        under_way = [*self._held, *(sent.task for sent in flight.sent)]
+        needs = [Need(task.resource, task.memory_mb) for task in under_way]
+        needs += [Need(kind, 0) for kind in Resource for _ in range(source.ready(kind))]
+        self._workforce.tend(needs, self._seats, {sent.seat.name for sent in flight.sent})
 
-    def _check_workers(self, kind: Resource, absent_since: dict[Resource, float], *, needed: bool) -> None:
-        if not needed:
-            absent_since.pop(kind, None)
-        elif time.monotonic() - absent_since.setdefault(kind, time.monotonic()) > self._workers_timeout_s:
-            raise NoWorkersError(
-                f"no {kind} worker came within {self._workers_timeout_s:g} s; see the workers' logs for the reason"
-            )
-
-    def _capacities(self) -> dict[Resource, _Capacity]:
+    def _refresh(self) -> None:
         if self._client.status != "running":
             raise NoWorkersError("the connection to the Dask scheduler is lost")
         try:
-            workers = self._client.scheduler_info(n_workers=-1)["workers"].values()
+            workers = self._client.scheduler_info(n_workers=-1)["workers"]
         except OSError as error:
             raise NoWorkersError(f"the connection to the Dask scheduler is lost: {error}") from error
-        return {kind: _capacity(kind, workers) for kind in Resource}
+        self._looked = time.monotonic()
+        self._addresses = frozenset(workers)
+        self._seats = tuple(seat for address, worker in workers.items() for seat in _seats(address, worker))
 
-    def _submit(self, task: Task) -> Future[Any]:
+    def _feed(self, source: TaskSource, flight: Flight) -> None:
+        refused = self._pull(source, flight)
+        load = flight.load()
+        for _ in range(len(self._held)):
+            task = self._held.popleft()
+            seat = _best_seat(task, self._seats, load)
+            if seat is None:
+                self._held.append(task)
+            else:
+                load[seat.address] += 1
+                self._send(task, seat, flight)
+        if not refused and not flight and not self._held and not source.finished:
+            raise RuntimeError("the task source is not finished, but no task is running and it offers none")
+
+    def _pull(self, source: TaskSource, flight: Flight) -> bool:
+        """Take tasks for all slots, or one where there are none: it shows that the kind is needed."""
+        refused = False
+        for kind in Resource:
+            slots = sum(seat.slots for seat in self._seats if seat.kind is kind)
+            taken = [*self._held, *(sent.task for sent in flight.sent)]
+            room = max(slots, 1) - sum(task.resource is kind for task in taken)
+            while room > 0 and (task := source.next_task(kind)) is not None:
+                limit_mb = self._workforce.largest_mb(kind, self._seats)
+                if 0 < limit_mb < task.memory_mb:
+                    source.handle(_too_large(task, limit_mb))
+                    refused = True
+                else:
+                    self._held.append(task)
+                    room -= 1
+        return refused
+
+    def _send(self, task: Task, seat: Seat, flight: Flight) -> None:
         # A key is used once: Dask would answer a second use, even another driver's, with the first one's future.
         key = f"{task.key}-{self._token}-{next(self._numbers)}"
-        return self._client.submit(_run_on_worker, task, key=key, resources={task.resource: 1}, pure=False, retries=0)
+        note = self._notes / f"{key}.out-of-memory"
+        future = self._client.submit(
+            _run_on_worker,
+            task,
+            str(note),
+            seat.memory_mb,
+            key=key,
+            workers=[seat.address],
+            resources={task.resource: 1},
+            pure=False,
+            retries=0,
+        )
+        flight.add(future, Sent(task, seat, note))
 
 
-class _Flight:
-    """The tasks that were sent and have not come back."""
-
-    def __init__(self, client: distributed.Client, submit: Callable[[Task], Future[Any]]) -> None:
-        self._client = client
-        self._submit = submit
-        self._tasks: dict[Future[Any], Task] = {}
-        self._done: queue.SimpleQueue[Future[Any]] = queue.SimpleQueue()
-
-    def __bool__(self) -> bool:
-        return bool(self._tasks)
-
-    def count(self, kind: Resource) -> int:
-        return sum(task.resource is kind for task in self._tasks.values())
-
-    def send(self, task: Task) -> None:
-        future = self._submit(task)
-        self._tasks[future] = task
-        future.add_done_callback(self._done.put)
-
-    def hand_back(self, source: TaskSource, timeout_s: float) -> None:
-        """Wait for an outcome, then hand back all that have come."""
-        if not self:
-            return
-        try:
-            source.handle(self._outcome(self._done.get(timeout=timeout_s)))
-            while True:
-                source.handle(self._outcome(self._done.get_nowait()))
-        except queue.Empty:
-            return
-
-    def land(self, source: TaskSource, grace_s: float) -> None:
-        """Hand back what is done within the grace."""
-        end = time.monotonic() + grace_s
-        while self and time.monotonic() < end:
-            self.hand_back(source, max(end - time.monotonic(), 0.0))
-
-    def cancel(self) -> None:
-        """Cancel what has not come back."""
-        if self and self._client.status == "running":
-            self._client.cancel(list(self._tasks), force=True)
-        self._tasks.clear()
-
-    def _outcome(self, future: Future[Any]) -> Outcome:
-        task = self._tasks.pop(future)
-        try:
-            outcome: Outcome = future.result(timeout=_GATHER_S)
-        except (distributed.KilledWorker, FutureCancelledError, distributed.TimeoutError, OSError) as failure:
-            reason = "the worker was lost: killed, out of memory, or its machine gone"
-            outcome = Outcome(task.key, error=reason, detail=repr(failure), lost=True)
-        except Exception as failure:  # noqa: BLE001  for example a payload that cannot be unpickled over there
-            outcome = Outcome(task.key, error=f"internal error: the task could not be called: {failure!r}")
-        future.release()
-        return outcome
+def _run_on_worker(task: Task, note: str, share_mb: int) -> Outcome:
+    worker = distributed.get_worker()
+    limit_mb = allowed_mb(int(worker.memory_manager.memory_limit or 0) // 2**20)
+    memory = PeakMemory(limit_mb, partial(_end_process, Path(note), share_mb or limit_mb))
+    return run_task(task, str(worker.name), memory, limit_mb)
 
 
-def _run_on_worker(task: Task) -> Outcome:
-    return run_task(task, worker=str(distributed.get_worker().name))
+def _end_process(note: Path, limit_mb: int, peak_mb: int) -> None:
+    """Leave a note and end this process, before the kernel or SLURM ends everything; its nanny starts another."""
+    with suppress(OSError):
+        partial_note = note.with_name(note.name + ".partial")
+        partial_note.write_text(json.dumps({"peak_mb": peak_mb, "limit_mb": limit_mb}), encoding="utf-8")
+        partial_note.replace(note)
+    for child in psutil.Process().children(recursive=True):
+        with suppress(psutil.Error):
+            child.kill()
+    os._exit(1)
 
 
-def _capacity(kind: Resource, workers: Iterable[dict[str, Any]]) -> _Capacity:
-    mine = [worker for worker in workers if worker["resources"].get(kind, 0) >= 1]
-    limits = [int(worker["memory_limit"]) // 2**20 for worker in mine if worker["memory_limit"]]
-    return _Capacity(sum(int(worker["resources"][kind]) for worker in mine), min(limits, default=0))
+def _seats(address: str, worker: dict[str, Any]) -> Iterable[Seat]:
+    if worker.get("status") != "running":
+        return
+    for kind in Resource:
+        slots = int(worker["resources"].get(kind, 0))
+        if slots > 0:
+            memory_mb = int(worker["memory_limit"] or 0) // 2**20 // slots
+            yield Seat(str(worker["name"]), address, kind, slots, memory_mb)
+
+
+def _best_seat(task: Task, seats: Iterable[Seat], load: dict[str, int]) -> Seat | None:
+    """Return the smallest worker that has room and memory for a task, of equal ones that with the fewest tasks."""
+    fit = [
+        seat
+        for seat in seats
+        if seat.kind is task.resource
+        and load[seat.address] < seat.slots
+        and (not seat.memory_mb or task.memory_mb <= seat.memory_mb)
+    ]
+    return min(fit, key=lambda seat: (seat.memory_mb, load[seat.address]), default=None)
 
 
 def _too_large(task: Task, limit_mb: int) -> Outcome:
-    remedy = "use fewer workers, or give each more memory (execution.memory_gb)"
+    remedy = "use fewer workers, or give each more memory (execution.memory_gb, max_memory_gb of the profile)"
     return Outcome(task.key, error=f"needs up to {task.memory_mb} MB but a worker has {limit_mb} MB: {remedy}")

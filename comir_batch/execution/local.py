@@ -17,6 +17,7 @@ from distributed.system import MEMORY_LIMIT
 
 from comir_batch.core.task import Resource
 from comir_batch.execution.dask_executor import DaskExecutor
+from comir_batch.execution.settings import DASK_SETTINGS, THREAD_COUNTS, quieten
 from comir_batch.execution.worker_setup import WorkerSetup
 
 if TYPE_CHECKING:
@@ -25,23 +26,6 @@ if TYPE_CHECKING:
 
 _LOOPBACK = "127.0.0.1"
 _COMFORTABLE = 5 * 2**30  # bytes; what registration needs with the default settings, and some more
-_SETTINGS = {
-    # The first loss of a worker comes back as an outcome; the pipeline decides whether its task runs again.
-    "distributed.scheduler.allowed-failures": 0,
-    # A task may hold the GIL for long; a worker that is silent is not dead.
-    "distributed.scheduler.worker-ttl": "1 hour",
-    "distributed.scheduler.work-stealing": False,
-    # Workers start child processes, which daemons must not.
-    "distributed.worker.daemon": False,
-    # Tasks return small records, so there is nothing to spill; pausing would only hang them.
-    "distributed.worker.memory.target": False,
-    "distributed.worker.memory.spill": False,
-    "distributed.worker.memory.pause": False,
-    "distributed.worker.memory.terminate": 0.95,
-    "distributed.admin.tick.limit": "1 hour",
-}
-_THREAD_COUNTS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "OPENCV_FOR_THREADS_NUM")
-_LOGGERS = ("distributed", "distributed.client", "bokeh", "tornado", "tornado.application")
 
 
 def local_executor(
@@ -61,12 +45,11 @@ def local_executor(
     logs : Path or None
         Folder for the workers' logs; None for a temporary one that goes with the executor.
     """
-    for name in _LOGGERS:
-        logging.getLogger(name).setLevel(logging.CRITICAL)
+    quieten()
     scratch = Path(tempfile.mkdtemp(prefix="comir-batch-"))
     folder = logs or scratch
     folder.mkdir(parents=True, exist_ok=True)
-    with dask.config.set(_SETTINGS):
+    with dask.config.set(DASK_SETTINGS):
         cluster = SpecCluster(
             workers=_workers(config, scratch), scheduler=_scheduler(config), silence_logs=logging.CRITICAL
         )
@@ -78,7 +61,7 @@ def local_executor(
         cluster.close()
         shutil.rmtree(scratch, ignore_errors=True)
 
-    return DaskExecutor(client, stop=stop, on_close=close, dashboard=bool(config.dashboard))
+    return DaskExecutor(client, stop=stop, on_close=close, dashboard=bool(config.dashboard), notes=folder)
 
 
 def _scheduler(config: ExecutionConfig) -> dict[str, Any]:
@@ -118,7 +101,7 @@ def _default_workers() -> int:
 
 
 def _environment(kind: Resource) -> dict[str, str]:
-    threads = dict.fromkeys(_THREAD_COUNTS, "1")
+    threads = dict.fromkeys(THREAD_COUNTS, "1")
     return threads if kind is Resource.GPU else {**threads, "CUDA_VISIBLE_DEVICES": ""}
 
 

@@ -35,6 +35,10 @@ class TaskList:
         queue = self._queues[resource]
         return queue.popleft() if queue else None
 
+    def ready(self, resource: Resource) -> int:
+        """Return how many tasks wait for that kind of worker."""
+        return len(self._queues[resource])
+
     def handle(self, outcome: Outcome) -> None:
         """Keep the outcome."""
         self._missing.discard(outcome.key)

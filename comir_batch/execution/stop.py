@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from types import FrameType
 
 RESUMABLE = 75
+_GRACE_S = 2.0
 _EXIT_CODES = {signal.SIGINT: 130, signal.SIGTERM: 143, signal.SIGUSR1: RESUMABLE}
 
 
@@ -26,16 +27,33 @@ class StopRequest:
     ----------
     notify : callable or None
         Called with the first request; where signals request, from within their handler.
+    drain_s : float
+        How long running tasks may take to end where the end is foreseen (exit code 75); otherwise two seconds.
+    wanted : callable or None
+        Asked by `check`, besides: whether somebody elsewhere wants the run to stop.
     """
 
-    def __init__(self, notify: Callable[[], object] | None = None) -> None:
+    def __init__(
+        self,
+        notify: Callable[[], object] | None = None,
+        *,
+        drain_s: float = _GRACE_S,
+        wanted: Callable[[], bool] | None = None,
+    ) -> None:
         self._exit_code = 0
         self._notify = notify
+        self._drain_s = drain_s
+        self._wanted = wanted
 
     @property
     def exit_code(self) -> int:
         """What the first request asked to exit with; 0 before it."""
         return self._exit_code
+
+    @property
+    def grace_s(self) -> float:
+        """How long tasks that are running may still take."""
+        return self._drain_s if self._exit_code == RESUMABLE else _GRACE_S
 
     @property
     def requested(self) -> bool:
@@ -50,6 +68,8 @@ class StopRequest:
 
     def check(self) -> None:
         """Raise StoppedError if somebody asked to stop."""
+        if not self.requested and self._wanted is not None and self._wanted():
+            self.request(_EXIT_CODES[signal.SIGTERM])
         if self.requested:
             raise StoppedError("stopped before the end; the same command resumes the run", self._exit_code)
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import traceback
 from collections import deque
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 
     from comir_batch.core.task import Outcome, Resource, Task
     from comir_batch.pipeline.job import Job
+
+
+_BLAMELESS = 20  # losses that are not a task's fault; a walltime shorter than the task would go on for ever
 
 
 class State(StrEnum):
@@ -76,6 +79,32 @@ class _Progress:
     value: Any = None
 
 
+@dataclass(frozen=True, slots=True)
+class _Sent:
+    """A task on its way, and how often its worker was lost before: by its own fault, as far as is known, and not."""
+
+    progress: _Progress
+    task: Task
+    losses: int = 0
+    blameless: int = 0
+
+    def again(self, outcome: Outcome, retries: int) -> _Sent | None:
+        """Return what to send instead: more memory where the lack of it is known or likely; None after too many."""
+        if outcome.blameless:
+            return replace(self, blameless=self.blameless + 1) if self.blameless < _BLAMELESS else None
+        # The executor refuses what no worker has memory for, so that doubling comes to an end.
+        if outcome.out_of_memory and outcome.limit_mb:
+            return replace(self, task=_doubled(self.task, outcome))
+        if self.losses >= retries:
+            return None
+        task = _doubled(self.task, outcome) if outcome.out_of_memory or self.losses else self.task
+        return replace(self, task=task, losses=self.losses + 1)
+
+
+def _doubled(task: Task, outcome: Outcome) -> Task:
+    return replace(task, memory_mb=2 * max(task.memory_mb, outcome.limit_mb))
+
+
 class Scheduler:
     """Source of an executor's tasks.
 
@@ -120,7 +149,7 @@ class Scheduler:
         for members in self._of_pair.values():
             members.sort(key=lambda progress: progress.job.depth)
         self._unfinished = list(self._of_pair)
-        self._tasks: dict[str, tuple[_Progress, Task, int]] = {}
+        self._sent: dict[str, _Sent] = {}
         self._advance()
 
     @property
@@ -143,9 +172,15 @@ class Scheduler:
                 task = _take(progress, resource)
                 if task is not None:
                     progress.running.add(task.key)
-                    self._tasks.setdefault(task.key, (progress, task, 0))
+                    self._sent.setdefault(task.key, _Sent(progress, task))
                     return task
         return None
+
+    def ready(self, resource: Resource) -> int:
+        """Return how many tasks of the window wait for that kind of worker."""
+        members = (member for pair in self._unfinished[: self._in_flight] for member in self._of_pair[pair])
+        running = {member.job.key: member for member in members if member.state is State.RUNNING}
+        return sum(task.resource == resource for member in running.values() for task in member.ready)
 
     def handle(self, outcome: Outcome) -> None:
         """Take what became of a task.
@@ -158,7 +193,8 @@ class Scheduler:
         if outcome.disk_full:
             message = "stopped: no space is left on the disk (or no quota). Make room; the same command resumes the run"
             raise StoppedError(message)
-        progress, task, attempts = self._tasks.pop(outcome.key)
+        sent = self._sent.pop(outcome.key)
+        progress = sent.progress
         progress.running.discard(outcome.key)
         if progress.state is not State.RUNNING:
             pass  # the job failed while this task was under way
@@ -167,10 +203,10 @@ class Scheduler:
             progress.value = outcome.value
             if not progress.ready and not progress.running:
                 self._next_phase(progress)
-        elif outcome.lost and attempts < self._retries:
+        elif outcome.lost and (again := sent.again(outcome, self._retries)) is not None:
             self._journal.task_retried(progress.job, outcome)
-            self._tasks[task.key] = (progress, task, attempts + 1)
-            progress.ready.append(task)
+            self._sent[outcome.key] = again
+            progress.ready.append(again.task)
         else:
             self._fail(progress, outcome.error, outcome.detail)
         self._advance()

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from comir_batch.core.errors import RegistrationError
+from comir_batch.core.errors import RegistrationError, ShortOfMemoryError
 from comir_batch.registration.elastix_maps import read_chain, render, write_chain
 
 if TYPE_CHECKING:
@@ -128,7 +128,10 @@ class ElastixProcess:
             raise
         if answer is None:
             too_long = f"elastix was stopped at its time limit of {time_limit_s:g} s; raise register.time_limit_s"
-            raise RegistrationError(_death(child.wait(), too_long))
+            code = child.wait()
+            if code == -signal.SIGKILL:  # nobody but the kernel kills it so, when memory runs out
+                raise ShortOfMemoryError("elastix was killed (SIGKILL), as the kernel does when memory runs out")
+            raise RegistrationError(_death(code, too_long))
         return answer
 
     def _running(self) -> subprocess.Popen[str]:

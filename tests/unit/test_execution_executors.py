@@ -21,8 +21,10 @@ from comir_batch.core.task import Outcome, Resource, Task
 from comir_batch.execution.dask_executor import DaskExecutor
 from comir_batch.execution.local import local_executor
 from comir_batch.execution.mapping import TaskList, map_tasks
+from comir_batch.execution.memory import allowed_mb
 from comir_batch.execution.serial import SerialExecutor
 from comir_batch.execution.stop import StopRequest
+from comir_batch.execution.workforce import FixedWorkforce
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -90,7 +92,11 @@ class Fixed:
         self.logs = logs
 
     def __call__(self, stop: StopRequest | None = None, **settings: float) -> SerialExecutor | DaskExecutor:
-        return SerialExecutor(stop) if self.cluster is None else DaskExecutor(self.client, stop=stop, **settings)
+        return (
+            SerialExecutor(stop)
+            if self.cluster is None
+            else DaskExecutor(self.client, stop=stop, notes=self.logs, **settings)
+        )
 
     @property
     def client(self):
@@ -110,6 +116,12 @@ def make(request, tmp_path):
     return Fixed(None, tmp_path) if request.param == "serial" else request.getfixturevalue("dask")
 
 
+def own_key(_payload: None) -> str:
+    from distributed import get_worker
+
+    return get_worker().get_current_task()
+
+
 class Chain:
     """Reveals each task only after the outcome of the one before; notes the thread that it is used from."""
 
@@ -125,6 +137,9 @@ class Chain:
             return None
         self.waiting = False
         return Task(f"chain-{len(self.values):08x}", square, self.values[-1])
+
+    def ready(self, resource: Resource) -> int:
+        return int(resource is Resource.CPU and self.waiting)
 
     def handle(self, outcome: Outcome) -> None:
         self.threads.add(threading.current_thread())
@@ -168,7 +183,9 @@ def test_an_unexpected_error_keeps_its_traceback_for_the_log(make):
 
 def test_running_out_of_memory_in_python_fails_the_task_alone(make):
     outcome = map_tasks(make(), out_of_memory, [None])[0]
-    assert outcome.error == "internal error: MemoryError: cannot allocate 3 TiB"
+    assert outcome.error == "out of memory: cannot allocate 3 TiB"
+    assert outcome.lost
+    assert outcome.out_of_memory
 
 
 def test_tasks_that_appear_after_outcomes_run(make):
@@ -252,9 +269,28 @@ def test_a_killed_worker_is_a_lost_task_and_its_neighbours_go_on(dask, tmp_path)
     assert map_tasks(dask(), die_once, [tmp_path / "marker"])[0].value == "survived"
 
 
+def test_a_worker_that_takes_too_much_memory_ends_its_task_and_says_so(dask):
+    tasks = [Task("greedy-00000000", allocate_in_child, 1500), *(Task(f"square-{n:08x}", square, n) for n in range(9))]
+    source = TaskList(tasks)
+    dask().run(source)
+    greedy = source.outcomes.pop("greedy-00000000")
+    assert greedy.lost
+    assert greedy.out_of_memory
+    assert greedy.limit_mb == 1024
+    assert greedy.error.startswith("out of memory: it took")
+    assert all(outcome.ok for outcome in source.outcomes.values())
+    assert not list(dask.logs.glob("*.out-of-memory"))
+
+
+def test_a_smaller_limit_of_the_control_group_counts():
+    assert 0 < allowed_mb(7) <= 7
+    limit_mb = allowed_mb(0)
+    assert limit_mb == 0 or allowed_mb(2**40) == limit_mb
+
+
 def test_a_kind_without_workers_gives_up_in_the_end(dask):
     with pytest.raises(NoWorkersError, match="no gpu worker"):
-        map_tasks(dask(workers_timeout_s=1.0), square, [1], resource=Resource.GPU)
+        map_tasks(dask(workforce=FixedWorkforce(1.0)), square, [1], resource=Resource.GPU)
 
 
 def test_a_task_too_large_for_any_worker_is_not_sent(dask):
@@ -300,8 +336,9 @@ def test_the_dashboard_answers_and_groups_tasks_by_stage(dask):
     assert dask().dashboard.startswith("http://127.0.0.1:")
     host, port = dask().dashboard.removeprefix("http://").split("/")[0].split(":")
     socket.create_connection((host, int(port)), timeout=5).close()
-    future = dask()._submit(Task("represent-3fa2c1d0-b4", square, 2))
-    assert key_split(future.key) == "represent"
+    source = TaskList([Task("represent-3fa2c1d0-b4", own_key, None)])
+    dask().run(source)
+    assert key_split(source.outcomes["represent-3fa2c1d0-b4"].value) == "represent"
 
 
 def test_workers_print_to_their_logs(dask, capfd):

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import runs
 import SimpleITK
+from light_host import ABSENT
 from PIL import Image
 
 from comir_batch.core.geometry import Grid
@@ -18,6 +19,7 @@ from comir_batch.core.transform import Composite
 from comir_batch.io.ngff_writer import NgffImage, write_ngff_metadata
 from comir_batch.io.transform_files import write_json
 from comir_batch.io.zarr_array import ZarrArray
+from comir_batch.pipeline.job import STAGES
 
 HERE = Path(__file__).parent
 COLUMNS = "pair_id,fixed,moving,fixed_modality,moving_modality,fixed_mpp,moving_mpp,initial_transform\n"
@@ -43,6 +45,8 @@ for job in jobs.values():
         assert pickle.loads(pickle.dumps(task)) == task
     print(job.stage, job.resource)
 """
+
+EXPANDED = {f"{stage} cpu" for stage in STAGES if stage != "represent"} | {"represent gpu"}
 
 # A whole run whose tasks, and nothing else, run in a process that has everything.
 DRIVE = """
@@ -78,16 +82,14 @@ sys.exit(summary.exit_code)
 """
 
 
-def light(*words: object) -> subprocess.CompletedProcess[str]:
+def light(*words: object, python: str | Path = sys.executable) -> subprocess.CompletedProcess[str]:
     """Run `comir-batch` on such a host."""
-    return runs.call([sys.executable, str(HERE / "light_host.py"), *map(str, words)])
+    return runs.call([str(python), str(HERE / "light_host.py"), *map(str, words)])
 
 
-def program(text: str, *words: object) -> subprocess.CompletedProcess[str]:
+def program(text: str, *words: object, python: str | Path = sys.executable) -> subprocess.CompletedProcess[str]:
     """Run a program on such a host; processes that it starts have everything."""
-    return subprocess.run(
-        [sys.executable, "-c", text, *map(str, words)], cwd=HERE, capture_output=True, text=True, check=False
-    )
+    return subprocess.run([python, "-c", text, *map(str, words)], cwd=HERE, capture_output=True, text=True, check=False)
 
 
 @pytest.fixture(scope="module")
@@ -119,8 +121,7 @@ def test_commands_that_compute_nothing_work(manifest, tmp_path):
 def test_every_job_becomes_tasks_that_can_be_sent(manifest, tmp_path):
     done = program(EXPAND, manifest, tmp_path / "run")
     assert done.returncode == 0, done.stderr
-    expected = {f"{stage} cpu" for stage in ("chunk", "register", "judge", "warp", "export", "report")}
-    assert set(done.stdout.splitlines()) == expected | {"represent gpu"}
+    assert set(done.stdout.splitlines()) == EXPANDED
 
 
 def test_a_start_that_only_itk_reads_is_one_problem_with_a_remedy(manifest):
@@ -151,3 +152,18 @@ def test_a_whole_run_is_driven_whose_tasks_are_computed_elsewhere(slides, undist
     runs.assert_same_result(tmp_path / "run", undisturbed)
     assert runs.results(tmp_path / "run").keys() == {"p1"}
     assert (tmp_path / "run" / "report.html").exists()
+
+
+@pytest.mark.slow
+def test_the_extra_has_all_that_driving_needs(manifest, tmp_path):
+    root, python = HERE.parents[1], tmp_path / "venv" / "bin" / "python"
+    subprocess.run([sys.executable, "-m", "venv", tmp_path / "venv"], check=True)
+    pip = [python, "-m", "pip", "--disable-pip-version-check"]
+    subprocess.run([*pip, "install", "--quiet", "-c", root / "constraints.txt", f"{root}[driver]"], check=True)
+    listed = json.loads(subprocess.run([*pip, "list", "--format=json"], check=True, capture_output=True).stdout)
+    assert not ABSENT & {package["name"] for package in listed}
+    planned = light("plan", manifest, "--out", tmp_path / "run", python=python)
+    assert planned.returncode == 0, planned.stderr
+    done = program(EXPAND, manifest, tmp_path / "run", python=python)
+    assert done.returncode == 0, done.stderr
+    assert set(done.stdout.splitlines()) == EXPANDED

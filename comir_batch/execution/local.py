@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import shutil
 import tempfile
 from contextlib import suppress
@@ -16,6 +17,7 @@ from distributed import Client, Nanny, Scheduler, SpecCluster
 from distributed.system import MEMORY_LIMIT
 
 from comir_batch.core.task import Resource
+from comir_batch.execution.allotment import Allotment, allotment
 from comir_batch.execution.dask_executor import DaskExecutor
 from comir_batch.execution.settings import DASK_SETTINGS, THREAD_COUNTS, quieten
 from comir_batch.execution.worker_setup import WorkerSetup
@@ -33,8 +35,9 @@ def local_executor(
 ) -> DaskExecutor:
     """Start worker processes on this machine and return the executor that owns them.
 
-    ``config.workers`` processes (0: one for each core and 5 GiB of memory) take ``cpu`` tasks, and one more takes
-    ``gpu`` tasks where ``config.device`` is ``cuda``. Scheduler, workers and dashboard listen on 127.0.0.1 only.
+    ``config.workers`` processes (0: one for each core and 5 GiB of memory that this process may use) take ``cpu``
+    tasks, and one more takes ``gpu`` tasks where ``config.device`` is ``cuda``. Scheduler, workers and dashboard listen
+    on 127.0.0.1 only.
 
     Parameters
     ----------
@@ -76,8 +79,9 @@ def _scheduler(config: ExecutionConfig) -> dict[str, Any]:
 
 
 def _workers(config: ExecutionConfig, scratch: Path) -> dict[str, Any]:
-    kinds = [Resource.CPU] * (config.workers or _default_workers()) + [Resource.GPU] * (config.device == "cuda")
-    memory = round(config.memory_gb * 2**30) or MEMORY_LIMIT // len(kinds)
+    share = allotment(Allotment(CPU_COUNT, MEMORY_LIMIT), os.environ)
+    kinds = [Resource.CPU] * (config.workers or _default_workers(share)) + [Resource.GPU] * (config.device == "cuda")
+    memory = round(config.memory_gb * 2**30) or share.memory // len(kinds)
     options = {
         "nthreads": 1,
         "memory_limit": memory,
@@ -96,8 +100,8 @@ def _workers(config: ExecutionConfig, scratch: Path) -> dict[str, Any]:
     }
 
 
-def _default_workers() -> int:
-    return max(1, min(CPU_COUNT, MEMORY_LIMIT // _COMFORTABLE))
+def _default_workers(share: Allotment) -> int:
+    return max(1, min(share.cores, share.memory // _COMFORTABLE))
 
 
 def _environment(kind: Resource) -> dict[str, str]:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from comir_batch.core.events import Event, EventBus, Kind
 from comir_batch.core.verdict import Verdict
-from comir_batch.pipeline.files import remove_tree, write_json, write_text
+from comir_batch.pipeline.files import remove_tree, wait_until_seen, write_json, write_text
 from comir_batch.pipeline.job import STAGES
 from comir_batch.pipeline.layout import JudgeFiles
 from comir_batch.pipeline.results import pair_result
@@ -65,7 +65,9 @@ class Driver:
         self._tell(Kind.TASKS_PLANNED, job, tasks=count)
 
     def task_done(self, job: Job, outcome: Outcome) -> None:
-        """Record a finished task."""
+        """Record a finished task, once what its job wrote can be seen here: what follows reads it."""
+        for path in job.outputs:
+            wait_until_seen(path)
         self._records.task_done(job, outcome)
         cost = {"seconds": outcome.seconds, "peak_mb": outcome.peak_mb, "worker": outcome.worker}
         self._tell(Kind.TASK_DONE, job, task=outcome.key, **cost)

@@ -6,6 +6,7 @@ import io
 import json
 import os
 import shutil
+import time
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +16,11 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from numpy.typing import NDArray
+
+# Clients of network file systems remember for a while, mostly under a minute, that a file was not there. Listing its
+# folder makes them ask the server anew, so that a few seconds are plenty; a file that never comes costs no more.
+_LAG_S = 10.0
+_LOOK_EVERY_S = 0.2
 
 
 def write_bytes(path: Path, content: bytes) -> None:
@@ -51,6 +57,18 @@ def remove_tree(folder: Path) -> None:
     with suppress(FileNotFoundError):
         folder.rename(removed)
     shutil.rmtree(removed, ignore_errors=True)
+
+
+def wait_until_seen(path: Path, seconds: float = _LAG_S) -> None:
+    """Return once a file can be seen here that a task, perhaps on another machine, says it has written.
+
+    After so many seconds it returns all the same; who reads the file then tells that it is missing.
+    """
+    end = time.monotonic() + seconds
+    while not path.exists() and time.monotonic() < end:
+        with suppress(OSError):
+            list(path.parent.iterdir())
+        time.sleep(_LOOK_EVERY_S)
 
 
 def read_json(path: Path) -> Any:

@@ -2,10 +2,19 @@
 
 from __future__ import annotations
 
+import threading
+
 import numpy as np
 import pytest
 
-from comir_batch.pipeline.files import read_arrays, read_json, write_arrays, write_bytes, write_json
+from comir_batch.pipeline.files import (
+    read_arrays,
+    read_json,
+    wait_until_seen,
+    write_arrays,
+    write_bytes,
+    write_json,
+)
 
 
 def test_folders_are_made_and_nothing_else_is_left(tmp_path):
@@ -46,3 +55,19 @@ def test_arrays_of_objects_are_refused(tmp_path):
     with pytest.raises(ValueError, match="Object arrays"):
         write_arrays(tmp_path / "a.npz", a=np.array([{}, None], dtype=object))
     assert not list(tmp_path.iterdir())
+
+
+def test_a_file_that_comes_late_is_waited_for(tmp_path):
+    path = tmp_path / "job" / "a.json"
+    writer = threading.Timer(0.3, write_json, (path, 1))
+    writer.start()
+    wait_until_seen(path)
+    assert read_json(path) == 1
+    writer.join()
+
+
+def test_a_file_that_never_comes_is_told_by_who_reads_it(tmp_path):
+    path = tmp_path / "a.json"
+    wait_until_seen(path, seconds=0.1)
+    with pytest.raises(FileNotFoundError):
+        read_json(path)

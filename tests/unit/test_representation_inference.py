@@ -1,3 +1,6 @@
+from concurrent.futures import ThreadPoolExecutor
+from threading import Barrier
+
 import numpy as np
 import pytest
 import torch
@@ -89,6 +92,39 @@ def test_tiles_of_a_region_have_one_shape_and_lie_on_the_stride():
     assert len({tile.shape for tile in tiles}) == 1
     assert all(tile.x0 % subject.stride == 0 and tile.y0 % subject.stride == 0 for tile in tiles)
     assert max(tiles[0].shape) <= 64 + subject.stride
+
+
+def test_threads_compute_in_turn_and_find_what_one_finds():
+    subjects = [representer(SMALL, tile=32), representer(SMALL, tile=32)]
+    pixels, regions = image(120, 90), [Region(0, 0, 70, 90), Region(50, 0, 120, 90)]
+    expected = [part(subject, pixels, region) for subject, region in zip(subjects, regions, strict=True)]
+    inside, most = set(), []
+    reading = Barrier(2, timeout=20)
+
+    def enter(network, _inputs):
+        inside.add(network)
+        most.append(len(inside))
+
+    def leave(network, _inputs, _output):
+        inside.discard(network)
+
+    for subject in subjects:
+        subject._network.register_forward_pre_hook(enter)
+        subject._network.register_forward_hook(leave)
+
+    def read(region):
+        reading.wait()  # breaks unless both read at once
+        return pixels[:, *region.slices]
+
+    def work(number):
+        return [subjects[number].represent(read, (120, 90), regions[number], RANGES) for _ in range(10)]
+
+    with ThreadPoolExecutor(2) as pool:
+        found = list(pool.map(work, range(2)))
+    assert len(most) > 100
+    assert max(most) == 1
+    for number in range(2):
+        assert all(np.array_equal(result, expected[number]) for result in found[number])
 
 
 def test_reads_once_and_only_inside_the_image():

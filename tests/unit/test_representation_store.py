@@ -1,6 +1,8 @@
 import json
 import pickle
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from threading import Barrier
 
 import numpy as np
 import pytest
@@ -46,6 +48,17 @@ def test_a_process_loads_a_network_once(folder):
     model = pickle.loads(pickle.dumps(find_model(str(folder))))  # noqa: S301  as a task would carry it
     assert load(model, "a", "cpu") is load(find_model(folder), "a", "cpu")
     assert load(model, "a", "cpu") is not load(model, "b", "cpu")
+
+
+def test_threads_that_ask_at_once_get_one_network(folder):
+    model, together = find_model(folder), Barrier(8, timeout=20)
+
+    def ask(_):
+        together.wait()
+        return load(model, "a", "cpu")
+
+    with ThreadPoolExecutor(8) as pool:
+        assert len(set(pool.map(ask, range(8)))) == 1
 
 
 def test_a_model_is_found_by_name_beside_the_shipped_ones(folder):

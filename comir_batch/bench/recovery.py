@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import shutil
 from dataclasses import asdict, dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -107,7 +108,7 @@ def recover(pair: AlignedPair, motion: Motion, out: Path, config: RunConfig, sub
     run(
         RunRequest(manifest, layout.root, config, keep_work=True),
         EventBus(subscriber),
-        lambda resolved: start_executor(resolved.execution, StopRequest()),
+        partial(start_executor, stop=StopRequest()),
     )
     files = layout.pair("known")
     published = read_json(files.verdict)
@@ -168,7 +169,7 @@ def _write_manifest(pair: AlignedPair, moved: Path, out: Path) -> Path:
 def _register_work(manifest: Path, layout: Layout, config: RunConfig) -> RegisterWork:
     """Return what the run's register job worked on."""
     pairs = inspect_request(manifest, config, skip_bad_rows=False).pairs
-    jobs = build_jobs(pairs, config, layout, inference(config.execution))
+    jobs = build_jobs(pairs, config, layout, inference(config.execution, None))
     return next(job.work for job in jobs.values() if isinstance(job.work, RegisterWork))
 
 

@@ -23,7 +23,21 @@ Settings: TypeAlias = Annotated[
     typer.Option("--set", metavar="KEY=VALUE", help="One setting, for example register.grid_um=32; repeatable."),
 ]
 Executor: TypeAlias = Annotated[
-    Literal["local", "serial"] | None, typer.Option(help="Worker processes on this machine, or this process alone.")
+    Literal["local", "serial", "slurm", "attach"] | None,
+    typer.Option(
+        help="Worker processes on this machine; this process alone; jobs of SLURM (--profile); or a Dask cluster that "
+        "is there (--scheduler-file)."
+    ),
+]
+Profile: TypeAlias = Annotated[
+    str | None, typer.Option(metavar="NAME", help="Site profile for SLURM: a name (see profiles list) or a TOML file.")
+]
+SchedulerFile: TypeAlias = Annotated[
+    Path | None, typer.Option(metavar="FILE", help="File with the address of the scheduler to attach to.")
+]
+QueueTimeout: TypeAlias = Annotated[
+    float | None,
+    typer.Option(min=0, metavar="SECONDS", help="How long to wait for workers; 0 for ever."),
 ]
 Workers: TypeAlias = Annotated[int | None, typer.Option(min=0, help="Worker processes; 0 for one a core and 5 GiB.")]
 Device: TypeAlias = Annotated[Literal["auto", "cpu", "cuda"] | None, typer.Option(help="Where networks run.")]

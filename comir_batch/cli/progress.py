@@ -18,7 +18,8 @@ if TYPE_CHECKING:
 
 _QUIET_S = 10.0
 _TEXTS = {
-    Kind.DASHBOARD: "dashboard: {address}",
+    Kind.DASHBOARD: "dashboard: {address} {tunnel}",
+    Kind.NOTICE: "{message}",
     Kind.JOB_STARTED: "{job} ({pairs}): started",
     Kind.JOB_DONE: "{job} ({pairs}): done, {seconds:.1f} s of work",
     Kind.JOB_SKIPPED: "{job} ({pairs}): skipped, {reason}",
@@ -130,6 +131,8 @@ def describe(event: Event) -> str:
     if event.kind is Kind.PAIR_DONE:
         data["verdict"] = data["verdict"] or "done up to the stage that was asked for"
         data["reasons"] = f"({joined(data['reasons'])})" if data["reasons"] else ""
+    if event.kind is Kind.DASHBOARD and data["tunnel"]:
+        data["tunnel"] = f"(from your own machine: {data['tunnel']})"
     text = _TEXTS.get(event.kind, "").format(job=event.job, pairs=", ".join(event.pairs), **data)
     return " ".join(text.split())
 

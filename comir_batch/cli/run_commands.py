@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import sys
+from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -16,9 +18,6 @@ from comir_batch.cli.tables import print_table
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from comir_batch.core.config import RunConfig
-    from comir_batch.core.task import Executor
-    from comir_batch.execution.stop import StopRequest
     from comir_batch.pipeline.layout import Layout
     from comir_batch.pipeline.run import RunRequest, RunSummary
 
@@ -51,6 +50,9 @@ def run(  # noqa: PLR0913  a parameter an option
     model: options.Model = None,
     settings: options.Settings = None,
     executor: options.Executor = None,
+    profile: options.Profile = None,
+    scheduler_file: options.SchedulerFile = None,
+    queue_timeout: options.QueueTimeout = None,
     workers: options.Workers = None,
     device: options.Device = None,
     ome_tiff: Annotated[bool, typer.Option("--ome-tiff", help="Write aligned.ome.tif too.")] = False,
@@ -63,7 +65,7 @@ def run(  # noqa: PLR0913  a parameter an option
     """Register every pair of a manifest, or go on where an earlier run into the same directory stopped."""
     given = {
         "model": model,
-        "execution.executor": executor,
+        **_execution(executor, profile, scheduler_file, queue_timeout),
         "execution.workers": workers,
         "execution.device": device,
         "export.ome_tiff": ome_tiff or None,
@@ -83,17 +85,37 @@ def run(  # noqa: PLR0913  a parameter an option
         )
 
 
+def _execution(
+    executor: str | None, profile: str | None, scheduler_file: Path | None, queue_timeout: float | None
+) -> dict[str, Any]:
+    # A path is another one for the next command, which may be given elsewhere.
+    is_path = profile is not None and ("/" in profile or profile.endswith(".toml"))
+    return {
+        "execution.executor": executor,
+        "execution.profile": str(Path(profile).absolute()) if profile is not None and is_path else profile,
+        "execution.scheduler_file": None if scheduler_file is None else str(scheduler_file.absolute()),
+        "execution.queue_timeout_s": queue_timeout,
+    }
+
+
 def _stage_command(stage: str) -> Callable[..., None]:
-    def command(
+    def command(  # noqa: PLR0913  a parameter an option
         run_directory: options.RunDirectory,
         *,
         settings: options.Settings = None,
         executor: options.Executor = None,
+        profile: options.Profile = None,
+        scheduler_file: options.SchedulerFile = None,
+        queue_timeout: options.QueueTimeout = None,
         workers: options.Workers = None,
         device: options.Device = None,
         skip_bad_rows: options.SkipBadRows = False,
     ) -> None:
-        given = {"execution.executor": executor, "execution.workers": workers, "execution.device": device}
+        given = {
+            **_execution(executor, profile, scheduler_file, queue_timeout),
+            "execution.workers": workers,
+            "execution.device": device,
+        }
         with exit_codes():
             from comir_batch.core.config import load_config
             from comir_batch.pipeline.run import RunRequest, earlier_run
@@ -118,18 +140,20 @@ def _stage_command(stage: str) -> Callable[..., None]:
 def _execute(request: RunRequest) -> None:
     from comir_batch.cli.progress import show_progress
     from comir_batch.core.events import EventBus
-    from comir_batch.execution.stop import StopRequest
+    from comir_batch.execution.start import start_executor
+    from comir_batch.execution.stop import Existence, StopRequest
     from comir_batch.pipeline.layout import Layout
     from comir_batch.pipeline.packages import require_computing
     from comir_batch.pipeline.run import run as run_pipeline
 
     if request.config.execution.executor in _HERE:
         require_computing()
-    stop = StopRequest(_say_stopping)
     layout = Layout(request.out.resolve())
+    wanted = Existence(layout.cluster.cancel)
+    stop = StopRequest(_say_stopping, drain_s=request.config.execution.drain_s, wanted=wanted)
     with show_progress() as subscriber, stop.on_signals():
         try:
-            summary = run_pipeline(request, EventBus(subscriber), _starter(stop, layout))
+            summary = run_pipeline(request, EventBus(subscriber), partial(start_executor, stop=stop))
         except KeyboardInterrupt as interrupt:
             typer.echo("comir-batch: stopped at once; the same command resumes the run", err=True)
             raise typer.Exit(stop.exit_code or _INTERRUPTED) from interrupt
@@ -140,15 +164,6 @@ def _execute(request: RunRequest) -> None:
 def _say_stopping() -> None:
     # Past Python's buffers, which the signal may have interrupted in the middle of a write.
     os.write(sys.stderr.fileno(), b"comir-batch: stopping in order; a second signal stops at once\n")
-
-
-def _starter(stop: StopRequest, layout: Layout) -> Callable[[RunConfig], Executor]:
-    def start(config: RunConfig) -> Executor:
-        from comir_batch.execution.start import start_executor
-
-        return start_executor(config.execution, stop, layout.worker_logs)
-
-    return start
 
 
 def _print_summary(summary: RunSummary, layout: Layout, target: str) -> None:

@@ -203,25 +203,38 @@ class ExecutionConfig(Section):
 
     Attributes
     ----------
-    executor : {"local", "serial"}
-        A Dask cluster on this machine, or this process.
+    executor : {"local", "serial", "slurm", "attach"}
+        A Dask cluster on this machine, this process, jobs of SLURM, or a Dask cluster that is there already.
+    profile : str
+        Site profile of `slurm` (and of `attach`, for where networks run): a name or the path of a TOML file.
+    scheduler_file : str
+        Where the scheduler to attach to has written its address.
     workers : int
-        Worker processes; 0 means one for each core, but not more than one for each 5 GiB of memory.
+        Worker processes; 0 means one for each core, but not more than one for each 5 GiB of memory, of the machine or
+        of the SLURM job that this is.
     memory_gb : float
-        Memory of a worker in GB; 0 means an equal share of the machine's.
+        Memory of a worker in GB; 0 means an equal share of what there is.
     device : {"auto", "cpu", "cuda"}
         Where networks run; `auto` takes CUDA if there is a device.
     dashboard : str
         Address of the Dask dashboard; empty for none.
+    queue_timeout_s : float
+        How long, in seconds, to wait for workers while nothing else runs; 0 for as long as it takes.
+    drain_s : float
+        How long running tasks may take to end when the driver's own walltime is near (SIGUSR1).
     retries : int
         How often a task whose worker was lost is tried again.
     """
 
-    executor: Literal["local", "serial"] = "local"
+    executor: Literal["local", "serial", "slurm", "attach"] = "local"
+    profile: str = ""
+    scheduler_file: str = ""
     workers: int = Field(default=0, ge=0)
     memory_gb: float = Field(default=0.0, ge=0)
     device: Literal["auto", "cpu", "cuda"] = "auto"
     dashboard: str = "127.0.0.1:0"
+    queue_timeout_s: float = Field(default=0.0, ge=0)
+    drain_s: float = Field(default=120.0, ge=0)
     retries: int = Field(default=2, ge=0)
 
 

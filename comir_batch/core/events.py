@@ -13,7 +13,8 @@ class Kind(StrEnum):
     """What happened."""
 
     RUN_STARTED = "run_started"  # data: jobs still to be done
-    DASHBOARD = "dashboard"  # data: address
+    DASHBOARD = "dashboard"  # data: address, tunnel (empty where workers are on this machine)
+    NOTICE = "notice"  # data: message
     JOB_STARTED = "job_started"  # data: tasks
     TASKS_PLANNED = "tasks_planned"  # data: tasks added to the job's phase
     TASK_DONE = "task_done"  # data: task, seconds, peak_mb, worker

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -10,11 +11,35 @@ from comir_batch.core.errors import StoppedError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from pathlib import Path
     from types import FrameType
 
 RESUMABLE = 75
 _GRACE_S = 2.0
+_LOOK_EVERY_S = 2.0
 _EXIT_CODES = {signal.SIGINT: 130, signal.SIGTERM: 143, signal.SIGUSR1: RESUMABLE}
+
+
+class Existence:
+    """Whether a file exists, looked at every other second: whoever cannot send a signal makes it.
+
+    Parameters
+    ----------
+    path : Path
+        The file.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._looked = float("-inf")
+
+    def __call__(self) -> bool:
+        """Return whether it exists, or False where it was looked at lately."""
+        now = time.monotonic()
+        if now - self._looked < _LOOK_EVERY_S:
+            return False
+        self._looked = now
+        return self._path.exists()
 
 
 class StopRequest:

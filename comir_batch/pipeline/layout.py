@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from comir_batch.execution.files import ClusterFiles
+
 if TYPE_CHECKING:
     from pathlib import Path
 
@@ -55,6 +57,11 @@ class Layout:
     def worker_logs(self) -> Path:
         """What worker processes print, a file each."""
         return self.root / "logs"
+
+    @property
+    def cluster(self) -> ClusterFiles:
+        """What the driver and the workers of a cluster share."""
+        return ClusterFiles(self.root, self.root / "cluster", self.worker_logs)
 
     @property
     def work(self) -> Path:

@@ -10,6 +10,7 @@ from comir_batch.pipeline.graph import build_jobs
 from comir_batch.pipeline.inference import inference
 from comir_batch.pipeline.job import STAGES
 from comir_batch.pipeline.layout import Layout
+from comir_batch.pipeline.profiles import site_profile
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -81,7 +82,7 @@ def make_plan(pairs: Sequence[Pair], config: RunConfig, out: Path) -> Plan:
     out : Path
         Where the run directory would be.
     """
-    jobs = build_jobs(pairs, config, Layout(out.resolve()), inference(config.execution))
+    jobs = build_jobs(pairs, config, Layout(out.resolve()), inference(config.execution, site_profile(config.execution)))
     stages = [_stage_plan(stage, [job for job in jobs.values() if job.stage == stage]) for stage in STAGES]
     return Plan(len(pairs), tuple(stage for stage in stages if stage.jobs), _free_gb(out.resolve()))
 

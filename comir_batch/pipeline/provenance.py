@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import platform
 import time
 from importlib import metadata
 from typing import TYPE_CHECKING, Any
 
 import comir_batch
+from comir_batch.execution.start import job_name
 from comir_batch.pipeline.files import read_json, write_json
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from comir_batch.core.config import RunConfig
+    from comir_batch.core.profile import Profile
     from comir_batch.pipeline.inspect import Inspection
     from comir_batch.pipeline.layout import Layout
     from comir_batch.pipeline.pair import Pair
@@ -38,13 +43,15 @@ _PACKAGES = (
 _MOMENTARY = ("command", "started")
 
 
-def write_run_json(request: RunRequest, inspection: Inspection, layout: Layout, *, works: bool) -> bool:
+def write_run_json(
+    request: RunRequest, inspection: Inspection, layout: Layout, profile: Profile | None, *, works: bool
+) -> bool:
     """Write the resolved config, digests of the inputs, versions, command line and seeds.
 
     Parameters
     ----------
-    request, inspection, layout
-        The run.
+    request, inspection, layout, profile
+        The run, and the site that it goes to, if any.
     works : bool
         Whether there is work to do; if there is none and nothing has changed, the file stays as it is.
 
@@ -64,6 +71,7 @@ def write_run_json(request: RunRequest, inspection: Inspection, layout: Layout, 
         "manifest": {"path": str(manifest), "sha256": hashlib.sha256(manifest.read_bytes()).hexdigest()},
         "config": request.config.model_dump(mode="json", by_alias=True),
         "config_digest": config_digest(request.config),
+        "profile": None if profile is None else profile.model_dump(mode="json"),
         "seeds": {"register": request.config.register_.seed},
         "pairs": [_pair(pair) for pair in inspection.pairs],
         "skipped_rows": [str(problem) for problem in inspection.problems],
@@ -74,6 +82,17 @@ def write_run_json(request: RunRequest, inspection: Inspection, layout: Layout, 
     if works or not same:
         write_json(layout.run_json, content)
     return works or not same
+
+
+def driver_state(root: Path, dashboard: str) -> dict[str, Any]:
+    """Return what others may want to know of the driver that runs: where it is, its dashboard and its jobs."""
+    return {
+        "host": platform.node(),
+        "pid": os.getpid(),
+        "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+        "dashboard": dashboard,
+        "job_name": job_name(root),
+    }
 
 
 def versions() -> dict[str, str]:

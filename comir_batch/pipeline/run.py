@@ -5,31 +5,38 @@ from __future__ import annotations
 import os
 import time
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from comir_batch.core.errors import ConfigError, ManifestError, Problem, RunDirectoryError
 from comir_batch.core.events import Event, EventBus, Kind
 from comir_batch.core.manifest import read_manifest
+from comir_batch.core.task import Executor
 from comir_batch.core.verdict import Verdict
+from comir_batch.execution.start import ExecutorRequest
+from comir_batch.execution.tunnel import tunnel
 from comir_batch.pipeline.batch import is_current, write_batch
 from comir_batch.pipeline.driver import Driver
 from comir_batch.pipeline.event_log import EventLog
-from comir_batch.pipeline.files import read_json
+from comir_batch.pipeline.files import read_json, write_json
+from comir_batch.pipeline.folders import folders_read
 from comir_batch.pipeline.graph import build_jobs, done_jobs, needed
 from comir_batch.pipeline.inference import inference
 from comir_batch.pipeline.inspect import Inspection, inspect_manifest
 from comir_batch.pipeline.layout import Layout
-from comir_batch.pipeline.provenance import write_run_json
+from comir_batch.pipeline.profiles import site_profile
+from comir_batch.pipeline.provenance import driver_state, write_run_json
 from comir_batch.pipeline.records import Records
 from comir_batch.pipeline.scheduler import Scheduler
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Mapping
     from pathlib import Path
 
     from comir_batch.core.config import RunConfig
-    from comir_batch.core.task import Executor
+    from comir_batch.core.profile import Profile
     from comir_batch.pipeline.job import Job
     from comir_batch.pipeline.results import PairResult
 
@@ -94,7 +101,10 @@ def inspect_request(manifest: Path, config: RunConfig, *, skip_bad_rows: bool) -
     return inspection
 
 
-def run(request: RunRequest, bus: EventBus, start_executor: Callable[[RunConfig], Executor]) -> RunSummary:
+StartExecutor = Callable[[ExecutorRequest], Executor]
+
+
+def run(request: RunRequest, bus: EventBus, start_executor: StartExecutor) -> RunSummary:
     """Run, or resume, up to the target stage.
 
     Parameters
@@ -104,7 +114,7 @@ def run(request: RunRequest, bus: EventBus, start_executor: Callable[[RunConfig]
     bus : EventBus
         Hears of the progress.
     start_executor : callable
-        Starts the resources; called only when there is work to do. Gets the config with the device resolved.
+        Starts the resources; called only when there is work to do.
 
     Raises
     ------
@@ -117,23 +127,29 @@ def run(request: RunRequest, bus: EventBus, start_executor: Callable[[RunConfig]
     """
     started = time.monotonic()
     inspection = inspect_request(request.manifest, request.config, skip_bad_rows=request.skip_bad_rows)
-    where = inference(request.config.execution)
+    profile = site_profile(request.config.execution)
+    where = inference(request.config.execution, profile)
     config = request.config.model_copy(
         update={"execution": request.config.execution.model_copy(update={"device": where.device})}
     )
     layout = Layout(request.out.resolve())
     with Records(layout) as records:
+        layout.cluster.cancel.unlink(missing_ok=True)
         bus.subscribe(EventLog(layout.log))
         jobs = build_jobs(inspection.pairs, config, layout, where)
         keep_work = request.keep_work or request.target != "report"
         driver = Driver(layout, records, bus, jobs, target=request.target, keep_work=keep_work)
-        scheduler = _scheduler(jobs, records, driver, inspection, request)
-        changed = write_run_json(request, inspection, layout, works=not scheduler.finished)
+        in_flight = _in_flight(config, profile)
+        scheduler = _scheduler(jobs, records, driver, inspection, request, in_flight)
+        changed = write_run_json(request, inspection, layout, profile, works=not scheduler.finished)
         names = tuple(pair.name for pair in inspection.pairs)
         bus.publish(Event(Kind.RUN_STARTED, pairs=names, data={"jobs": len(scheduler.open_jobs())}))
         try:
             if not scheduler.finished:
-                _execute(scheduler, bus, start_executor, config)
+                wanted = ExecutorRequest(
+                    config.execution, layout.cluster, profile, folders_read(inspection.pairs), partial(_notice, bus)
+                )
+                _execute(scheduler, bus, start_executor(wanted), wanted)
         finally:
             results = tuple(driver.result(pair.name) for pair in inspection.pairs)
             seconds = time.monotonic() - started
@@ -170,7 +186,12 @@ def earlier_run(run_directory: Path) -> EarlierRun:
 
 
 def _scheduler(
-    jobs: Mapping[str, Job], records: Records, driver: Driver, inspection: Inspection, request: RunRequest
+    jobs: Mapping[str, Job],
+    records: Records,
+    driver: Driver,
+    inspection: Inspection,
+    request: RunRequest,
+    in_flight: int,
 ) -> Scheduler:
     root, history = request.out.resolve(), records.history
     done = done_jobs(dict(jobs), history, root)
@@ -182,14 +203,15 @@ def _scheduler(
         resumable,
         [pair.name for pair in inspection.pairs],
         driver,
-        in_flight=_in_flight(request.config),
+        in_flight=in_flight,
         retries=request.config.execution.retries,
     )
 
 
-def _in_flight(config: RunConfig) -> int:
+def _in_flight(config: RunConfig, profile: Profile | None) -> int:
     """Return how many pairs to work on at once: twice as many as workers, so that none waits for a long single task."""
-    return config.pairs_in_flight or max(4, 2 * (config.execution.workers or os.cpu_count() or 1))
+    elsewhere = sum(jobs.jobs for jobs in profile.kinds().values()) if profile else 0
+    return config.pairs_in_flight or max(4, 2 * (elsewhere or config.execution.workers or os.cpu_count() or 1))
 
 
 def _require_memory(scheduler: Scheduler, executor: Executor) -> None:
@@ -197,18 +219,25 @@ def _require_memory(scheduler: Scheduler, executor: Executor) -> None:
     for job in scheduler.open_jobs():
         memory_mb, limit_mb = job.work.estimate().memory_mb, executor.memory_mb(job.resource)
         if 0 < limit_mb < memory_mb:
-            remedy = "Use fewer workers, give each more (execution.memory_gb), or lower register.max_memory_gb"
+            remedy = (
+                "Use fewer workers, give each more (execution.memory_gb; max_memory_gb of a profile), or lower "
+                "register.max_memory_gb"
+            )
             raise ConfigError(f"{job.stage} needs up to {memory_mb} MB and a worker has {limit_mb} MB. {remedy}")
 
 
-def _execute(
-    scheduler: Scheduler, bus: EventBus, start_executor: Callable[[RunConfig], Executor], config: RunConfig
-) -> None:
-    executor = start_executor(config)
+def _execute(scheduler: Scheduler, bus: EventBus, executor: Executor, request: ExecutorRequest) -> None:
     try:
         _require_memory(scheduler, executor)
-        if executor.dashboard:
-            bus.publish(Event(Kind.DASHBOARD, data={"address": executor.dashboard}))
+        address = executor.dashboard
+        write_json(request.files.state, driver_state(request.files.root, address))
+        if address:
+            way = "" if request.config.executor == "local" else tunnel(address)
+            bus.publish(Event(Kind.DASHBOARD, data={"address": address, "tunnel": way}))
         executor.run(scheduler)
     finally:
         executor.close()
+
+
+def _notice(bus: EventBus, message: str) -> None:
+    bus.publish(Event(Kind.NOTICE, data={"message": message}))

@@ -1,0 +1,77 @@
+"""The executor of a Dask cluster that is there already, joined by a scheduler file."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import dask
+from distributed import Client
+from distributed.security import Security
+
+from comir_batch.core.errors import ConfigError, NoWorkersError
+from comir_batch.execution.dask_executor import DaskExecutor
+from comir_batch.execution.security import read_certificate
+from comir_batch.execution.settings import DASK_SETTINGS, quieten
+from comir_batch.execution.workforce import FixedWorkforce
+
+if TYPE_CHECKING:
+    from comir_batch.core.config import ExecutionConfig
+    from comir_batch.execution.files import ClusterFiles
+    from comir_batch.execution.stop import StopRequest
+
+_CONNECT_S = 120.0
+
+
+def attached_executor(config: ExecutionConfig, *, stop: StopRequest, files: ClusterFiles) -> DaskExecutor:
+    """Return the executor of the cluster whose scheduler wrote ``config.scheduler_file``.
+
+    A folder ``tls`` beside the file holds the certificate, as `comir_batch.execution.scheduler` writes it; without one
+    Dask's own configuration says whether and how connections are encrypted.
+
+    Parameters
+    ----------
+    config : ExecutionConfig
+        Scheduler file and how long to wait for workers.
+    stop : StopRequest
+        Handed to the executor.
+    files : ClusterFiles
+        Where workers leave notes.
+
+    Raises
+    ------
+    ConfigError
+        If no scheduler file was given.
+    NoWorkersError
+        If there is no such file in two minutes, or the scheduler does not answer.
+    """
+    if not config.scheduler_file:
+        raise ConfigError("the executor attach needs the scheduler's file: give --scheduler-file")
+    quieten()
+    files.folder.mkdir(parents=True, exist_ok=True)
+    path = Path(config.scheduler_file)
+    address = _address(path, stop)
+    tls = path.parent / "tls"
+    security = read_certificate(tls) if tls.is_dir() else Security()
+    try:
+        with dask.config.set(DASK_SETTINGS):
+            client = Client(address, set_as_default=False, security=security, timeout=_CONNECT_S)
+    except (OSError, TimeoutError) as error:
+        raise NoWorkersError(f"the scheduler at {address} does not answer: {error}. Is {path} an old one?") from error
+    workforce = FixedWorkforce(config.queue_timeout_s or float("inf"))
+    return DaskExecutor(client, workforce, stop=stop, notes=files.folder)
+
+
+def _address(path: Path, stop: StopRequest) -> str:
+    """Wait for the file: the scheduler may be starting, or the file on its way through a network file system."""
+    end = time.monotonic() + _CONNECT_S
+    while True:
+        stop.check()
+        try:
+            return str(json.loads(path.read_text(encoding="utf-8"))["address"])
+        except (OSError, ValueError, KeyError) as error:
+            if time.monotonic() > end:
+                raise NoWorkersError(f"no scheduler has written {path}: {error!r}") from error
+        time.sleep(1.0)

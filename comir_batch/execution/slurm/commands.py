@@ -1,0 +1,110 @@
+"""SLURM's own commands, and what they answer; works where there is no accounting."""
+
+from __future__ import annotations
+
+import getpass
+import shutil
+import subprocess
+from typing import TYPE_CHECKING, NamedTuple
+
+from comir_batch.core.errors import ConfigError, ExecutionError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from pathlib import Path
+
+_TIMEOUT_S = 60.0
+PENDING = "PENDING"
+_OVER = frozenset(
+    {"BOOT_FAIL", "CANCELLED", "COMPLETED", "DEADLINE", "FAILED", "NODE_FAIL", "OUT_OF_MEMORY", "PREEMPTED", "TIMEOUT"}
+)
+
+
+class SlurmError(ExecutionError):
+    """A command of SLURM failed; the text is its own."""
+
+
+class QueuedJob(NamedTuple):
+    """A job as `squeue` shows it."""
+
+    job_id: str
+    name: str
+    state: str
+    reason: str
+    node: str
+
+
+def require() -> None:
+    """Raise ConfigError if SLURM's commands are not to be had here."""
+    missing = [name for name in ("sbatch", "squeue", "scancel", "scontrol") if shutil.which(name) is None]
+    if missing:
+        raise ConfigError(
+            f"{', '.join(missing)} not found on PATH: run this where SLURM's commands are, or make job scripts with "
+            "comir-batch render and submit those"
+        )
+
+
+def submit(script: Path) -> str:
+    """Submit a job script and return the job's id.
+
+    Raises
+    ------
+    SlurmError
+        If SLURM refuses it, with SLURM's reason.
+    """
+    # With --parsable the id stands alone on the last line, whatever banner a site prints before it.
+    answer = _call("sbatch", "--parsable", str(script)).strip().splitlines()
+    job_id = answer[-1].split(";")[0] if answer else ""
+    if not job_id.isdigit():
+        raise SlurmError(f"sbatch did not answer with a job id: {' '.join(answer)!r}")
+    return job_id
+
+
+def test_submission(script: Path) -> None:
+    """Raise SlurmError if SLURM would refuse a job script."""
+    _call("sbatch", "--test-only", str(script))
+
+
+def queue(names: Iterable[str]) -> dict[str, QueuedJob]:
+    """Return this user's jobs of some names that wait, run or are about to end, by id.
+
+    Raises
+    ------
+    SlurmError
+        If the queue cannot be read.
+    """
+    text = _call("squeue", "-h", "-u", getpass.getuser(), "-n", ",".join(names), "-o", "%i|%j|%T|%r|%N")
+    rows = [line.split("|", 4) for line in text.splitlines() if line.count("|") >= 4]
+    jobs = [QueuedJob(*(field.strip() for field in row)) for row in rows]
+    return {job.job_id: job for job in jobs if job.state not in _OVER}
+
+
+def state(job_id: str) -> str:
+    """Return the state of a job that may have ended, or an empty text if SLURM has forgotten it."""
+    try:
+        text = _call("scontrol", "show", "job", "-o", job_id)
+    except SlurmError:
+        return ""
+    fields = dict(field.split("=", 1) for field in text.split() if "=" in field)
+    return fields.get("JobState", "")
+
+
+def cancel(job_ids: Iterable[str]) -> None:
+    """Cancel jobs; those that are gone already are none of our business."""
+    ids = list(job_ids)
+    if ids:
+        subprocess.run(["scancel", *ids], check=False, capture_output=True, timeout=_TIMEOUT_S)  # noqa: S603, S607
+
+
+def _call(*command: str) -> str:
+    try:
+        done = subprocess.run(  # noqa: S603
+            command, check=False, capture_output=True, text=True, errors="replace", timeout=_TIMEOUT_S
+        )
+    except subprocess.TimeoutExpired as error:
+        raise SlurmError(f"{command[0]} gave no answer within {_TIMEOUT_S:g} s") from error
+    except OSError as error:
+        raise SlurmError(f"cannot call {command[0]}: {error.strerror}") from error
+    if done.returncode != 0:
+        raise SlurmError(" ".join((done.stderr or done.stdout).split()) or f"{command[0]} failed")
+    return done.stdout

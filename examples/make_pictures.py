@@ -17,6 +17,7 @@ from comir_batch.core.config import load_config
 from comir_batch.pipeline.graph import build_jobs
 from comir_batch.pipeline.inference import inference
 from comir_batch.pipeline.layout import Layout
+from comir_batch.pipeline.profiles import site_profile
 from comir_batch.pipeline.run import earlier_run, inspect_request
 from comir_batch.pipeline.stages.report import ReportWork, pictures_of
 from comir_batch.report.figures import overlay, panel
@@ -43,7 +44,8 @@ def find_pair(run_directory: Path, pair_id: str) -> ReportWork:
     earlier = earlier_run(run_directory)
     config = load_config(None, earlier.settings)
     pairs = inspect_request(earlier.manifest, config, skip_bad_rows=True).pairs
-    jobs = build_jobs(pairs, config, Layout(run_directory.resolve()), inference(config.execution))
+    where = inference(config.execution, site_profile(config.execution))
+    jobs = build_jobs(pairs, config, Layout(run_directory.resolve()), where)
     works = [job.work for job in jobs.values() if isinstance(job.work, ReportWork) and job.pairs == (pair_id,)]
     if not works:
         sys.exit(f"{run_directory} has no pair {pair_id}")

@@ -66,7 +66,7 @@ def test_stitched_blocks_equal_the_whole(tmp_path):
     run(RunRequest(manifest, layout.root, config, target="represent"), EventBus(), lambda _: SerialExecutor())
 
     pairs = inspect_request(manifest, config, skip_bad_rows=False).pairs
-    jobs = build_jobs(pairs, config, layout, inference(config.execution))
+    jobs = build_jobs(pairs, config, layout, inference(config.execution, None))
     works = [job.work for job in jobs.values() if isinstance(job.work, RepresentWork)]
     assert [work.card.modality for work in works] == list(names)
     for work in works:

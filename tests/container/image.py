@@ -1,0 +1,128 @@
+"""The image, built by a real Apptainer once for each state of what goes into it.
+
+What takes minutes to make is kept in COMIR_BATCH_CACHE, by default ~/.cache/comir-batch-tests.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+CHECKOUT = Path(__file__).resolve().parents[2]
+CACHE = Path(os.environ.get("COMIR_BATCH_CACHE", Path.home() / ".cache" / "comir-batch-tests")).resolve()
+DEFINITION = CHECKOUT / "containers" / "comir-batch.def"
+LOCK = CHECKOUT / "constraints.txt"
+PROJECT = CHECKOUT / "pyproject.toml"
+CPU_WHEELS = "https://download.pytorch.org/whl/cpu"
+KEPT_IMAGES = 2
+
+
+def apptainer_command() -> Path:
+    """Return a command `apptainer`: the host's, else that of Debian sid in a root file system of its own."""
+    found = shutil.which("apptainer")
+    if found:
+        return Path(found)
+    folder = CACHE / "apptainer"
+    folder.mkdir(parents=True, exist_ok=True)
+    # Mirrors may be snapshots, whose lists of sid have expired.
+    options = ["--aptopt=Acquire::Check-Valid-Until false", "--include=apptainer,squashfuse", "sid"]
+    made_once(folder / "root", lambda path: debian(path, *options))
+    map_all_ids()
+    shutil.copy2(CHECKOUT / "tests" / "container" / "apptainer.sh", folder / "apptainer")
+    return folder / "apptainer"
+
+
+def build(apptainer: Path) -> Path:
+    """Return the path of the image of this checkout, with the CPU build of torch; its own test is left to the tests."""
+    sources = sorted(path for path in (CHECKOUT / "comir_batch").rglob("*") if path.is_file() and path.suffix != ".pyc")
+    inputs = [DEFINITION, LOCK, PROJECT, CHECKOUT / "README.md", CHECKOUT / "LICENSE", *sources]
+
+    def make(path: Path) -> None:
+        arguments = {"bootstrap": "localimage", "base": base(), "pip_options": "--no-index --find-links /mnt"}
+        words = [word for item in arguments.items() for word in ("--build-arg", "{}={}".format(*item))]
+        call(apptainer, "build", "--notest", "--bind", f"{wheels()}:/mnt", *words, path, DEFINITION)
+
+    image = made_once(CACHE / f"comir-batch-{digest(inputs)}.sif", make)
+    older = sorted(CACHE.glob("comir-batch-*.sif"), key=lambda path: path.stat().st_mtime)[:-KEPT_IMAGES]
+    for path in set(older) - {image}:
+        path.unlink()
+    return image
+
+
+def base() -> Path:
+    """Return the folder of a root file system with Python 3.11, for where no image registry is in reach."""
+
+    def make(path: Path) -> None:
+        debian(path, "--include=python3-venv", "bookworm")
+        # Device files cannot be copied in a user namespace; Apptainer brings its own.
+        for entry in (path / "dev").iterdir():
+            shutil.rmtree(entry) if entry.is_dir() and not entry.is_symlink() else entry.unlink()
+
+    return made_once(CACHE / "base", make)
+
+
+def wheels() -> Path:
+    """Return a folder of all wheels that the image installs, got by the host's pip as it is configured.
+
+    The CPU build of torch comes from where pip looks anyway, else from PyTorch's own index.
+    """
+    torch = re.search(r"^torch==\S+", LOCK.read_text(), re.MULTILINE)[0] + "+cpu"
+    builder = re.search(r'requires = \["(.+)"\]', PROJECT.read_text())[1]
+    packages = [torch, builder, f"{CHECKOUT}[worker,driver,czi]"]
+
+    def make(path: Path) -> None:
+        pip = [sys.executable, "-m", "pip", "wheel", "--quiet", "-c", LOCK, "--wheel-dir", path]
+        if subprocess.run([*pip, *packages], check=False).returncode != 0:
+            call(*pip, "--extra-index-url", CPU_WHEELS, *packages)
+
+    return made_once(CACHE / f"wheels-{digest([LOCK, PROJECT])}", make)
+
+
+def debian(path: Path, *arguments: str) -> None:
+    """Make a root file system of Debian."""
+    if not shutil.which("mmdebstrap") or not shutil.which("newuidmap") or os.geteuid() != 0:
+        raise RuntimeError("container tests need root and the Debian packages mmdebstrap and uidmap")
+    call("mmdebstrap", "--quiet", "--variant=minbase", *arguments, path)
+
+
+def map_all_ids() -> None:
+    """Let root map every id into its user namespaces."""
+    for path in (Path("/etc/subuid"), Path("/etc/subgid")):
+        text = path.read_text()
+        if not re.search("^root:0:", text, re.MULTILINE):
+            path.write_text(text + "root:0:65536\n")
+
+
+def made_once(target: Path, make: Callable[[Path], None]) -> Path:
+    """Return a file or folder that is there, or is made under another name and then given its own."""
+    if not target.exists():
+        target.parent.mkdir(parents=True, exist_ok=True)
+        partial = target.with_name(f".making-{os.getpid()}-{target.name}")
+        make(partial)
+        partial.rename(target)
+    return target
+
+
+def digest(paths: Iterable[Path]) -> str:
+    """Return a name for the content of files."""
+    total = hashlib.sha256()
+    for path in paths:
+        total.update(str(path.relative_to(CHECKOUT)).encode() + b"\0" + hashlib.sha256(path.read_bytes()).digest())
+    return total.hexdigest()[:16]
+
+
+def call(*command: object) -> None:
+    """Run a command in the checkout's root; its output shows if it fails."""
+    words = list(map(str, command))
+    done = subprocess.run(words, cwd=CHECKOUT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False)
+    if done.returncode != 0:
+        raise RuntimeError(f"{words} ended with {done.returncode}:\n{done.stdout[-5000:]}")

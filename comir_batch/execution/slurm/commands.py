@@ -7,7 +7,7 @@ import shutil
 import subprocess
 from typing import TYPE_CHECKING, NamedTuple
 
-from comir_batch.core.errors import ConfigError, ExecutionError
+from comir_batch.core.errors import ConfigError, NoWorkersError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -20,7 +20,7 @@ _OVER = frozenset(
 )
 
 
-class SlurmError(ExecutionError):
+class SlurmError(NoWorkersError):
     """A command of SLURM failed; the text is its own."""
 
 

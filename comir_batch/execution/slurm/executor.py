@@ -25,6 +25,9 @@ if TYPE_CHECKING:
     from comir_batch.execution.stop import StopRequest
 
 
+_GRACE_S = 15.0
+
+
 def slurm_executor(
     config: ExecutionConfig, site: Site, *, stop: StopRequest, say: Callable[[str], None], job_name: str
 ) -> DaskExecutor:
@@ -75,8 +78,9 @@ def slurm_executor(
     )
 
     def close() -> None:
-        workforce.close()
-        cluster.close()
+        workforce.cancel_waiting()
+        cluster.close()  # the workers end with it
+        workforce.close(0.0 if stop.requested else _GRACE_S)
         remove_certificate(files.tls)
 
     executor = DaskExecutor(

@@ -41,6 +41,12 @@ _BLAMELESS = {
 }
 
 
+# Of a job that waits: what no waiting mends.
+_HOPELESS = frozenset(
+    {"PartitionTimeLimit", "PartitionNodeLimit", "BadConstraints", "InvalidAccount", "InvalidQOS", "AccountNotAllowed"}
+)
+
+
 class Snapshot(NamedTuple):
     """The queue as it was read, beginning at some time of the monotonic clock."""
 
@@ -148,14 +154,26 @@ class SlurmWorkforce:
             return Loss("the worker's job was told to end", blameless=True)
         return Loss(f"{LOST} (see {self._site.files.log(worker)})")
 
-    def close(self) -> None:
-        """Cancel all jobs of the run."""
+    def cancel_waiting(self) -> None:
+        """Cancel the jobs whose workers have not connected, and submit no more."""
         self._watch.close()
-        try:
-            ids = {*self._left_over(), *(member.job_id for member in self._roster.members.values())}
-        except SlurmError:
-            ids = {member.job_id for member in self._roster.members.values()}
-        commands.cancel(sorted(ids))
+        commands.cancel(member.job_id for member in self._roster.members.values() if not member.seen)
+
+    def close(self, grace_s: float) -> None:
+        """Cancel all jobs of the run that do not end by themselves in time; their scheduler is gone.
+
+        Parameters
+        ----------
+        grace_s : float
+            How long they may take: jobs that ended by themselves look better in a site's accounting.
+        """
+        end = time.monotonic() + grace_s
+        with suppress(SlurmError):
+            while (left := self._left_over()) and time.monotonic() < end:
+                time.sleep(1.0)
+            commands.cancel(left)
+            return
+        commands.cancel(member.job_id for member in self._roster.members.values())
 
     def _left_over(self) -> list[str]:
         return list(commands.queue([self._job_name]))
@@ -230,15 +248,22 @@ class SlurmWorkforce:
         waited = now - self._hungry_since
         waiting = [job for job in snapshot.jobs.values() if job.state == commands.PENDING]
         reasons = ", ".join(sorted({job.reason for job in waiting})) or "none given yet"
+        jobs = "1 job is" if len(waiting) == 1 else f"{len(waiting)} jobs are"
+        hopeless = next((job for job in waiting if job.reason in _HOPELESS), None)
+        if hopeless is not None:
+            raise NoWorkersError(
+                f"job {hopeless.job_id} would wait for ever, by SLURM's reason: {hopeless.reason}. Check partition, "
+                "walltime and directives of the profile"
+            )
         if self._queue_timeout_s and waited > self._queue_timeout_s and not working:
             kinds = " and ".join(sorted({size.kind for size in hungry}))
             raise NoWorkersError(
-                f"no {kinds} worker came within {self._queue_timeout_s:g} s; {len(waiting)} jobs are waiting in "
-                f"SLURM's queue, by its reason: {reasons}"
+                f"no {kinds} worker came within {self._queue_timeout_s:g} s; {jobs} waiting in SLURM's queue, by its "
+                f"reason: {reasons}"
             )
         if waiting and now - self._said > _SAY_EVERY_S and waited > 2 * self._site.profile.poll_s:
             self._said = now
-            self._say(f"{len(waiting)} jobs are waiting in SLURM's queue: {reasons}")
+            self._say(f"{jobs} waiting in SLURM's queue: {reasons}")
 
 
 class QueueWatch:

@@ -21,7 +21,7 @@ DASK_SETTINGS: dict[str, Any] = {
     "distributed.worker.memory.terminate": False,
     "distributed.admin.tick.limit": "1 hour",
 }
-THREAD_COUNTS = ("OMP_NUMTHREADS", "MKL_NUMTHREADS", "OPENBLAS_NUMTHREADS", "OPENCV_FORTHREADS_NUM")
+THREAD_COUNTS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "OPENCV_FOR_THREADS_NUM")
 _LOGGERS = ("distributed", "distributed.client", "bokeh", "tornado", "tornado.application")
 
 

@@ -19,8 +19,8 @@ _WALLTIME = re.compile(r"(?:(?P<days>\d+)-)?(?P<first>\d+)(?::(?P<second>\d+))?(
 
 
 def _no_shell(text: str) -> str:
-    """Refuse what a job script would not take literally: directives of sbatch have no quoting."""
-    if re.search(r"[\n\r\0`$;&|<>]", text):
+    """Refuse what has no place in a directive of sbatch; a constraint may have its ``|`` and ``&``."""
+    if re.search(r"[\n\r\0`$;<>]", text):
         raise ValueError("must not contain line breaks or characters that mean something to a shell")
     return text
 

@@ -181,6 +181,51 @@ def test_a_lost_worker_is_retried_and_then_given_up():
     assert scheduler.state("chunk-a0") is State.FAILED
 
 
+def test_a_task_that_ran_out_of_memory_gets_more_as_often_as_it_takes():
+    scheduler, _ = machine([job("chunk", "a")], ["a"], retries=0)
+    task = scheduler.next_task(Resource.CPU)
+    for had in (512, 1024, 2048, 4096):
+        scheduler.handle(Outcome(task.key, error="out of memory", lost=True, out_of_memory=True, limit_mb=had))
+        task = scheduler.next_task(Resource.CPU)
+        assert task.memory_mb == 2 * had
+
+
+def test_out_of_memory_where_no_limit_is_known_counts_as_a_loss():
+    scheduler, _ = machine([job("chunk", "a")], ["a"], retries=1)
+    key = scheduler.next_task(Resource.CPU).key
+    for _ in range(2):
+        scheduler.handle(Outcome(key, error="out of memory", lost=True, out_of_memory=True))
+        scheduler.next_task(Resource.CPU)
+    assert scheduler.state("chunk-a0") is State.FAILED
+
+
+def test_the_second_loss_without_a_reason_is_answered_with_more_memory():
+    scheduler, _ = machine([job("chunk", "a")], ["a"], retries=2)
+    before = task = scheduler.next_task(Resource.CPU)
+    for memory_mb in (before.memory_mb, 2 * before.memory_mb):
+        scheduler.handle(Outcome(task.key, error="worker lost", lost=True))
+        task = scheduler.next_task(Resource.CPU)
+        assert task.memory_mb == memory_mb
+
+
+def test_a_loss_that_nobody_is_to_blame_for_does_not_count_until_there_are_very_many():
+    scheduler, _ = machine([job("chunk", "a")], ["a"], retries=0)
+    losses = 0
+    while (task := scheduler.next_task(Resource.CPU)) is not None:
+        scheduler.handle(Outcome(task.key, error="preempted", lost=True, blameless=True))
+        losses += 1
+    assert losses == 21
+    assert scheduler.state("chunk-a0") is State.FAILED
+
+
+def test_ready_counts_what_could_be_given_of_a_kind():
+    jobs = [job("chunk", "a", work=Phases((3,))), job("represent", "b", work=Phases((2,), Resource.GPU))]
+    scheduler, _ = machine(jobs, ["a", "b"])
+    assert [scheduler.ready(kind) for kind in (Resource.CPU, Resource.GPU)] == [3, 2]
+    scheduler.next_task(Resource.CPU)
+    assert scheduler.ready(Resource.CPU) == 2
+
+
 def test_a_full_disk_stops_the_run_and_fails_nobody():
     scheduler, notes = machine([*chain("a"), *chain("b")], ["a", "b"])
     key = scheduler.next_task(Resource.CPU).key

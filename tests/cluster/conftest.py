@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 import sys
 
+import cluster_runs
 import pytest
+import runs
 from slurm_cluster import SlurmCluster, unavailable
 
 from comir_batch.core.profile import Profile
@@ -73,3 +75,36 @@ def site_profile(tmp_path):
         return path
 
     return write
+
+
+@pytest.fixture(scope="session")
+def inputs(tmp_path_factory):
+    """Folder of slides and manifests; see `cluster_runs.make_inputs`."""
+    folder = tmp_path_factory.mktemp("slides, with 'quotes' and ä")
+    cluster_runs.make_inputs(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def undisturbed(inputs, tmp_path_factory):
+    """A run of both pairs on this machine, which nothing disturbs; what all others are compared with."""
+    out = tmp_path_factory.mktemp("runs") / "undisturbed"
+    done = runs.call(runs.command(inputs / "both.csv", out, "--keep-work"))
+    assert done.returncode == 0, done.stderr
+    return out
+
+
+@pytest.fixture
+def start(slurm, inputs, tmp_path):
+    """Return a function that starts a run: manifest without its ending, profile, options; `out` names its folder."""
+    started = []
+
+    def run(manifest, profile, *options, out="run", **sections):
+        folder = tmp_path / out
+        words = cluster_runs.command(inputs / f"{manifest}.csv", folder, profile, *options, **sections)
+        started.append(cluster_runs.ClusterRun(slurm, words, folder))
+        return started[-1]
+
+    yield run
+    for each in started:
+        each.finish_off()

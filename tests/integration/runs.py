@@ -104,10 +104,10 @@ def call(words: Iterable[str]) -> subprocess.CompletedProcess[str]:
 class Started:
     """A command under way in a session of its own, its output in a file."""
 
-    def __init__(self, words: list[str], log: Path) -> None:
+    def __init__(self, words: list[str], log: Path, env: dict[str, str] | None = None) -> None:
         self.log = log
         with log.open("w") as stream:
-            self.process = subprocess.Popen(words, stdout=stream, stderr=stream, start_new_session=True)
+            self.process = subprocess.Popen(words, stdout=stream, stderr=stream, env=env, start_new_session=True)
 
     def wait_until(self, true: Callable[[], bool], seconds: float = 300) -> None:
         """Look again and again; fail when the command ends before it is true."""

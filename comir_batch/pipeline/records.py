@@ -5,17 +5,16 @@ A line is whole or it is not there: a torn last line, left by a killed driver, i
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
-import socket
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Self, TextIO
 
 from comir_batch.core.errors import RunDirectoryError
+from comir_batch.pipeline.run_lock import RunLock
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
     from pathlib import Path
 
     from comir_batch.core.task import Outcome
@@ -110,20 +109,27 @@ class History:
 class Records:
     """The record file, open for the one driver; a second driver is refused.
 
+    Parameters
+    ----------
+    layout : Layout
+        Of the run directory, which is made if it is not there.
+    say : callable
+        Takes sentences for the user.
+
     Raises
     ------
     RunDirectoryError
         If another driver holds the run directory's lock, or it cannot be made.
     """
 
-    def __init__(self, layout: Layout) -> None:
+    def __init__(self, layout: Layout, say: Callable[[str], object]) -> None:
         self._layout = layout
         try:
             layout.root.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             message = f"cannot make the run directory {layout.root}: {error.strerror}. Choose another --out"
             raise RunDirectoryError(message) from error
-        self._lock = _locked(layout)
+        self._lock = RunLock(layout.lock, say)
         self.history = History(_intact_lines(layout.records))
         self._stream: TextIO = layout.records.open("a", encoding="utf-8")
 
@@ -161,6 +167,7 @@ class Records:
         return [_relative(path, self._layout.root) for path in paths]
 
     def _append(self, line: dict[str, Any]) -> None:
+        self._lock.check()
         self._stream.write(json.dumps(line, allow_nan=False) + "\n")
         self._stream.flush()
         self.history.add(line)
@@ -169,22 +176,6 @@ class Records:
 def read_history(path: Path) -> History:
     """Read a record file without the lock, for reports; an unfinished last line is left out."""
     return History(_parsed(path.read_bytes())) if path.exists() else History()
-
-
-def _locked(layout: Layout) -> TextIO:
-    stream = layout.lock.open("a+", encoding="utf-8")
-    try:
-        fcntl.lockf(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        stream.seek(0)
-        holder = stream.read().strip() or "another process"
-        stream.close()
-        message = f"{layout.root} is in use by {holder}. Wait for it or end it, or choose another --out"
-        raise RunDirectoryError(message) from error
-    stream.truncate(0)
-    stream.write(f"process {os.getpid()} on {socket.gethostname()}\n")
-    stream.flush()
-    return stream
 
 
 def _intact_lines(path: Path) -> list[dict[str, Any]]:

@@ -133,7 +133,7 @@ def run(request: RunRequest, bus: EventBus, start_executor: StartExecutor) -> Ru
         update={"execution": request.config.execution.model_copy(update={"device": where.device})}
     )
     layout = Layout(request.out.resolve())
-    with Records(layout) as records:
+    with Records(layout, partial(_notice, bus)) as records:
         layout.cluster.cancel.unlink(missing_ok=True)
         bus.subscribe(EventLog(layout.log))
         jobs = build_jobs(inspection.pairs, config, layout, where)

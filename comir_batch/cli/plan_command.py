@@ -22,13 +22,15 @@ def add_to(app: typer.Typer) -> None:
     app.command("plan")(plan)
 
 
-def plan(
+def plan(  # noqa: PLR0913  a parameter an option
     manifest: options.Manifest,
     *,
     out: options.Out = Path("run"),
     config: options.Config = None,
     model: options.Model = None,
     settings: options.Settings = None,
+    executor: options.Executor = None,
+    profile: options.Profile = None,
     device: options.Device = None,
     skip_bad_rows: options.SkipBadRows = False,
 ) -> None:
@@ -38,7 +40,13 @@ def plan(
         from comir_batch.pipeline.plan import make_plan
         from comir_batch.pipeline.run import inspect_request
 
-        resolved = load_config(config, overrides({"model": model, "execution.device": device}, settings))
+        given = {
+            "model": model,
+            "execution.executor": executor,
+            "execution.profile": profile,
+            "execution.device": device,
+        }
+        resolved = load_config(config, overrides(given, settings))
         inspection = inspect_request(manifest, resolved, skip_bad_rows=skip_bad_rows)
         if inspection.problems:
             print_problems(inspection.problems)

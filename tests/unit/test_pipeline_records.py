@@ -143,4 +143,4 @@ def test_a_run_directory_that_cannot_be_made_is_an_error(tmp_path):
     with pytest.raises(RunDirectoryError, match="Not a directory"):
         Records(Layout(tmp_path / "file" / "run"), print)
     with pytest.raises(RunDirectoryError, match="File exists"):
-        Records(Layout(tmp_path / "file"))
+        Records(Layout(tmp_path / "file"), print)

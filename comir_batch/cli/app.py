@@ -9,7 +9,15 @@ from typing import Annotated
 import typer
 
 import comir_batch
-from comir_batch.cli import bench_commands, model_commands, plan_command, profile_commands, run_commands
+from comir_batch.cli import (
+    bench_commands,
+    cluster_commands,
+    model_commands,
+    plan_command,
+    profile_commands,
+    render_command,
+    run_commands,
+)
 
 INTERNAL_ERROR = 70
 
@@ -27,6 +35,8 @@ app = typer.Typer(
 )
 run_commands.add_to(app)
 plan_command.add_to(app)
+render_command.add_to(app)
+cluster_commands.add_to(app)
 app.add_typer(model_commands.app)
 app.add_typer(profile_commands.app)
 app.add_typer(bench_commands.app)

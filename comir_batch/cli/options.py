@@ -44,3 +44,8 @@ Device: TypeAlias = Annotated[Literal["auto", "cpu", "cuda"] | None, typer.Optio
 SkipBadRows: TypeAlias = Annotated[
     bool, typer.Option("--skip-bad-rows", help="Run the good rows where others are bad, instead of nothing.")
 ]
+OmeTiff: TypeAlias = Annotated[bool, typer.Option("--ome-tiff", help="Write aligned.ome.tif too.")]
+WarpRejected: TypeAlias = Annotated[
+    bool, typer.Option("--warp-rejected", help="Write aligned images of rejected pairs too.")
+]
+KeepWork: TypeAlias = Annotated[bool, typer.Option("--keep-work", help="Keep bulky intermediate results.")]

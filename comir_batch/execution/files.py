@@ -42,6 +42,16 @@ class ClusterFiles:
         """Its existence asks the driver to stop."""
         return self.folder / "cancel"
 
+    @property
+    def scheduler(self) -> Path:
+        """The address of the scheduler that the rendered driver's job starts."""
+        return self.folder / "scheduler.json"
+
+    @property
+    def rendered(self) -> Path:
+        """Folder of the scripts that `render` wrote for the run, and their manifest."""
+        return self.folder / "rendered.json"
+
     def script(self, worker: str) -> Path:
         """Return the job script of a worker, as submitted."""
         return self.folder / "jobs" / f"{worker}.sh"

@@ -17,7 +17,7 @@ from comir_batch.core.profile import load_profile
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from comir_batch.core.config import ExecutionConfig
+    from comir_batch.core.config import ExecutionConfig, Section
     from comir_batch.core.profile import Profile
 
 FOLDERS_VARIABLE = "COMIR_BATCH_PROFILES"
@@ -135,9 +135,9 @@ def begin_profile(name: str, folder: Path) -> Path:
     return path
 
 
-def to_toml(profile: Profile) -> str:
-    """Return a profile as TOML with every setting, defaults too."""
-    values = profile.model_dump(mode="json", exclude_none=True)
+def to_toml(settings: Section) -> str:
+    """Return a profile, or the settings of a run, as TOML with every setting, defaults too."""
+    values = settings.model_dump(mode="json", exclude_none=True, by_alias=True)
     tables = {key: value for key, value in values.items() if isinstance(value, dict)}
     blocks = [_lines({key: value for key, value in values.items() if key not in tables})]
     blocks += [f"[{name}]\n{_lines(table)}" for name, table in tables.items()]

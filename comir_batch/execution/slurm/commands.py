@@ -5,6 +5,7 @@ from __future__ import annotations
 import getpass
 import shutil
 import subprocess
+from contextlib import suppress
 from typing import TYPE_CHECKING, NamedTuple
 
 from comir_batch.core.errors import ConfigError, NoWorkersError
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 _TIMEOUT_S = 60.0
+_SHORT_TIMEOUT_S = 10.0
 PENDING = "PENDING"
 _OVER = frozenset(
     {"BOOT_FAIL", "CANCELLED", "COMPLETED", "DEADLINE", "FAILED", "NODE_FAIL", "OUT_OF_MEMORY", "PREEMPTED", "TIMEOUT"}
@@ -65,6 +67,27 @@ def test_submission(script: Path) -> None:
     _call("sbatch", "--test-only", str(script))
 
 
+def version() -> str:
+    """Return SLURM's name and version."""
+    return _call("sbatch", "--version").strip()
+
+
+def partition(name: str) -> dict[str, str]:
+    """Return what SLURM says of a partition, or of the default one where the name is empty.
+
+    Raises
+    ------
+    SlurmError
+        If there is none of that name, or no default.
+    """
+    lines = _call("scontrol", "show", "partition", "-o", *([name] if name else [])).splitlines()
+    shown = [dict(field.split("=", 1) for field in line.split() if "=" in field) for line in lines]
+    for fields in shown:
+        if fields.get("PartitionName") == name or (not name and fields.get("Default") == "YES"):
+            return fields
+    raise SlurmError("there is no default partition; name one")
+
+
 def queue(names: Iterable[str]) -> dict[str, QueuedJob]:
     """Return this user's jobs of some names that wait, run or are about to end, by id.
 
@@ -73,7 +96,7 @@ def queue(names: Iterable[str]) -> dict[str, QueuedJob]:
     SlurmError
         If the queue cannot be read.
     """
-    text = _call("squeue", "-h", "-u", getpass.getuser(), "-n", ",".join(names), "-o", "%i|%j|%T|%r|%N")
+    text = _call("squeue", "-h", "-r", "-u", getpass.getuser(), "-n", ",".join(names), "-o", "%i|%j|%T|%r|%N")
     rows = [line.split("|", 4) for line in text.splitlines() if line.count("|") >= 4]
     jobs = [QueuedJob(*(field.strip() for field in row)) for row in rows]
     return {job.job_id: job for job in jobs if job.state not in _OVER}
@@ -82,7 +105,7 @@ def queue(names: Iterable[str]) -> dict[str, QueuedJob]:
 def state(job_id: str) -> str:
     """Return the state of a job that may have ended, or an empty text if SLURM has forgotten it."""
     try:
-        text = _call("scontrol", "show", "job", "-o", job_id)
+        text = _call("scontrol", "show", "job", "-o", job_id, timeout_s=_SHORT_TIMEOUT_S)
     except SlurmError:
         return ""
     fields = dict(field.split("=", 1) for field in text.split() if "=" in field)
@@ -93,16 +116,23 @@ def cancel(job_ids: Iterable[str]) -> None:
     """Cancel jobs; those that are gone already are none of our business."""
     ids = list(job_ids)
     if ids:
-        subprocess.run(["scancel", *ids], check=False, capture_output=True, timeout=_TIMEOUT_S)  # noqa: S603, S607
+        with suppress(SlurmError):
+            _call("scancel", *ids)
 
 
-def _call(*command: str) -> str:
+def _call(*command: str, timeout_s: float = _TIMEOUT_S) -> str:
     try:
         done = subprocess.run(  # noqa: S603
-            command, check=False, capture_output=True, text=True, errors="replace", timeout=_TIMEOUT_S
+            command,
+            check=False,
+            capture_output=True,
+            text=True,
+            errors="replace",
+            timeout=timeout_s,
+            process_group=0,  # a terminal's Ctrl-C is the driver's affair; it would end the command half-way
         )
     except subprocess.TimeoutExpired as error:
-        raise SlurmError(f"{command[0]} gave no answer within {_TIMEOUT_S:g} s") from error
+        raise SlurmError(f"{command[0]} gave no answer within {timeout_s:g} s") from error
     except OSError as error:
         raise SlurmError(f"cannot call {command[0]}: {error.strerror}") from error
     if done.returncode != 0:

@@ -92,7 +92,7 @@ def job_script(order: Order, site: Site) -> str:
         account=profile.account or None,
         walltime=jobs.walltime,
         job_name=order.job_name,
-        shebang="#!/bin/sh",
+        shebang=shebang(profile),
         worker_command="comir_batch.execution.worker",
         python=f"exec {interpreter(site, order.kind)}",
         death_timeout=round(profile.start_timeout_s),
@@ -106,14 +106,12 @@ def job_script(order: Order, site: Site) -> str:
 def worker_options(profile: Profile, kind: Resource) -> list[str]:
     """Return the options of a worker that follow from the profile, quoted for a shell."""
     jobs = profile.kinds()[kind]
-    walltime = walltime_s(jobs.walltime)
     options: dict[str, object] = {
         "--kind": kind.value,
         "--nthreads": slots(jobs),
         # The workers of networks share their cores among the tasks that they have in hand.
         "--threads": jobs.cpus if isinstance(jobs, GpuJobs) else 1,
         "--device": profile.device if kind is profile.network_resource else "cpu",
-        "--lifetime": walltime - min(_LONGEST_DRAIN_S, walltime // 4),
         "--interface": profile.interface,
         "--comir-batch-version": comir_batch.__version__,
         "--distributed-version": version("distributed"),
@@ -121,9 +119,20 @@ def worker_options(profile: Profile, kind: Resource) -> list[str]:
     return [shlex.quote(str(part)) for name, value in options.items() if value for part in (name, value)]
 
 
+def lifetime_s(jobs: Jobs) -> int:
+    """Return for how many seconds a worker takes tasks, so that the last of them ends before the job's walltime."""
+    walltime = walltime_s(jobs.walltime)
+    return walltime - min(_LONGEST_DRAIN_S, walltime // 4)
+
+
 def slots(jobs: Jobs) -> int:
     """Return how many tasks a worker takes at once."""
     return jobs.slots if isinstance(jobs, GpuJobs) else 1
+
+
+def shebang(profile: Profile) -> str:
+    """Return the first line of a script; the command `module` is a function that only login shells have."""
+    return "#!/bin/bash -l" if profile.modules else "#!/bin/sh"
 
 
 def prologue(profile: Profile) -> list[str]:
@@ -181,6 +190,9 @@ def _paths(folder: str) -> tuple[str, str]:
 def _worker_options(order: Order, site: Site) -> list[str]:
     files = site.files
     options = ["--tls", str(files.tls), "--farewell", str(files.farewell(order.name))]
+    # dask-jobqueue rounds what it says of the memory
+    options += ["--memory-limit", f"{order.memory_mb}MiB"]
+    options += ["--lifetime", str(lifetime_s(site.profile.kinds()[order.kind]))]
     return [shlex.quote(option) for option in options]
 
 
@@ -188,8 +200,8 @@ def _directives(order: Order, site: Site) -> list[str]:
     jobs, files = site.profile.kinds()[order.kind], site.files
     named = {"--qos": jobs.qos, "--constraint": jobs.constraint, "--gres": jobs.gres}
     return [
-        f"--output={_quoted(files.log(order.name))}",
-        f"--chdir={_quoted(files.root)}",
+        f"--output={quoted(literal(files.log(order.name)))}",
+        f"--chdir={quoted(files.root)}",
         # The driver replaces lost workers itself; a requeued job would come back under the name of the old one.
         "--no-requeue",
         "--open-mode=append",
@@ -198,11 +210,23 @@ def _directives(order: Order, site: Site) -> list[str]:
     ]
 
 
-def _quoted(path: Path) -> str:
+def literal(path: Path) -> str:
+    """Return a path as the patterns of log files have it, where a percent sign means something."""
+    return str(path).replace("%", "%%")
+
+
+def quoted(path: str | Path) -> str:
+    """Return a path as a directive of sbatch takes it.
+
+    Raises
+    ------
+    ConfigError
+        If no directive can name it.
+    """
     text = str(path)
-    if '"' in text or "\\" in text:
-        raise ConfigError(f"{text!r} has a quote or backslash, which a job script cannot name; choose another --out")
-    return '"' + text.replace("%", "%%") + '"'
+    if any(character in text for character in '"\\\n\r'):
+        raise ConfigError(f"{text!r} has a quote, backslash or line break, which a job script cannot name; rename it")
+    return f'"{text}"'
 
 
 @cache

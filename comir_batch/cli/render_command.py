@@ -1,0 +1,62 @@
+"""`render`: a run as job scripts."""
+
+from __future__ import annotations
+
+from pathlib import Path  # noqa: TC003  typer resolves the annotations
+from typing import Annotated
+
+import typer
+
+from comir_batch.cli import options  # noqa: TC001  typer resolves the annotations
+from comir_batch.cli.failures import exit_codes
+from comir_batch.cli.settings import overrides
+
+
+def add_to(app: typer.Typer) -> None:
+    """Add the command to the program."""
+    app.command("render", rich_help_panel="Runs and sites")(render)
+
+
+def render(  # noqa: PLR0913  a parameter an option
+    manifest: options.Manifest,
+    *,
+    profile: Annotated[
+        str, typer.Option(metavar="NAME", help="Site profile: a name (see profiles list) or a TOML file.")
+    ],
+    out: Annotated[Path, typer.Option("--out", "-o", metavar="DIR", help="Folder of the scripts.")],
+    run_directory: Annotated[
+        Path | None,
+        typer.Option("--run", metavar="RUN", help="Run directory; `run` in the scripts' folder by default."),
+    ] = None,
+    config: options.Config = None,
+    model: options.Model = None,
+    settings: options.Settings = None,
+    queue_timeout: options.QueueTimeout = None,
+    ome_tiff: options.OmeTiff = False,
+    warp_rejected: options.WarpRejected = False,
+    keep_work: options.KeepWork = False,
+    skip_bad_rows: options.SkipBadRows = False,
+) -> None:
+    """Write a run as job scripts, where jobs cannot be submitted from here; they need sh, sbatch and apptainer."""
+    given = {
+        "model": model,
+        "execution.queue_timeout_s": queue_timeout,
+        "export.ome_tiff": ome_tiff or None,
+        "export.warp_rejected": warp_rejected or None,
+    }
+    flags = {"--keep-work": keep_work, "--skip-bad-rows": skip_bad_rows}
+    with exit_codes():
+        from comir_batch.core.config import load_config
+        from comir_batch.pipeline.rendering import RenderRequest, render_run
+
+        resolved = load_config(config, overrides(given, settings))
+        directory = run_directory or out / "run"
+        words = tuple(flag for flag, wanted in flags.items() if wanted)
+        request = RenderRequest(manifest, profile, out, directory, resolved, words, skip_bad_rows)
+        submit = render_run(request)
+        typer.echo(
+            f"wrote {submit.parent}\n"
+            f"submit:  sh {submit}\n"
+            f"look:    comir-batch status {directory}\n"
+            f"cancel:  sh {submit.with_name('cancel.sh')}"
+        )

@@ -1,8 +1,9 @@
 #!/bin/sh
-# Apptainer for hosts that have none: that of the root file system in the folder `root` beside this script.
+# Apptainer for hosts that have none: that of the root file system in the folder ../root.
 # It runs with that root's programs and settings, and with the host's names and other folders at their own paths, so that
-# images and binds mean what they say. The user namespace gives root back what it may lack in a sandbox; it needs all ids mapped.
-COMIR_BATCH_APPTAINER=$(dirname "$(readlink -f "$0")")/root
+# images and binds mean what they say. The user namespace, which needs all ids mapped, gives root back what it may lack in
+# a sandbox.
+COMIR_BATCH_APPTAINER=$(readlink -f "$(dirname "$0")/../root")
 export COMIR_BATCH_APPTAINER
 exec unshare --user --map-users=0,0,65536 --map-groups=0,0,65536 --mount sh -ec '
     here=$PWD
@@ -16,7 +17,7 @@ exec unshare --user --map-users=0,0,65536 --map-groups=0,0,65536 --mount sh -ec 
         esac
     done
     for file in etc/hosts etc/resolv.conf; do touch "$file" && mount --bind "/$file" "$file"; done
-    pivot_root . boot
+    /usr/sbin/pivot_root . boot
     umount --lazy /boot
     cd "$here" 2>/dev/null || cd /
-    exec apptainer "$@"' apptainer "$@"
+    exec /usr/bin/apptainer "$@"' apptainer "$@"

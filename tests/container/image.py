@@ -23,7 +23,7 @@ DEFINITION = CHECKOUT / "containers" / "comir-batch.def"
 LOCK = CHECKOUT / "constraints.txt"
 PROJECT = CHECKOUT / "pyproject.toml"
 CPU_WHEELS = "https://download.pytorch.org/whl/cpu"
-KEPT_IMAGES = 2
+KEPT = 2  # images, and folders of wheels, which are large
 
 
 def apptainer_command() -> Path:
@@ -32,13 +32,12 @@ def apptainer_command() -> Path:
     if found:
         return Path(found)
     folder = CACHE / "apptainer"
-    folder.mkdir(parents=True, exist_ok=True)
     # Mirrors may be snapshots, whose lists of sid have expired.
     options = ["--aptopt=Acquire::Check-Valid-Until false", "--include=apptainer,squashfuse", "sid"]
     made_once(folder / "root", lambda path: debian(path, *options))
     map_all_ids()
-    shutil.copy2(CHECKOUT / "tests" / "container" / "apptainer.sh", folder / "apptainer")
-    return folder / "apptainer"
+    script = CHECKOUT / "tests" / "container" / "apptainer.sh"
+    return made_once(folder / f"bin-{digest([script])}" / "apptainer", lambda path: shutil.copy2(script, path))
 
 
 def build(apptainer: Path) -> Path:
@@ -49,13 +48,11 @@ def build(apptainer: Path) -> Path:
     def make(path: Path) -> None:
         arguments = {"bootstrap": "localimage", "base": base(), "pip_options": "--no-index --find-links /mnt"}
         words = [word for item in arguments.items() for word in ("--build-arg", "{}={}".format(*item))]
-        call(apptainer, "build", "--notest", "--bind", f"{wheels()}:/mnt", *words, path, DEFINITION)
+        # Apptainer's own choice of compression takes minutes more and makes the image no smaller.
+        options = ["--notest", "--mksquashfs-args", "-comp zstd -Xcompression-level 3", "--bind", f"{wheels()}:/mnt"]
+        call(apptainer, "build", *options, *words, path, DEFINITION)
 
-    image = made_once(CACHE / f"comir-batch-{digest(inputs)}.sif", make)
-    older = sorted(CACHE.glob("comir-batch-*.sif"), key=lambda path: path.stat().st_mtime)[:-KEPT_IMAGES]
-    for path in set(older) - {image}:
-        path.unlink()
-    return image
+    return made_once(CACHE / f"image-{digest(inputs)}.sif", make)
 
 
 def base() -> Path:
@@ -65,7 +62,7 @@ def base() -> Path:
         debian(path, "--include=python3-venv", "bookworm")
         # Device files cannot be copied in a user namespace; Apptainer brings its own.
         for entry in (path / "dev").iterdir():
-            shutil.rmtree(entry) if entry.is_dir() and not entry.is_symlink() else entry.unlink()
+            remove(entry)
 
     return made_once(CACHE / "base", make)
 
@@ -107,9 +104,23 @@ def made_once(target: Path, make: Callable[[Path], None]) -> Path:
     if not target.exists():
         target.parent.mkdir(parents=True, exist_ok=True)
         partial = target.with_name(f".making-{os.getpid()}-{target.name}")
-        make(partial)
-        partial.rename(target)
+        try:
+            make(partial)
+            partial.rename(target)
+        finally:
+            remove(partial)
+        of_its_kind = target.parent.glob(f"{target.name.partition('-')[0]}-*")
+        for old in sorted(of_its_kind, key=lambda path: path.stat().st_mtime)[:-KEPT]:
+            remove(old)
     return target
+
+
+def remove(path: Path) -> None:
+    """Remove a file or folder, if it is there."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def digest(paths: Iterable[Path]) -> str:

@@ -119,7 +119,7 @@ def _facts(found: Status) -> Iterable[tuple[str, str]]:
 
 def _driver(found: Status) -> str:
     if found.running:
-        return f"{found.holder}, for {_span(time.time() - found.since)}"
+        return f"{found.holder}, {f'for {_span(time.time() - found.since)}' if found.since else 'starting'}"
     return f"not running since {_clock(found.since)}, {_ago(found.since)}" if found.since else "not started yet"
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path  # noqa: TC003  typer resolves the annotations
 from typing import Annotated
 
@@ -56,7 +57,7 @@ def render(  # noqa: PLR0913  a parameter an option
         submit = render_run(request)
         typer.echo(
             f"wrote {submit.parent}\n"
-            f"submit:  sh {submit}\n"
-            f"look:    comir-batch status {directory}\n"
-            f"cancel:  sh {submit.with_name('cancel.sh')}"
+            f"submit:  {shlex.join(['sh', str(submit)])}\n"
+            f"look:    {shlex.join(['comir-batch', 'status', str(directory)])}\n"
+            f"cancel:  {shlex.join(['sh', str(submit.with_name('cancel.sh'))])}"
         )

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, NamedTuple
 from comir_batch.core.errors import RunDirectoryError
 from comir_batch.execution.slurm import commands
 from comir_batch.pipeline.files import read_json
-from comir_batch.pipeline.status import holder, queued_jobs, run_layout
+from comir_batch.pipeline.run_lock import holder
+from comir_batch.pipeline.status import queued_jobs, run_layout
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -56,7 +57,7 @@ def cancel(run_directory: Path, say: Callable[[str], None], patience_s: float = 
         If it is not a run directory, or the driver did not end in time.
     """
     layout = run_layout(run_directory)
-    driver = holder(layout)
+    driver = holder(layout.lock)
     if driver:
         say(f"asked {driver} to stop; waiting until it has let go of {layout.root}")
         _stop(layout, driver, patience_s)
@@ -70,7 +71,7 @@ def _stop(layout: Layout, driver: str, patience_s: float) -> None:
     request.parent.mkdir(parents=True, exist_ok=True)
     request.touch()
     end = time.monotonic() + patience_s
-    while holder(layout):
+    while holder(layout.lock):
         if time.monotonic() > end:
             raise RunDirectoryError(
                 f"{driver} has not stopped within {patience_s:g} s; it will when its present task ends, if it is not "

@@ -11,6 +11,7 @@ import errno
 import fcntl
 import os
 import socket
+import struct
 import threading
 import time
 from contextlib import suppress
@@ -26,6 +27,7 @@ _TOUCH_EVERY_S = 10.0
 _SILENCE_S = 60.0  # after so long without a touch a holder is dead
 _LONG_AGO_S = 600.0  # no clocks are so far apart that a holder could be alive that was last heard of then
 _HELD = frozenset({errno.EACCES, errno.EAGAIN})
+_FLOCK = "hhqqi"  # struct flock: type, whence, start, length, process
 _NO_LOCKS = frozenset({errno.ENOSYS, errno.ENOLCK, errno.ENOTSUP, errno.EINVAL})
 
 
@@ -124,3 +126,32 @@ class RunLock:
     def _in_use(self, holder: str) -> RunDirectoryError:
         remedy = "Wait for it or end it, or choose another --out"
         return RunDirectoryError(f"{self._path.parent} is in use by {holder or 'another process'}. {remedy}")
+
+
+def holder(path: Path) -> str:
+    """Return the process and machine that hold a run directory's lock, empty if none do; nothing is disturbed.
+
+    To try the lock would be to hold it for a moment, and a driver might start just then. Where locks do not reach, a
+    holder that touched the file lately counts as alive.
+    """
+    try:
+        with path.open(encoding="utf-8", errors="replace") as stream:
+            named, touched = stream.read().strip(), os.fstat(stream.fileno()).st_mtime
+            locked = _is_locked(stream.fileno())
+    except FileNotFoundError:
+        return ""
+    here = named.endswith(f" on {socket.gethostname()}")
+    alive = locked or ((locked is None or not here) and time.time() - touched < _SILENCE_S)
+    return named if alive else ""
+
+
+def _is_locked(file: int) -> bool | None:
+    """Return whether another process has locked a file; None where the file system has no locks."""
+    question = struct.pack(_FLOCK, fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0)
+    try:
+        answer = struct.unpack(_FLOCK, fcntl.fcntl(file, fcntl.F_GETLK, question))
+    except OSError as error:
+        if error.errno not in _NO_LOCKS:
+            raise
+        return None
+    return bool(answer[0] != fcntl.F_UNLCK)

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
-import os
 import shutil
-import struct
 from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -18,6 +15,7 @@ from comir_batch.execution.start import job_name
 from comir_batch.pipeline.files import read_json
 from comir_batch.pipeline.job import STAGES
 from comir_batch.pipeline.layout import Layout
+from comir_batch.pipeline.run_lock import holder
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -25,8 +23,6 @@ if TYPE_CHECKING:
 
     from comir_batch.execution.slurm.commands import QueuedJob
 
-# struct flock: type, whence, start, length, process
-_FLOCK = "hhqqi"
 _NO_JOBS = ("local", "serial")  # executors
 
 
@@ -50,7 +46,7 @@ class Status:
     holder : str
         Process and machine of the driver that runs; empty if none does.
     since : float
-        When that driver started, or the last one was last heard of; 0 if there never was one.
+        When that driver began to work, or the last one was last heard of; 0 if none has yet.
     dashboard, tunnel : str
         Of the driver that runs; empty if there is none.
     jobs : tuple of QueuedJob or None
@@ -98,6 +94,7 @@ class _Tally:
     verdicts: dict[str, str] = field(default_factory=dict)
     errors: dict[str, str] = field(default_factory=dict)
     dashboard: dict[str, str] = field(default_factory=dict)
+    started: float = 0.0
     last: Event | None = None
 
     def add(self, event: Event) -> None:
@@ -119,7 +116,7 @@ class _Tally:
             case Kind.PAIR_DONE:
                 self.verdicts |= dict.fromkeys(event.pairs, event.data["verdict"] or "-")
             case Kind.RUN_STARTED:
-                self.dashboard = {}
+                self.dashboard, self.started = {}, event.at
             case Kind.DASHBOARD:
                 self.dashboard = event.data
 
@@ -142,14 +139,14 @@ def read_status(run_directory: Path) -> Status:
     tally = _Tally()
     for event in _events(layout.log):
         tally.add(event)
-    held = holder(layout)
+    held = holder(layout.lock)
     pairs = len(read_json(layout.run_json)["pairs"]) if layout.run_json.exists() else 0
     last_heard = 0.0 if tally.last is None else tally.last.at
     dashboard = tally.dashboard if held else {}
     return Status(
         root=layout.root,
         holder=held,
-        since=layout.lock.stat().st_mtime if held else last_heard,
+        since=tally.started if held else last_heard,
         dashboard=dashboard.get("address", ""),
         tunnel=dashboard.get("tunnel", ""),
         jobs=queued_jobs(layout),
@@ -173,21 +170,6 @@ def run_layout(run_directory: Path) -> Layout:
     if not any(path.exists() for path in (layout.run_json, layout.lock, layout.cluster.folder)):
         raise RunDirectoryError(f"{run_directory} is not a run directory: it has no run.json")
     return layout
-
-
-def holder(layout: Layout) -> str:
-    """Return the process and machine of the driver that holds a run's lock; empty if none does.
-
-    The lock is only asked about: to try it would be to hold it for a moment, and a driver might start just then.
-    """
-    try:
-        with layout.lock.open(encoding="utf-8") as stream:
-            question = struct.pack(_FLOCK, fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0)
-            kind, *_, process = struct.unpack(_FLOCK, fcntl.fcntl(stream, fcntl.F_GETLK, question))
-            text = stream.read().strip()
-    except FileNotFoundError:
-        return ""
-    return "" if kind == fcntl.F_UNLCK else text or f"process {process}"
 
 
 def queued_jobs(layout: Layout) -> tuple[QueuedJob, ...] | None:

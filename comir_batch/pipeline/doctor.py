@@ -77,10 +77,12 @@ def check_site(name: str, wait_s: float) -> Iterator[Check]:
     with tempfile.TemporaryDirectory(prefix=".comir-batch-doctor-", dir=Path.cwd()) as folder:
         root = Path(folder).resolve()
         site = Site(profile, ClusterFiles(root, root, root), ())
-        yield from check_slurm(site)
+        of_slurm = list(check_slurm(site))
+        yield from of_slurm
         yield from check_container(site)
-        for kind in profile.kinds() if wait_s else ():
-            yield from check_node(site, kind, wait_s)
+        if wait_s and all(check.state != "failed" for check in of_slurm):
+            for kind in profile.kinds():
+                yield from check_node(site, kind, wait_s)
 
 
 def _temporary_space() -> Check:

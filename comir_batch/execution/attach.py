@@ -34,7 +34,7 @@ def attached_executor(config: ExecutionConfig, *, stop: StopRequest, files: Clus
     Parameters
     ----------
     config : ExecutionConfig
-        Scheduler file and how long to wait for workers.
+        Scheduler file, and how long to wait for the scheduler and for workers.
     stop : StopRequest
         Handed to the executor.
     files : ClusterFiles
@@ -45,33 +45,37 @@ def attached_executor(config: ExecutionConfig, *, stop: StopRequest, files: Clus
     ConfigError
         If no scheduler file was given.
     NoWorkersError
-        If there is no such file in two minutes, or the scheduler does not answer.
+        If there is no such file in that time (two minutes where none is set), or the scheduler does not answer.
     """
     if not config.scheduler_file:
         raise ConfigError("the executor attach needs the scheduler's file: give --scheduler-file")
     quieten()
     files.folder.mkdir(parents=True, exist_ok=True)
     path = Path(config.scheduler_file)
-    address = _address(path, stop)
+    patience_s = config.queue_timeout_s or _CONNECT_S
+    address = _address(path, patience_s, stop)
     tls = path.parent / "tls"
     security = read_certificate(tls) if tls.is_dir() else Security()
     try:
         with dask.config.set(DASK_SETTINGS):
-            client = Client(address, set_as_default=False, security=security, timeout=_CONNECT_S)
+            client = Client(address, set_as_default=False, security=security, timeout=patience_s)
     except (OSError, TimeoutError) as error:
         raise NoWorkersError(f"the scheduler at {address} does not answer: {error}. Is {path} an old one?") from error
     workforce = FixedWorkforce(config.queue_timeout_s or float("inf"))
     return DaskExecutor(client, workforce, stop=stop, notes=files.folder)
 
 
-def _address(path: Path, stop: StopRequest) -> str:
+def _address(path: Path, patience_s: float, stop: StopRequest) -> str:
     """Wait for the file: the scheduler may be starting, or the file on its way through a network file system."""
-    end = time.monotonic() + _CONNECT_S
+    end = time.monotonic() + patience_s
     while True:
         stop.check()
         try:
             return str(json.loads(path.read_text(encoding="utf-8"))["address"])
         except (OSError, ValueError, KeyError) as error:
             if time.monotonic() > end:
-                raise NoWorkersError(f"no scheduler has written {path}: {error!r}") from error
+                raise NoWorkersError(
+                    f"no scheduler has written its address to {path} within {patience_s:g} s: {error}. Start "
+                    "python -m comir_batch.execution.scheduler, or correct --scheduler-file"
+                ) from error
         time.sleep(1.0)

@@ -64,6 +64,8 @@ class Outcome:
         Of a lost one: there was too little memory.
     limit_mb : int
         Memory that the task had, where it was too little; 0 if unknown.
+    most_mb : int
+        Of a lost one: the most memory that a task of its kind can have; 0 for no limit, or not known.
     disk_full : bool
         There was no room to write, not the function at fault.
     seconds : float
@@ -82,6 +84,7 @@ class Outcome:
     blameless: bool = False
     out_of_memory: bool = False
     limit_mb: int = 0
+    most_mb: int = 0
     disk_full: bool = False
     seconds: float = 0.0
     peak_mb: int = 0

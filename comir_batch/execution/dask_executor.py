@@ -100,7 +100,7 @@ class DaskExecutor:
         RuntimeError
             If the source is not finished but offers nothing while nothing runs, which is a fault of the source.
         """
-        flight = Flight(self._client, self._workforce.explain)
+        flight = Flight(self._client, self._workforce.explain, self._largest_mb)
         try:
             while not source.finished:
                 self._stop.check()
@@ -128,6 +128,9 @@ class DaskExecutor:
     def memory_mb(self, resource: Resource) -> int:
         """Return the most memory in MiB that a task of a kind can have; 0 if there is no limit, or no worker yet."""
         self._refresh()
+        return self._largest_mb(resource)
+
+    def _largest_mb(self, resource: Resource) -> int:
         return self._workforce.largest_mb(resource, self._seats)
 
     def _look(self, source: TaskSource, flight: Flight) -> None:
@@ -175,7 +178,7 @@ class DaskExecutor:
             taken = [*self._held, *(sent.task for sent in flight.sent)]
             room = max(slots, 1) - sum(task.resource is kind for task in taken)
             while room > 0 and (task := source.next_task(kind)) is not None:
-                limit_mb = self._workforce.largest_mb(kind, self._seats)
+                limit_mb = self._largest_mb(kind)
                 if 0 < limit_mb < task.memory_mb:
                     source.handle(_too_large(task, limit_mb))
                     refused = True

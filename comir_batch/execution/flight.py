@@ -6,6 +6,7 @@ import json
 import queue
 import time
 from collections import Counter
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import distributed
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 
     from distributed import Future
 
-    from comir_batch.core.task import TaskSource
+    from comir_batch.core.task import Resource, TaskSource
 
 _GATHER_S = 15.0
 _VANISHED_S = 5.0
@@ -43,6 +44,8 @@ class Flight:
         A synchronous client.
     explain : callable
         Tells why the worker of a name was lost.
+    largest_mb : callable
+        Tells the most memory in MiB that a task of a kind can have; 0 for no limit.
 
     Attributes
     ----------
@@ -50,8 +53,10 @@ class Flight:
         Whether a worker was lost since this was last set to False.
     """
 
-    def __init__(self, client: distributed.Client, explain: Callable[[str], Loss]) -> None:
-        self._client, self._explain = client, explain
+    def __init__(
+        self, client: distributed.Client, explain: Callable[[str], Loss], largest_mb: Callable[[Resource], int]
+    ) -> None:
+        self._client, self._explain, self._largest_mb = client, explain, largest_mb
         self._sent: dict[Future[Any], Sent] = {}
         self._done: queue.SimpleQueue[Future[Any]] = queue.SimpleQueue()
         self._gone_since: dict[str, float] = {}
@@ -115,8 +120,12 @@ class Flight:
 
     def _hand_one(self, source: TaskSource, future: Future[Any]) -> None:
         sent = self._sent.pop(future, None)
-        if sent is not None:  # else it was given up
-            source.handle(self._outcome(future, sent))
+        if sent is None:  # it was given up
+            return
+        outcome = self._outcome(future, sent)
+        if outcome.lost:
+            outcome = replace(outcome, most_mb=self._largest_mb(sent.task.resource))
+        source.handle(outcome)
 
     def _outcome(self, future: Future[Any], sent: Sent) -> Outcome:
         try:

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 
 _BLAMELESS = 20  # losses that are not a task's fault; a walltime shorter than the task would go on for ever
+_MORE_MEMORY = "; give workers more memory (execution.memory_gb; max_memory_gb of a profile) or use fewer"
 
 
 class State(StrEnum):
@@ -92,17 +93,19 @@ class _Sent:
         """Return what to send instead: more memory where the lack of it is known or likely; None after too many."""
         if outcome.blameless:
             return replace(self, blameless=self.blameless + 1) if self.blameless < _BLAMELESS else None
-        # The executor refuses what no worker has memory for, so that doubling comes to an end.
+        more = replace(self, task=_with_more(self.task, outcome))
         if outcome.out_of_memory and outcome.limit_mb:
-            return replace(self, task=_doubled(self.task, outcome))
+            # The executor refuses what no worker has memory for, so that asking for more comes to an end.
+            had_most = 0 < outcome.most_mb <= max(self.task.memory_mb, outcome.limit_mb)
+            return None if had_most else more
         if self.losses >= retries:
             return None
-        task = _doubled(self.task, outcome) if outcome.out_of_memory or self.losses else self.task
-        return replace(self, task=task, losses=self.losses + 1)
+        return replace(more if outcome.out_of_memory or self.losses else self, losses=self.losses + 1)
 
 
-def _doubled(task: Task, outcome: Outcome) -> Task:
-    return replace(task, memory_mb=2 * max(task.memory_mb, outcome.limit_mb))
+def _with_more(task: Task, outcome: Outcome) -> Task:
+    doubled = 2 * max(task.memory_mb, outcome.limit_mb)
+    return replace(task, memory_mb=max(task.memory_mb, min(doubled, outcome.most_mb or doubled)))
 
 
 class Scheduler:
@@ -208,7 +211,7 @@ class Scheduler:
             self._sent[outcome.key] = again
             progress.ready.append(again.task)
         else:
-            self._fail(progress, outcome.error, outcome.detail)
+            self._fail(progress, outcome.error + (_MORE_MEMORY if outcome.out_of_memory else ""), outcome.detail)
         self._advance()
 
     def _advance(self) -> None:

@@ -190,6 +190,17 @@ def test_a_task_that_ran_out_of_memory_gets_more_as_often_as_it_takes():
         assert task.memory_mb == 2 * had
 
 
+def test_a_task_that_ran_out_of_memory_gets_the_most_that_there_is_before_it_is_given_up():
+    scheduler, notes = machine([job("chunk", "a")], ["a"], retries=0)
+    task = scheduler.next_task(Resource.CPU)
+    for had, gets in ((600, 1000), (1000, None)):
+        short = Outcome(task.key, error="out of memory", lost=True, out_of_memory=True, limit_mb=had, most_mb=1000)
+        scheduler.handle(short)
+        task = scheduler.next_task(Resource.CPU)
+        assert (task and task.memory_mb) == gets
+    assert [said for said, _ in notes.lines if said.startswith("failed out of memory; give workers more memory")]
+
+
 def test_out_of_memory_where_no_limit_is_known_counts_as_a_loss():
     scheduler, _ = machine([job("chunk", "a")], ["a"], retries=1)
     key = scheduler.next_task(Resource.CPU).key

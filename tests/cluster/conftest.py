@@ -3,43 +3,12 @@
 from __future__ import annotations
 
 import os
-import sys
 
 import cluster_runs
 import pytest
 import runs
+from sites import write_profile
 from slurm_cluster import SlurmCluster, unavailable
-
-from comir_batch.core.profile import Profile
-from comir_batch.pipeline.profiles import to_toml
-
-# What its fake GPUs can do is nothing, and what its jobs may have is what a small machine has.
-SITE = {
-    "description": "four virtual nodes on this machine",
-    "python": sys.executable,
-    "interface": "lo",
-    "driver_host": "127.0.0.1",
-    "poll_s": 2,
-    "cpu": {
-        "partition": "cpu",
-        "cpus": 1,
-        "memory_gb": 3,
-        "max_memory_gb": 6,
-        "walltime": "10",
-        "jobs": 2,
-        "idle_s": 60,
-    },
-    "gpu": {
-        "partition": "gpu",
-        "gres": "gpu:1",
-        "cpus": 1,
-        "memory_gb": 3,
-        "walltime": "10",
-        "jobs": 1,
-        "idle_s": 5,
-        "device": "cpu",
-    },
-}
 
 
 @pytest.fixture(scope="session")
@@ -60,19 +29,10 @@ def _leave_nothing_behind(slurm):
 
 @pytest.fixture
 def site_profile(tmp_path):
-    """Return a function that writes a profile of the SLURM and returns its file.
-
-    Its keyword arguments replace settings, in `cpu` and `gpu` one by one; ``gpu=None`` is a site without GPUs.
-    """
+    """Return a function that writes a profile of the SLURM and returns its file; see `sites.write_profile`."""
 
     def write(name="testsite", **settings):
-        sections = {kind: {**SITE[kind], **(settings.get(kind) or {})} for kind in ("cpu", "gpu")}
-        values = {**SITE, **settings, **sections}
-        if "gpu" in settings and settings["gpu"] is None:
-            values["gpu"] = None
-        path = tmp_path / f"{name}.toml"
-        path.write_text(to_toml(Profile.model_validate(values)) + "\n", encoding="utf-8")
-        return path
+        return write_profile(tmp_path / f"{name}.toml", **settings)
 
     return write
 

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 # The quality of a registration is not the point here, its sameness is.
 QUICK = ("register.iterations=60", "register.samples=1024", "register.candidates=1", "register.angles=60")
 STAGES = ("chunk", "represent", "register", "judge", "warp", "export", "report")
-NAMES = ("whole", "cut-turned", "cut-mirrored", "neurons")
+NAMES = ("whole", "turned", "mirrored", "raw")
 
 
 @pytest.fixture(scope="module")
@@ -35,11 +35,9 @@ def slurm(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def manifest(tmp_path_factory, ndpi_pair, shared_data):
+def manifest(tmp_path_factory, ndpi_pair):
     """Four pairs of real slides."""
-    field = shared_data / "phase_fluorescence" / "condition_blue_A4"
-    fields = field / "MAP2_confocal_maxproj.png", field / "NFH_confocal_maxproj.png"
-    return pairs.write_pairs(tmp_path_factory.mktemp("four pairs"), ndpi_pair, fields)
+    return pairs.write_pairs(tmp_path_factory.mktemp("four pairs"), ndpi_pair)
 
 
 def command(manifest: Path, out: Path, *options: str) -> list[str]:
@@ -75,7 +73,7 @@ def test_pairs_run_on_slurm_in_the_image_with_the_result_of_one_machine(slurm, s
             partitions |= {job.partition for job in slurm.jobs()}
             time.sleep(1)
     said = (tmp_path / "log").read_text()
-    assert driver.returncode in {0, 1}, said
+    assert driver.returncode == 0, said
     assert partitions == {"cpu", "gpu"}
     assert slurm.jobs() == []
     kinds = {stage: {worker.split("-")[0] for s, worker in workers_of_tasks(out) if s == stage} for stage in STAGES}

@@ -61,7 +61,7 @@ def cancel(run_directory: options.RunDirectory) -> None:
         if stopped.jobs is None:
             typer.echo("SLURM's queue cannot be read here; jobs of the run that are left there end by themselves")
         elif stopped.jobs:
-            typer.echo(f"{stopped.jobs} jobs cancelled")
+            typer.echo(f"{stopped.jobs} {'job' if stopped.jobs == 1 else 'jobs'} cancelled")
         if not stopped.driver and not stopped.jobs:
             typer.echo("no driver is running")
         if stopped.resume:

@@ -13,7 +13,7 @@ from cluster_runs import RAW, events
 from comir_batch.execution.start import job_name
 from comir_batch.pipeline.layout import Layout
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
 
 class Rendered:
@@ -54,7 +54,7 @@ class Rendered:
     def wait_for(self, true):
         """Wait, and tell what the jobs have printed if it never comes."""
         try:
-            self.slurm.wait_for(true, 150)
+            self.slurm.wait_for(true, 400)
         except TimeoutError as error:
             error.add_note(self.printed())
             raise

@@ -18,6 +18,10 @@ COMMANDS = [
     ["models"],
     ["models", "list"],
     ["models", "show"],
+    ["render"],
+    ["status"],
+    ["cancel"],
+    ["doctor"],
     ["bench", "recovery"],
     *([stage] for stage in STAGES),
 ]

@@ -15,7 +15,7 @@ import dask
 from distributed import Scheduler
 
 from comir_batch.execution.security import make_certificate, remove_certificate
-from comir_batch.execution.settings import DASK_SETTINGS
+from comir_batch.execution.settings import DASK_SETTINGS, quieten
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Serve until a signal asks it to end; the file and the certificate go with it."""
     options = _parser().parse_args(arguments)
+    quieten()
     file: Path = options.scheduler_file.absolute()
     os.umask(0o077)
     file.parent.mkdir(parents=True, exist_ok=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import time
 from typing import TYPE_CHECKING
@@ -10,7 +9,7 @@ from typing import TYPE_CHECKING
 import pairs
 import pytest
 import runs
-from cluster_runs import workers_of_tasks
+from cluster_runs import ClusterRun, workers_of_tasks
 from slurm_cluster import SlurmCluster, unavailable
 
 from comir_batch.core.profile import Profile
@@ -64,24 +63,22 @@ def profile(path: Path, sif: Path, apptainer: Path) -> Path:
 def test_pairs_run_on_slurm_in_the_image_with_the_result_of_one_machine(slurm, sif, apptainer, manifest, tmp_path):
     out = tmp_path / "on slurm"
     options = ("--executor", "slurm", "--profile", str(profile(tmp_path / "site.toml", sif, apptainer)))
-    with (tmp_path / "log").open("w") as log:
-        driver = subprocess.Popen(
-            command(manifest, out, *options), stdout=log, stderr=log, env={**os.environ, **slurm.env}
-        )
-        partitions = set()
-        while driver.poll() is None:
+    run = ClusterRun(slurm, command(manifest, out, *options), out)
+    partitions = set()
+    try:
+        while run.process.poll() is None:
             partitions |= {job.partition for job in slurm.jobs()}
             time.sleep(1)
-    said = (tmp_path / "log").read_text()
-    assert driver.returncode == 0, said
+    finally:
+        run.finish_off()
+    assert run.process.returncode == 0, run.text
     assert partitions == {"cpu", "gpu"}
     assert slurm.jobs() == []
     kinds = {stage: {worker.split("-")[0] for s, worker in workers_of_tasks(out) if s == stage} for stage in STAGES}
     assert "gpu" in kinds.pop("represent")
     assert set.union(*kinds.values()) == {"cpu"}
     assert all("apptainer exec" in path.read_text() for path in (out / "cluster" / "jobs").glob("?pu-[0-9]*.sh"))
-    here = subprocess.run(command(manifest, tmp_path / "here", "--device", "cpu"), check=False, env={**os.environ})
-    assert here.returncode == driver.returncode
+    assert subprocess.run(command(manifest, tmp_path / "here", "--device", "cpu"), check=False).returncode == 0
     for name in NAMES:
         runs.assert_same_result(out, tmp_path / "here", name)
     verdicts = [

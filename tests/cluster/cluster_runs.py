@@ -75,7 +75,7 @@ class ClusterRun(runs.Started):
         """What the driver has printed, on both streams."""
         return self.log.read_text(encoding="utf-8")
 
-    def wait_until(self, true: Callable[[], bool], seconds: float = 120) -> None:
+    def wait_until(self, true: Callable[[], bool], seconds: float = 240) -> None:
         """Look ten times a second; fail with the driver's output when it ends before, or when it never comes."""
         end = time.monotonic() + seconds
         while not true():
@@ -83,7 +83,7 @@ class ClusterRun(runs.Started):
             assert time.monotonic() < end, f"it never came:\n{self.text}\n{self.slurm.squeue()}"
             time.sleep(0.1)
 
-    def end(self, seconds: float = 240) -> int:
+    def end(self, seconds: float = 500) -> int:
         """Wait for the driver's end and return its exit code."""
         return self.process.wait(seconds)
 
@@ -100,7 +100,7 @@ class ClusterRun(runs.Started):
         """Return a worker that has elastix' process; None if there is none at the moment."""
         return next((worker for worker in self.workers("cpu") if worker.elastix), None)
 
-    def wait_for_worker(self, find: Callable[[], Worker | None], seconds: float = 120) -> Worker:
+    def wait_for_worker(self, find: Callable[[], Worker | None], seconds: float = 240) -> Worker:
         """Wait until a function such as `registering` finds a worker, and return it."""
         found: list[Worker] = []
 
@@ -141,8 +141,12 @@ def events(out: Path) -> list[dict]:
 
 def workers_of_tasks(out: Path) -> list[tuple[str, str]]:
     """Return stage and worker of every finished task in the records."""
-    lines = [line for line in runs.lines(Layout(out).records) if line["kind"] == "task"]
-    return [(line["task"].split("-")[0], line["worker"]) for line in lines]
+    return [(task.split("-")[0], worker) for task, worker in finished_tasks(out)]
+
+
+def finished_tasks(out: Path) -> list[tuple[str, str]]:
+    """Return key and worker of every finished task in the records."""
+    return [(line["task"], line["worker"]) for line in runs.lines(Layout(out).records) if line["kind"] == "task"]
 
 
 def assert_as_undisturbed(run: ClusterRun, undisturbed: Path, *pairs: str) -> None:

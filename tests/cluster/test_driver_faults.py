@@ -134,8 +134,8 @@ def test_a_second_driver_of_a_run_is_refused_and_the_first_goes_on(start, site_p
 
 @pytest.fixture
 def disk(tmp_path):
-    """A small file system, whose room `make_room` sets."""
-    folder = tmp_path / "disk"
+    """A small file system for a run, whose room `make_room` sets."""
+    folder = tmp_path / "run"
     folder.mkdir()
     if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=200m", "tmpfs", folder], check=False).returncode:  # noqa: S607
         pytest.skip("no file system can be mounted here")
@@ -150,14 +150,13 @@ def make_room(disk: Path, kilobytes: int) -> None:
 
 
 def test_a_full_disk_stops_the_run_and_the_same_command_resumes_it(start, site_profile, undisturbed, disk):
-    out = disk / "run"
-    shutil.copytree(undisturbed, out)
-    shutil.rmtree(out / "pairs")
-    (out / "report.html").unlink()
+    shutil.copytree(undisturbed, disk, dirs_exist_ok=True)
+    shutil.rmtree(disk / "pairs")
+    (disk / "report.html").unlink()
     make_room(disk, 700)
-    full = start("both", site_profile(), "--keep-work", out="disk/run")
+    full = start("both", site_profile(), "--keep-work")
     cluster_runs.assert_ended_with(full, 75, "no space", "resumes the run")
     assert len([line for line in full.text.splitlines() if line.startswith("comir-batch:")]) == 1
     make_room(disk, 50_000)
-    done = start("both", site_profile(), "--keep-work", out="disk/run")
+    done = start("both", site_profile(), "--keep-work")
     cluster_runs.assert_as_undisturbed(done, undisturbed, RAW, NETWORK)

@@ -61,7 +61,7 @@ def attached_executor(config: ExecutionConfig, *, stop: StopRequest, files: Clus
             client = Client(address, set_as_default=False, security=security, timeout=patience_s)
     except (OSError, TimeoutError) as error:
         raise NoWorkersError(f"the scheduler at {address} does not answer: {error}. Is {path} an old one?") from error
-    workforce = FixedWorkforce(config.queue_timeout_s or float("inf"))
+    workforce = FixedWorkforce(config.queue_timeout_s or float("inf"), files.farewell)
     return DaskExecutor(client, workforce, stop=stop, notes=files.folder)
 
 

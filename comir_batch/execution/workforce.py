@@ -9,10 +9,12 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol
 from comir_batch.core.errors import NoWorkersError
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Sequence
+    from collections.abc import Callable, Collection, Sequence
+    from pathlib import Path
 
     from comir_batch.core.task import Resource
 
+TOLD = "the worker's job was told to end"
 LOST = "the worker was lost: killed, out of memory, or its machine gone"
 
 
@@ -89,10 +91,12 @@ class FixedWorkforce:
     ----------
     timeout_s : float
         How long a task waits for a first, or a new, worker of its kind.
+    farewell : callable or None
+        Names the file that a worker makes when it is told to end; None where they make none.
     """
 
-    def __init__(self, timeout_s: float) -> None:
-        self._timeout_s = timeout_s
+    def __init__(self, timeout_s: float, farewell: Callable[[str], Path] | None = None) -> None:
+        self._timeout_s, self._farewell = timeout_s, farewell
         self._absent_since: dict[Resource, float] = {}
 
     def largest_mb(self, kind: Resource, seats: Collection[Seat]) -> int:
@@ -110,6 +114,8 @@ class FixedWorkforce:
             kinds = " and ".join(sorted(absent))
             raise NoWorkersError(f"no {kinds} worker came within {self._timeout_s:g} s; see the workers' logs")
 
-    def explain(self, worker: str) -> Loss:  # noqa: ARG002  nobody knows here
-        """Return that nothing is known."""
+    def explain(self, worker: str) -> Loss:
+        """Return whether the worker was told to end; nothing else is known here."""
+        if self._farewell is not None and self._farewell(worker).exists():
+            return Loss(TOLD, blameless=True)
         return Loss()

@@ -15,7 +15,7 @@ from comir_batch.execution.slurm.commands import SlurmError
 from comir_batch.execution.slurm.roster import Member, Roster, Size
 from comir_batch.execution.slurm.script import Order, job_script, slots
 from comir_batch.execution.worker import REFUSED
-from comir_batch.execution.workforce import LOST, Loss
+from comir_batch.execution.workforce import LOST, TOLD, Loss
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping, Sequence
@@ -151,7 +151,7 @@ class SlurmWorkforce:
         if state in _BLAMELESS:
             return Loss(_BLAMELESS[state], blameless=True)
         if self._site.files.farewell(worker).exists():
-            return Loss("the worker's job was told to end", blameless=True)
+            return Loss(TOLD, blameless=True)
         return Loss(f"{LOST} (see {self._site.files.log(worker)})")
 
     def cancel_waiting(self) -> None:

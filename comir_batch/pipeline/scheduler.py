@@ -9,7 +9,7 @@ import traceback
 from collections import deque
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from comir_batch.core.errors import ComirBatchError, StoppedError
 from comir_batch.pipeline.records import JobRecord
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from comir_batch.core.task import Outcome, Resource, Task
     from comir_batch.pipeline.job import Job
+    from comir_batch.pipeline.journal import Journal
 
 
 _BLAMELESS = 20  # losses that are not a task's fault; a walltime shorter than the task would go on for ever
@@ -38,34 +39,6 @@ class State(StrEnum):
     def settled(self) -> bool:
         """Whether nothing more will happen to the job."""
         return self in {State.DONE, State.SKIPPED, State.FAILED}
-
-
-class Journal(Protocol):
-    """Whom the scheduler tells what happens."""
-
-    def job_started(self, job: Job, *, fresh: bool) -> None:
-        """Take notice that a job begins; `fresh` unless finished tasks of an earlier run count."""
-
-    def tasks_planned(self, job: Job, count: int) -> None:
-        """Take notice that a phase adds tasks."""
-
-    def task_done(self, job: Job, outcome: Outcome) -> None:
-        """Take notice of a finished task."""
-
-    def task_retried(self, job: Job, outcome: Outcome) -> None:
-        """Take notice that a task's worker was lost and it is tried again."""
-
-    def job_done(self, job: Job, *, clean: bool) -> None:
-        """Take notice; `clean` is False where a job that it merely waited for had failed, so that it must be redone."""
-
-    def job_skipped(self, job: Job, reason: str) -> None:
-        """Take notice that a job is not needed."""
-
-    def job_failed(self, job: Job, message: str, detail: str) -> None:
-        """Take notice that a job failed; `detail` is for the log."""
-
-    def pair_finished(self, pair: str) -> None:
-        """Take notice that nothing more will happen to a pair."""
 
 
 @dataclass(slots=True)

@@ -3,26 +3,25 @@
 from __future__ import annotations
 
 import secrets
-import threading
 import time
 from contextlib import suppress
 from itertools import count
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from comir_batch.core.errors import NoWorkersError
 from comir_batch.execution.slurm import commands
 from comir_batch.execution.slurm.commands import SlurmError
+from comir_batch.execution.slurm.queue_watch import QueueWatch, Snapshot
 from comir_batch.execution.slurm.roster import Member, Roster, Size
 from comir_batch.execution.slurm.script import Order, job_script, slots
 from comir_batch.execution.worker import REFUSED
 from comir_batch.execution.workforce import LOST, TOLD, Loss
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Mapping, Sequence
+    from collections.abc import Callable, Collection, Sequence
     from pathlib import Path
 
     from comir_batch.core.task import Resource
-    from comir_batch.execution.slurm.commands import QueuedJob
     from comir_batch.execution.slurm.script import Site
     from comir_batch.execution.workforce import Need, Seat
 
@@ -45,13 +44,6 @@ _BLAMELESS = {
 _HOPELESS = frozenset(
     {"PartitionTimeLimit", "PartitionNodeLimit", "BadConstraints", "InvalidAccount", "InvalidQOS", "AccountNotAllowed"}
 )
-
-
-class Snapshot(NamedTuple):
-    """The queue as it was read, beginning at some time of the monotonic clock."""
-
-    jobs: Mapping[str, QueuedJob]
-    read: float
 
 
 class SlurmWorkforce:
@@ -264,39 +256,3 @@ class SlurmWorkforce:
         if waiting and now - self._said > _SAY_EVERY_S and waited > 2 * self._site.profile.poll_s:
             self._said = now
             self._say(f"{jobs} waiting in SLURM's queue: {reasons}")
-
-
-class QueueWatch:
-    """Reads the queue in a thread of its own, so that a slow controller holds nothing up.
-
-    Parameters
-    ----------
-    job_name : str
-        Of the jobs that are looked for.
-    poll_s : float
-        How often.
-    """
-
-    def __init__(self, job_name: str, poll_s: float) -> None:
-        self._job_name, self._poll_s = job_name, poll_s
-        self._latest = Snapshot({}, float("-inf"))
-        self._end = threading.Event()
-        self._thread = threading.Thread(target=self._watch, name="slurm-queue", daemon=True)
-        self._thread.start()
-
-    @property
-    def latest(self) -> Snapshot:
-        """The queue as it was last read; an old one where the controller does not answer."""
-        return self._latest
-
-    def close(self) -> None:
-        """Look no more."""
-        self._end.set()
-
-    def _watch(self) -> None:
-        while True:
-            read = time.monotonic()
-            with suppress(SlurmError):  # the controller is away; until it comes back nothing is concluded
-                self._latest = Snapshot(commands.queue([self._job_name]), read)
-            if self._end.wait(self._poll_s):
-                return

@@ -201,7 +201,7 @@ def test_out_of_memory_it_is_tried_again_in_a_larger_job(start, site_profile, un
 
 
 def test_out_of_memory_in_the_largest_job_is_the_pairs_error(start, site_profile):
-    run = start("raw", site_profile(cpu={"memory_gb": 1.15, "jobs": 1}, gpu=None))
+    run = start("raw", site_profile(cpu={"memory_gb": 1.15, "max_memory_gb": 1.15, "jobs": 1}, gpu=None))
     cluster_runs.assert_ended_with(run, 4, "register: out of memory: it took 1", "and had 1178 MB", "max_memory_gb")
 
 

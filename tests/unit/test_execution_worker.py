@@ -86,10 +86,13 @@ def test_scheduler_and_worker_meet_by_a_file_and_end_together(tmp_path):
         with pytest.raises((OSError, TypeError)):  # TypeError: Dask's own, for an address that asks for certificates
             Client(address, timeout=3)
         tls = ("--tls", tmp_path / "tls")
-        worker = start("worker", "--scheduler-file", file, *tls, "--interface", "lo", "--memory-limit", "1GiB")
+        worker = start(
+            "worker", "--scheduler-file", file, *tls, "--interface", "lo", "--memory-limit", "1GiB", "--threads", 3
+        )
         config = ExecutionConfig(executor="attach", scheduler_file=str(file), queue_timeout_s=60)
         executor = attached_executor(config, stop=StopRequest(), files=ClusterFiles(tmp_path, tmp_path, tmp_path))
         assert [outcome.value for outcome in map_tasks(executor, str.upper, ["a", "b"])] == ["A", "B"]
+        assert map_tasks(executor, os.getenv, ["OMP_NUM_THREADS"])[0].value == "3"
         executor.close()
         scheduler.terminate()
         assert scheduler.wait(timeout=30) == 0

@@ -75,6 +75,15 @@ def test_a_worker_that_is_still_wanted_is_not_idle(roster):
     assert roster.idle([Need(CPU, 0)] * 2, 1000.0) == []
 
 
+def test_a_worker_that_does_not_come_back_is_taken_off(roster):
+    hire(roster, "cpu-1", Size(CPU, 4096))
+    hire(roster, "cpu-2", Size(CPU, 4096))
+    roster.note({"cpu-1"}, (), 10.0)
+    assert roster.take_absent(309.0, 300.0) == []
+    assert [member.name for member in roster.take_absent(311.0, 300.0)] == ["cpu-1"]
+    assert list(roster.members) == ["cpu-2"]  # which may still wait in the queue
+
+
 def test_jobs_that_left_the_queue_have_ended_unless_they_are_newer_than_the_look_at_it(roster):
     hire(roster, "cpu-1", Size(CPU, 4096), at=0.0, job_id="1")
     hire(roster, "cpu-2", Size(CPU, 4096), at=0.0, job_id="2")

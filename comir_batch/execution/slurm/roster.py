@@ -42,6 +42,8 @@ class Member:
         Whether the worker has connected.
     busy_at : float
         When it last had a task, or connected, or was wanted.
+    present_at : float
+        When it was last seen.
     """
 
     name: str
@@ -51,6 +53,7 @@ class Member:
     submitted: float
     seen: bool = False
     busy_at: float = 0.0
+    present_at: float = 0.0
 
 
 class Size(NamedTuple):
@@ -91,6 +94,9 @@ class Roster:
         new = [member for member in self.members.values() if not member.seen and member.name in present]
         for member in new:
             member.seen, member.busy_at = True, now
+        for name in present:
+            if name in self.members:
+                self.members[name].present_at = now
         for name in busy:
             if name in self.members:
                 self.members[name].busy_at = now
@@ -102,6 +108,13 @@ class Roster:
         for member in ended:
             del self.members[member.name]
         return ended
+
+    def take_absent(self, now: float, patience_s: float) -> list[Member]:
+        """Remove and return the members that were connected and have not been for so long, though their jobs run."""
+        absent = [m for m in self.members.values() if m.seen and now - m.present_at > patience_s]
+        for member in absent:
+            del self.members[member.name]
+        return absent
 
     def missing(self, needs: Sequence[Need]) -> list[Size]:
         """Return the jobs to submit, so that every need has a slot, as far as the site's number of jobs allows."""

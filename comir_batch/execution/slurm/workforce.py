@@ -128,6 +128,8 @@ class SlurmWorkforce:
         snapshot = self._watch.latest
         for member in self._roster.take_ended(snapshot.jobs, snapshot.read):
             self._count_early_death(member)
+        # A worker that its nanny cannot bring back (it is killed at each start, say) holds a job for nothing.
+        commands.cancel(m.job_id for m in self._roster.take_absent(now, self._site.profile.start_timeout_s))
         self._submit(self._roster.missing(needs), now)
         addresses = {seat.name: seat.address for seat in seats}
         for member in self._roster.idle(needs, now):

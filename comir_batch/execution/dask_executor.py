@@ -23,7 +23,7 @@ from comir_batch.execution.call import run_task
 from comir_batch.execution.flight import Flight, Sent
 from comir_batch.execution.memory import PeakMemory, allowed_mb
 from comir_batch.execution.stop import StopRequest
-from comir_batch.execution.workforce import FixedWorkforce, Need, Seat
+from comir_batch.execution.workforce import UNTIL, FixedWorkforce, Need, Seat
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -78,6 +78,7 @@ class DaskExecutor:
         self._closed = False
         self._seats: tuple[Seat, ...] = ()
         self._addresses: frozenset[str] = frozenset()
+        self._retiring: set[str] = set()
         self._looked = -_POLL_S
         self._held: deque[Task] = deque()
 
@@ -140,6 +141,7 @@ class DaskExecutor:
         flight.lost_one = False
         self._refresh()
         flight.give_up_vanished(source, self._addresses)
+        self._retire(flight)
         under_way = [*self._held, *(sent.task for sent in flight.sent)]
         needs = [Need(task.resource, task.memory_mb) for task in under_way]
         needs += [Need(kind, 0) for kind in Resource for _ in range(source.ready(kind))]
@@ -154,7 +156,15 @@ class DaskExecutor:
             raise NoWorkersError(f"the connection to the Dask scheduler is lost: {error}") from error
         self._looked = time.monotonic()
         self._addresses = frozenset(workers)
-        self._seats = tuple(seat for address, worker in workers.items() for seat in _seats(address, worker))
+        self._retiring |= {address for address, worker in workers.items() if _is_over(worker)}
+        staying = {address: worker for address, worker in workers.items() if address not in self._retiring}
+        self._seats = tuple(seat for address, worker in staying.items() for seat in _seats(address, worker))
+
+    def _retire(self, flight: Flight) -> None:
+        """Let workers whose time is over go once they have no task; their jobs would be ended with it."""
+        idle = self._retiring & self._addresses - set(flight.load())
+        if idle:
+            self._client.retire_workers(sorted(idle), close_workers=True)
 
     def _feed(self, source: TaskSource, flight: Flight) -> None:
         refused = self._pull(source, flight)
@@ -232,6 +242,11 @@ def _seats(address: str, worker: dict[str, Any]) -> Iterable[Seat]:
         if slots > 0:
             memory_mb = int(worker["memory_limit"] or 0) // 2**20 // slots
             yield Seat(str(worker["name"]), address, kind, slots, memory_mb)
+
+
+def _is_over(worker: dict[str, Any]) -> bool:
+    until: float = worker["resources"].get(UNTIL, float("inf"))
+    return time.time() > until
 
 
 def _best_seat(task: Task, seats: Iterable[Seat], load: dict[str, int]) -> Seat | None:

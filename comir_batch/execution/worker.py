@@ -13,6 +13,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import time
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -26,6 +27,7 @@ from comir_batch.core.errors import NoWorkersError
 from comir_batch.core.task import Resource
 from comir_batch.execution.security import read_certificate
 from comir_batch.execution.settings import DASK_SETTINGS, THREAD_COUNTS
+from comir_batch.execution.workforce import UNTIL
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -91,7 +93,7 @@ async def _serve(options: argparse.Namespace, scratch: str) -> int:
             name=options.name,
             nthreads=options.nthreads,
             memory_limit=parse_bytes(options.memory_limit),
-            resources={options.kind.value: options.nthreads},
+            resources=_announced(options),
             local_directory=scratch,
             death_timeout=options.death_timeout,
             security=security,
@@ -100,13 +102,21 @@ async def _serve(options: argparse.Namespace, scratch: str) -> int:
             # Workers serve plain HTTP even without a dashboard; nobody but this machine shall reach it.
             dashboard=False,
             dashboard_address="127.0.0.1:0",
-            lifetime=f"{options.lifetime}s" if options.lifetime else None,
         )
     except (OSError, TimeoutError, RuntimeError) as error:
         _say(f"comir-batch worker: cannot reach the scheduler: {error!r}")
         return 1
     await _until_the_end(nanny, options.farewell)
     return 0
+
+
+def _announced(options: argparse.Namespace) -> dict[str, float]:
+    """Return what the executor reads of a worker: its kind and slots, and until when it takes tasks.
+
+    Dask's own lifetime would not wait for running tasks.
+    """
+    announced = {options.kind.value: float(options.nthreads)}
+    return announced | ({UNTIL: time.time() + options.lifetime} if options.lifetime else {})
 
 
 async def _until_the_end(nanny: Nanny, farewell: Path | None) -> None:
@@ -140,7 +150,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--threads", type=int, default=1, help="threads that each library may use")
     parser.add_argument("--memory-limit", default="0", help="for example 6GiB; 0 for the machine's")
     parser.add_argument("--death-timeout", type=float, default=300.0, help="seconds to wait for the scheduler")
-    parser.add_argument("--lifetime", type=float, default=0.0, help="seconds for which it takes tasks; 0: no end")
+    parser.add_argument("--lifetime", type=float, default=0.0, help="seconds for which it is given tasks; 0: no end")
     parser.add_argument("--interface", default="", help="network interface to listen on")
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu", help="cuda: refuse to start without one")
     parser.add_argument("--tls", type=Path, help="folder of the run's certificate")

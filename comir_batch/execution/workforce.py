@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 
     from comir_batch.core.task import Resource
 
+# As a Dask resource: the time, in seconds since the epoch, from which a worker is given no more tasks.
+UNTIL = "until"
 TOLD = "the worker's job was told to end"
 LOST = "the worker was lost: killed, out of memory, or its machine gone"
 

@@ -94,6 +94,7 @@ def test_scheduler_and_worker_meet_by_a_file_and_end_together(tmp_path):
         assert [outcome.value for outcome in map_tasks(executor, str.upper, ["a", "b"])] == ["A", "B"]
         assert map_tasks(executor, os.getenv, ["OMP_NUM_THREADS"])[0].value == "3"
         executor.close()
+        assert worker.poll() is None
         scheduler.terminate()
         assert scheduler.wait(timeout=30) == 0
         assert worker.wait(timeout=30) == 0
@@ -105,3 +106,28 @@ def test_scheduler_and_worker_meet_by_a_file_and_end_together(tmp_path):
                 process.kill()
             if process is not None:
                 process.communicate()
+
+
+def test_a_worker_whose_time_is_over_ends_its_task_and_gets_no_other(tmp_path):
+    file = tmp_path / "scheduler.json"
+    processes = [start("scheduler", "--scheduler-file", file, "--host", "127.0.0.1", "--dashboard", "")]
+    try:
+        join = ("--scheduler-file", file, "--tls", tmp_path / "tls", "--interface", "lo", "--memory-limit", "1GiB")
+        while not file.exists():
+            time.sleep(0.1)
+        processes.append(start("worker", *join, "--name", "first", "--lifetime", 8))
+        config = ExecutionConfig(executor="attach", scheduler_file=str(file), queue_timeout_s=60)
+        executor = attached_executor(config, stop=StopRequest(), files=ClusterFiles(tmp_path, tmp_path, tmp_path))
+        assert [o.worker for o in map_tasks(executor, time.sleep, [0.1])] == ["first"]
+        processes.append(start("worker", *join, "--name", "second"))
+        outcomes = map_tasks(executor, time.sleep, [12.0, 12.0, 0.1])
+        assert all(outcome.ok for outcome in outcomes)  # the first one's was not broken off
+        assert {outcome.worker for outcome in outcomes[:2]} == {"first", "second"}
+        assert outcomes[2].worker == "second"
+        map_tasks(executor, time.sleep, [1.0])
+        assert processes[1].wait(timeout=30) == 0
+        executor.close()
+    finally:
+        for process in processes:
+            process.kill()
+            process.communicate()

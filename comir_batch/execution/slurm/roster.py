@@ -94,7 +94,7 @@ class Roster:
         new = [member for member in self.members.values() if not member.seen and member.name in present]
         for member in new:
             member.seen, member.busy_at = True, now
-        for name in present:
+        for name in {*present, *busy}:
             if name in self.members:
                 self.members[name].present_at = now
         for name in busy:

@@ -120,7 +120,7 @@ def worker_options(profile: Profile, kind: Resource) -> list[str]:
 
 
 def lifetime_s(jobs: Jobs) -> int:
-    """Return for how many seconds a worker takes tasks, so that the last of them ends before the job's walltime."""
+    """Return for how many seconds a worker is given tasks, so that the last of them ends before the job's walltime."""
     walltime = walltime_s(jobs.walltime)
     return walltime - min(_LONGEST_DRAIN_S, walltime // 4)
 

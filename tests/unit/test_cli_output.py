@@ -15,7 +15,7 @@ from rich.progress import Progress
 
 from comir_batch.cli import app
 from comir_batch.cli.failures import exit_codes
-from comir_batch.cli.progress import Bars, Lines
+from comir_batch.cli.progress import Bars, Lines, describe
 from comir_batch.cli.tables import print_table
 from comir_batch.core.errors import (
     ConfigError,
@@ -45,7 +45,7 @@ def tasks(planned: int, done: int) -> list[Event]:
 
 
 EVENTS = [
-    Event(Kind.DASHBOARD, data={"address": "http://127.0.0.1:9/status"}),
+    Event(Kind.DASHBOARD, data={"address": "http://127.0.0.1:9/status", "tunnel": "ssh -N there"}),
     *tasks(40, 35),
     Event(Kind.TASK_RETRIED, **JOB, data={"task": "t", "message": "the worker was lost"}),
     Event(Kind.JOB_FAILED, **JOB, data={"message": "no {braces} and [markup] harm"}),
@@ -165,7 +165,7 @@ def test_lines_say_what_happens_and_are_sparing_with_tasks():
         subscriber(event)
     lines = [line.split(" ", 1)[1] for line in stream.getvalue().splitlines()]
     assert lines == [
-        "dashboard: http://127.0.0.1:9/status",
+        "dashboard: http://127.0.0.1:9/status (from your own machine: ssh -N there)",
         "chunk-3fa2c1d0 (a, b): started",
         "chunk-3fa2c1d0 (a, b): 12 of 40 tasks done",
         "chunk-3fa2c1d0 (a, b): 23 of 40 tasks done",
@@ -190,3 +190,8 @@ def test_bars_count_tasks_and_keep_markup_as_text():
     assert "no {braces} and [markup] harm" in printed
     assert "dashboard: http://127.0.0.1:9/status" in printed
     assert "started" not in printed
+
+
+def test_a_dashboard_on_this_machine_needs_no_tunnel():
+    event = Event(Kind.DASHBOARD, data={"address": "http://127.0.0.1:9/status", "tunnel": ""})
+    assert describe(event) == "dashboard: http://127.0.0.1:9/status"

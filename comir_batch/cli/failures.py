@@ -23,7 +23,8 @@ NO_WORKERS = 5
 RESUMABLE = 75
 UNREAD = 141  # as a shell tells that the reader of a pipe went away: 128 + SIGPIPE
 _FORBIDDEN = (errno.EACCES, errno.EPERM, errno.EROFS)
-_PASSING = (errno.ENOSPC, errno.EDQUOT, errno.EIO)
+_FULL = (errno.ENOSPC, errno.EDQUOT)
+_PASSING = (errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.EREMOTEIO)
 
 
 @contextmanager
@@ -44,8 +45,10 @@ def exit_codes() -> Iterator[None]:
         _silence_stdout()
         raise typer.Exit(UNREAD) from error
     except OSError as error:
-        if error.errno in _PASSING:
+        if error.errno in _FULL:
             _fail(f"stopped by the operating system: {error}. Make room; the same command resumes", RESUMABLE)
+        if error.errno in _PASSING:
+            _fail(f"stopped by the file system: {error}. See whether it is well; the same command resumes", RESUMABLE)
         if error.errno in _FORBIDDEN:
             _fail(f"{error}. Check that the folder can be written", BAD_INPUT)
         raise

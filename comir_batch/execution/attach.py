@@ -18,6 +18,8 @@ from comir_batch.execution.settings import DASK_SETTINGS, quieten
 from comir_batch.execution.workforce import FixedWorkforce
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from comir_batch.core.config import ExecutionConfig
     from comir_batch.execution.files import ClusterFiles
     from comir_batch.execution.stop import StopRequest
@@ -25,7 +27,9 @@ if TYPE_CHECKING:
 _CONNECT_S = 120.0
 
 
-def attached_executor(config: ExecutionConfig, *, stop: StopRequest, files: ClusterFiles) -> DaskExecutor:
+def attached_executor(
+    config: ExecutionConfig, *, stop: StopRequest, files: ClusterFiles, say: Callable[[str], object]
+) -> DaskExecutor:
     """Return the executor of the cluster whose scheduler wrote ``config.scheduler_file``.
 
     A folder ``tls`` beside the file holds the certificate, as `comir_batch.execution.scheduler` writes it; without one
@@ -39,6 +43,8 @@ def attached_executor(config: ExecutionConfig, *, stop: StopRequest, files: Clus
         Handed to the executor.
     files : ClusterFiles
         Where workers leave notes.
+    say : callable
+        Takes sentences for the user.
 
     Raises
     ------
@@ -61,7 +67,7 @@ def attached_executor(config: ExecutionConfig, *, stop: StopRequest, files: Clus
             client = Client(address, set_as_default=False, security=security, timeout=patience_s)
     except (OSError, TimeoutError) as error:
         raise NoWorkersError(f"the scheduler at {address} does not answer: {error}. Is {path} an old one?") from error
-    workforce = FixedWorkforce(config.queue_timeout_s or float("inf"), files.farewell)
+    workforce = FixedWorkforce(config.queue_timeout_s or float("inf"), files.farewell, say)
     return DaskExecutor(client, workforce, stop=stop, notes=files.folder)
 
 

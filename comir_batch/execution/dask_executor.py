@@ -26,7 +26,7 @@ from comir_batch.execution.stop import StopRequest
 from comir_batch.execution.workforce import UNTIL, FixedWorkforce, Need, Seat
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Sequence
 
     from comir_batch.core.task import Task, TaskSource
     from comir_batch.execution.workforce import Workforce
@@ -122,6 +122,8 @@ class DaskExecutor:
         self._closed = True
         try:
             self._client.close()
+            for note in self._notes.glob(f"{self._token}-*.out-of-memory"):
+                note.unlink(missing_ok=True)
         finally:
             if self._on_close is not None:
                 self._on_close()
@@ -167,7 +169,8 @@ class DaskExecutor:
             self._client.retire_workers(sorted(idle), close_workers=True)
 
     def _feed(self, source: TaskSource, flight: Flight) -> None:
-        refused = self._pull(source, flight)
+        self._pull(source, flight)
+        refused = self._refuse_too_large(source)
         load = flight.load()
         for _ in range(len(self._held)):
             task = self._held.popleft()
@@ -180,27 +183,36 @@ class DaskExecutor:
         if not refused and not flight and not self._held and not source.finished:
             raise RuntimeError("the task source is not finished, but no task is running and it offers none")
 
-    def _pull(self, source: TaskSource, flight: Flight) -> bool:
-        """Take tasks for all slots, or one where there are none: it shows that the kind is needed."""
-        refused = False
+    def _pull(self, source: TaskSource, flight: Flight) -> None:
+        """Take tasks for all slots, or one where there are none: it shows that the kind is needed.
+
+        Those that no worker has the memory for are taken on top, lest they keep the others from the workers that there
+        are; the workforce sees to larger ones.
+        """
         for kind in Resource:
-            slots = sum(seat.slots for seat in self._seats if seat.kind is kind)
+            seats = [seat for seat in self._seats if seat.kind is kind]
             taken = [*self._held, *(sent.task for sent in flight.sent)]
-            room = max(slots, 1) - sum(task.resource is kind for task in taken)
+            room = max(sum(seat.slots for seat in seats), 1)
+            room -= sum(task.resource is kind and _fits_somewhere(task, seats) for task in taken)
             while room > 0 and (task := source.next_task(kind)) is not None:
-                limit_mb = self._largest_mb(kind)
-                if 0 < limit_mb < task.memory_mb:
-                    source.handle(_too_large(task, limit_mb))
-                    refused = True
-                else:
-                    self._held.append(task)
-                    room -= 1
-        return refused
+                self._held.append(task)
+                room -= _fits_somewhere(task, seats)
+
+    def _refuse_too_large(self, source: TaskSource) -> bool:
+        """Hand back the tasks that no worker can ever have the memory for; return whether there were any."""
+        limits = {kind: self._largest_mb(kind) for kind in Resource}
+        refused = [task for task in self._held if 0 < limits[task.resource] < task.memory_mb]
+        for task in refused:
+            self._held.remove(task)
+            source.handle(_too_large(task, limits[task.resource]))
+        return bool(refused)
 
     def _send(self, task: Task, seat: Seat, flight: Flight) -> None:
         # A key is used once: Dask would answer a second use, even another driver's, with the first one's future.
         key = f"{task.key}-{self._token}-{next(self._numbers)}"
-        note = self._notes / f"{key}.out-of-memory"
+        # A worker's memory is measured as a whole: what it had in hand besides was lost for the same reason.
+        port = seat.address.rsplit(":", 1)[-1]
+        note = self._notes / f"{self._token}-{seat.name}-{port}.out-of-memory"
         future = self._client.submit(
             _run_on_worker,
             task,
@@ -249,15 +261,18 @@ def _is_over(worker: dict[str, Any]) -> bool:
     return time.time() > until
 
 
+def _fits(task: Task, seat: Seat) -> bool:
+    return seat.kind is task.resource and (not seat.memory_mb or task.memory_mb <= seat.memory_mb)
+
+
+def _fits_somewhere(task: Task, seats: Sequence[Seat]) -> bool:
+    """Return whether a task fits a seat, or there are none to tell."""
+    return not seats or any(_fits(task, seat) for seat in seats)
+
+
 def _best_seat(task: Task, seats: Iterable[Seat], load: dict[str, int]) -> Seat | None:
     """Return the smallest worker that has room and memory for a task, of equal ones that with the fewest tasks."""
-    fit = [
-        seat
-        for seat in seats
-        if seat.kind is task.resource
-        and load[seat.address] < seat.slots
-        and (not seat.memory_mb or task.memory_mb <= seat.memory_mb)
-    ]
+    fit = [seat for seat in seats if _fits(task, seat) and load[seat.address] < seat.slots]
     return min(fit, key=lambda seat: (seat.memory_mb, load[seat.address]), default=None)
 
 

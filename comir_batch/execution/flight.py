@@ -139,7 +139,7 @@ class Flight:
 
     def _lost(self, sent: Sent, detail: str) -> Outcome:
         self.lost_one = True
-        note = _taken(sent.note)
+        note = _read(sent.note)
         if note is not None:
             reason = f"out of memory: it took {note['peak_mb']} MB and had {note['limit_mb']} MB"
             loss, limit_mb = Loss(reason, out_of_memory=True), int(note["limit_mb"])
@@ -158,11 +158,10 @@ class Flight:
         )
 
 
-def _taken(note: Path) -> dict[str, int] | None:
-    """Read and remove a note; None if there is none."""
+def _read(note: Path) -> dict[str, int] | None:
+    """Return what a note says; None if there is none."""
     try:
         content: dict[str, int] = json.loads(note.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
-    note.unlink(missing_ok=True)
     return content

@@ -75,7 +75,7 @@ def start_executor(request: ExecutorRequest, stop: StopRequest) -> Executor:
         case "attach":
             from comir_batch.execution.attach import attached_executor  # noqa: PLC0415
 
-            return attached_executor(request.config, stop=stop, files=request.files)
+            return attached_executor(request.config, stop=stop, files=request.files, say=request.say)
 
 
 def job_name(root: Path) -> str:

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import dask
+import psutil
 from dask.utils import parse_bytes
 from distributed import Nanny
 
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
 
 REFUSED = "comir-batch worker refused:"
 _CANNOT_START = 3
+_CUDA_S = 120.0
 _LOOK_FOR_CUDA = "import sys, torch; sys.exit(not torch.cuda.is_available())"
 
 
@@ -65,6 +67,11 @@ def refusal(options: argparse.Namespace) -> str:
     for package, driver in wanted.items():
         if driver and driver != mine[package]:
             return f"{package} is {mine[package]} here and {driver} at the driver; give both the same version"
+    wanted_bytes, there = parse_bytes(options.memory_limit), psutil.virtual_memory().total
+    if wanted_bytes > there:
+        return (
+            f"{options.memory_limit} were asked for and {os.uname().nodename} has {there / 2**30:.1f} GiB; ask for less"
+        )
     if options.device == "cuda" and not _sees_cuda():
         devices = os.environ.get("CUDA_VISIBLE_DEVICES")
         return (
@@ -76,7 +83,10 @@ def refusal(options: argparse.Namespace) -> str:
 
 def _sees_cuda() -> bool:
     # In another process, lest this one, which only watches over the worker, carries torch with it.
-    return subprocess.run([sys.executable, "-c", _LOOK_FOR_CUDA], check=False).returncode == 0  # noqa: S603
+    try:
+        return subprocess.run([sys.executable, "-c", _LOOK_FOR_CUDA], check=False, timeout=_CUDA_S).returncode == 0  # noqa: S603
+    except subprocess.TimeoutExpired:
+        return False
 
 
 async def _serve(options: argparse.Namespace, scratch: str) -> int:

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 # As a Dask resource: the time, in seconds since the epoch, from which a worker is given no more tasks.
 UNTIL = "until"
+_SILENT_S, _SAY_EVERY_S = 30.0, 300.0
 TOLD = "the worker's job was told to end"
 LOST = "the worker was lost: killed, out of memory, or its machine gone"
 
@@ -95,10 +96,18 @@ class FixedWorkforce:
         How long a task waits for a first, or a new, worker of its kind.
     farewell : callable or None
         Names the file that a worker makes when it is told to end; None where they make none.
+    say : callable or None
+        Takes sentences for the user.
     """
 
-    def __init__(self, timeout_s: float, farewell: Callable[[str], Path] | None = None) -> None:
-        self._timeout_s, self._farewell = timeout_s, farewell
+    def __init__(
+        self,
+        timeout_s: float,
+        farewell: Callable[[str], Path] | None = None,
+        say: Callable[[str], object] | None = None,
+    ) -> None:
+        self._timeout_s, self._farewell, self._say = timeout_s, farewell, say
+        self._said = float("-inf")
         self._absent_since: dict[Resource, float] = {}
 
     def largest_mb(self, kind: Resource, seats: Collection[Seat]) -> int:
@@ -112,6 +121,10 @@ class FixedWorkforce:
         absent = {need.kind for need in needs} - present
         now = time.monotonic()
         self._absent_since = {kind: self._absent_since.get(kind, now) for kind in absent}
+        waited = now - min(self._absent_since.values(), default=now)
+        if self._say is not None and waited > _SILENT_S and now - self._said > _SAY_EVERY_S:
+            self._said = now
+            self._say(f"no {' and '.join(sorted(absent))} worker is connected; waiting for one")
         if not busy and any(now - since > self._timeout_s for since in self._absent_since.values()):
             kinds = " and ".join(sorted(absent))
             raise NoWorkersError(f"no {kinds} worker came within {self._timeout_s:g} s; see the workers' logs")

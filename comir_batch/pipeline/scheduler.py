@@ -167,7 +167,8 @@ class Scheduler:
             If the disk is full: every other pair would fail of it too.
         """
         if outcome.disk_full:
-            message = "stopped: no space is left on the disk (or no quota). Make room; the same command resumes the run"
+            where = f"{outcome.error} (worker {outcome.worker})"
+            message = f"stopped: no space is left on a disk, or no quota: {where}. Make room; the same command resumes"
             raise StoppedError(message)
         sent = self._sent.pop(outcome.key)
         progress = sent.progress

@@ -178,7 +178,7 @@ def test_workers_of_another_version_end_the_run_with_one_message(rendered):
     run.submit()
     run.assert_ended("FAILED")
     printed = run.printed("driver*").splitlines()
-    assert "a cpu worker refused to start; why stands at the end of" in printed[-1]
+    assert "no cpu worker would start; why stands at the end of" in printed[-1]
     log = Path(printed[-1].rpartition(" at the end of ")[2])
     assert "comir-batch is" in log.read_text()
     assert run.slurm.scontrol("show", "job", run.driver).count("ExitCode=5:0") == 1

@@ -16,7 +16,7 @@ import pytest
 
 from comir_batch.bench.known_motion import Motion, move
 from comir_batch.core.config import RegisterConfig
-from comir_batch.core.errors import RegistrationError
+from comir_batch.core.errors import RegistrationError, ShortOfMemoryError
 from comir_batch.core.geometry import Grid
 from comir_batch.core.transform import Affine, Composite
 from comir_batch.registration import parameters
@@ -114,7 +114,7 @@ def test_the_time_limit_ends_it_and_the_next_request_runs(process, pair, tmp_pat
 def test_a_killed_child_is_an_error_and_the_next_request_runs(process, pair, tmp_path):
     process.register(_request(pair, tmp_path / "warm"))
     threading.Timer(2.0, os.kill, (process.pid, signal.SIGKILL)).start()
-    with pytest.raises(RegistrationError, match="SIGKILL"):
+    with pytest.raises(ShortOfMemoryError, match="SIGKILL"):
         process.register(_request(pair, tmp_path / "long", LONG))
     assert process.register(_request(pair, tmp_path / "next")).seconds > 0
 

@@ -50,7 +50,8 @@ def test_every_promised_file_is_there_and_no_other(ran):
     }
     assert list((out / "pairs" / "p1" / "elastix").glob("TransformParameters.*.txt"))
     top = {path.name for path in out.iterdir() if not path.name.startswith(".")}
-    assert top == {"run.json", "results.csv", "report.html", "records.jsonl", "events.jsonl", "logs", "pairs", "work"}
+    tables = {"run.json", "results.csv", "report.html", "records.jsonl", "events.jsonl"}
+    assert top == {*tables, "cluster", "logs", "pairs", "work"}
     assert not runs.stages(path.name for path in (out / "work").iterdir()) & {"chunk", "represent"}
     assert not runs.leftovers(out)
 

@@ -44,6 +44,10 @@ def test_a_worker_of_another_version_refuses_to_start():
     assert comir_batch.__version__ in line
 
 
+def test_a_worker_refuses_a_node_that_has_not_the_memory():
+    assert "999999GiB were asked for" in refused("--memory-limit", "999999GiB")
+
+
 def test_a_worker_without_the_certificate_of_the_run_refuses_to_start(tmp_path):
     assert str(tmp_path / "tls") in refused("--tls", tmp_path / "tls")
 
@@ -69,7 +73,7 @@ def test_every_certificate_is_another(tmp_path):
 def test_attaching_needs_a_file(tmp_path):
     files = ClusterFiles(tmp_path, tmp_path / "cluster", tmp_path / "logs")
     with pytest.raises(ConfigError, match="--scheduler-file"):
-        attached_executor(ExecutionConfig(executor="attach"), stop=StopRequest(), files=files)
+        attached_executor(ExecutionConfig(executor="attach"), stop=StopRequest(), files=files, say=print)
 
 
 def test_scheduler_and_worker_meet_by_a_file_and_end_together(tmp_path):
@@ -90,7 +94,9 @@ def test_scheduler_and_worker_meet_by_a_file_and_end_together(tmp_path):
             "worker", "--scheduler-file", file, *tls, "--interface", "lo", "--memory-limit", "1GiB", "--threads", 3
         )
         config = ExecutionConfig(executor="attach", scheduler_file=str(file), queue_timeout_s=60)
-        executor = attached_executor(config, stop=StopRequest(), files=ClusterFiles(tmp_path, tmp_path, tmp_path))
+        executor = attached_executor(
+            config, stop=StopRequest(), files=ClusterFiles(tmp_path, tmp_path, tmp_path), say=print
+        )
         assert [outcome.value for outcome in map_tasks(executor, str.upper, ["a", "b"])] == ["A", "B"]
         assert map_tasks(executor, os.getenv, ["OMP_NUM_THREADS"])[0].value == "3"
         executor.close()
@@ -117,7 +123,9 @@ def test_a_worker_whose_time_is_over_ends_its_task_and_gets_no_other(tmp_path):
             time.sleep(0.1)
         processes.append(start("worker", *join, "--name", "first", "--lifetime", 8))
         config = ExecutionConfig(executor="attach", scheduler_file=str(file), queue_timeout_s=60)
-        executor = attached_executor(config, stop=StopRequest(), files=ClusterFiles(tmp_path, tmp_path, tmp_path))
+        executor = attached_executor(
+            config, stop=StopRequest(), files=ClusterFiles(tmp_path, tmp_path, tmp_path), say=print
+        )
         assert [o.worker for o in map_tasks(executor, time.sleep, [0.1])] == ["first"]
         processes.append(start("worker", *join, "--name", "second"))
         outcomes = map_tasks(executor, time.sleep, [12.0, 12.0, 0.1])

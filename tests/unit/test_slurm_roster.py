@@ -8,7 +8,7 @@ from comir_batch.core.profile import GpuJobs, Jobs
 from comir_batch.core.task import Resource
 from comir_batch.execution.slurm.commands import QueuedJob
 from comir_batch.execution.slurm.roster import Member, Roster, Size
-from comir_batch.execution.workforce import Need
+from comir_batch.execution.workforce import Need, Seat
 
 CPU, GPU = Resource.CPU, Resource.GPU
 KINDS = {CPU: Jobs(memory_gb=4, max_memory_gb=10, jobs=3, idle_s=60), GPU: GpuJobs(memory_gb=8, jobs=2, idle_s=10)}
@@ -17,6 +17,10 @@ KINDS = {CPU: Jobs(memory_gb=4, max_memory_gb=10, jobs=3, idle_s=60), GPU: GpuJo
 @pytest.fixture
 def roster():
     return Roster(KINDS, {CPU: 1, GPU: 2})
+
+
+def seat(kind, memory_mb):
+    return Seat("w", "tls://10.0.0.1:1", kind, 1, memory_mb)
 
 
 def hire(roster, name, size, at=0.0, job_id="1"):
@@ -71,8 +75,8 @@ def test_workers_are_seen_once_and_idle_after_their_last_task(roster):
 def test_a_worker_that_is_still_wanted_is_not_idle(roster):
     for name in ("cpu-1", "cpu-2"):
         hire(roster, name, Size(CPU, 4096))
-    assert [member.name for member in roster.idle([Need(CPU, 0)], 1000.0)] == ["cpu-1"]
     assert roster.idle([Need(CPU, 0)] * 2, 1000.0) == []
+    assert [member.name for member in roster.idle([Need(CPU, 0)], 1061.0)] == ["cpu-1"]
 
 
 def test_a_worker_that_does_not_come_back_is_taken_off(roster):
@@ -95,5 +99,27 @@ def test_jobs_that_left_the_queue_have_ended_unless_they_are_newer_than_the_look
 
 def test_what_is_needed_and_has_no_connected_worker_is_hungry(roster):
     needs = [Need(CPU, 0), Need(CPU, 5000), Need(GPU, 0)]
-    assert roster.hungry(needs, [Size(CPU, 4096)]) == [Size(CPU, 8192), Size(GPU, 8192)]
-    assert roster.hungry(needs, [Size(CPU, 10240), Size(GPU, 8192)]) == []
+    assert roster.hungry(needs, [seat(CPU, 4096)]) == [Size(CPU, 8192), Size(GPU, 8192)]
+    assert roster.hungry(needs, [seat(CPU, 10240), seat(GPU, 4096)]) == []
+
+
+def test_a_share_of_odd_memory_is_as_large_as_it_should_be():
+    roster = Roster({GPU: GpuJobs(memory_gb=12.3)}, {GPU: 2})
+    assert roster.hungry([Need(GPU, 0)], [seat(GPU, 12595 // 2)]) == []
+
+
+def test_a_job_that_waits_keeps_its_place_when_it_is_not_wanted_for_a_moment(roster):
+    hire(roster, "gpu-1", Size(GPU, 8192))
+    assert roster.idle([Need(GPU, 0)], 80000.0) == []
+    assert roster.idle([], 80001.0) == []
+    assert [member.name for member in roster.idle([], 80011.0)] == ["gpu-1"]
+
+
+def test_a_job_that_runs_without_its_worker_is_taken_off(roster):
+    hire(roster, "cpu-1", Size(CPU, 4096), job_id="1")
+    roster.note_queue({"1": QueuedJob("1", "cb", "PENDING", "Resources", "")}, 100.0)
+    assert roster.take_absent(9000.0, 600.0) == []
+    roster.note_queue({"1": QueuedJob("1", "cb", "RUNNING", "None", "n7")}, 9000.0)
+    assert roster.take_absent(9500.0, 600.0) == []
+    (absent,) = roster.take_absent(9601.0, 600.0)
+    assert (absent.name, absent.node, absent.seen) == ("cpu-1", "n7", False)

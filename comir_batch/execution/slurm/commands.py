@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import getpass
+import os
 import shutil
 import subprocess
 from contextlib import suppress
@@ -16,7 +16,8 @@ if TYPE_CHECKING:
 
 _TIMEOUT_S = 60.0
 _SHORT_TIMEOUT_S = 10.0
-PENDING = "PENDING"
+PENDING, RUNNING = "PENDING", "RUNNING"
+_NODE_GONE = ("DOWN", "NOT_RESPONDING", "FAIL", "*")
 _OVER = frozenset(
     {"BOOT_FAIL", "CANCELLED", "COMPLETED", "DEADLINE", "FAILED", "NODE_FAIL", "OUT_OF_MEMORY", "PREEMPTED", "TIMEOUT"}
 )
@@ -24,6 +25,13 @@ _OVER = frozenset(
 
 class SlurmError(NoWorkersError):
     """A command of SLURM failed; the text is its own."""
+
+
+class Fate(NamedTuple):
+    """State and node of a job."""
+
+    state: str
+    node: str
 
 
 class QueuedJob(NamedTuple):
@@ -96,20 +104,30 @@ def queue(names: Iterable[str]) -> dict[str, QueuedJob]:
     SlurmError
         If the queue cannot be read.
     """
-    text = _call("squeue", "-h", "-r", "-u", getpass.getuser(), "-n", ",".join(names), "-o", "%i|%j|%T|%r|%N")
+    text = _call("squeue", "-h", "-r", "-u", str(os.getuid()), "-n", ",".join(names), "-o", "%i|%j|%T|%r|%N")
     rows = [line.split("|", 4) for line in text.splitlines() if line.count("|") >= 4]
     jobs = [QueuedJob(*(field.strip() for field in row)) for row in rows]
     return {job.job_id: job for job in jobs if job.state not in _OVER}
 
 
-def state(job_id: str) -> str:
-    """Return the state of a job that may have ended, or an empty text if SLURM has forgotten it."""
+def fate(job_id: str) -> Fate:
+    """Return what SLURM knows of a job, ended or not; empty texts if it has forgotten it, or does not answer."""
+    fields = _shown("job", job_id) if job_id else {}  # without an id it would show all jobs of the cluster
+    node = fields.get("NodeList", "")
+    return Fate(fields.get("JobState", ""), "" if node == "(null)" else node)
+
+
+def is_down(node: str) -> bool:
+    """Return whether a node is down or does not answer, as far as SLURM knows."""
+    return bool(node) and any(word in _shown("node", node).get("State", "") for word in _NODE_GONE)
+
+
+def _shown(what: str, name: str) -> dict[str, str]:
     try:
-        text = _call("scontrol", "show", "job", "-o", job_id, timeout_s=_SHORT_TIMEOUT_S)
+        text = _call("scontrol", "show", what, "-o", name, timeout_s=_SHORT_TIMEOUT_S)
     except SlurmError:
-        return ""
-    fields = dict(field.split("=", 1) for field in text.split() if "=" in field)
-    return fields.get("JobState", "")
+        return {}
+    return dict(field.split("=", 1) for field in text.split() if "=" in field)
 
 
 def cancel(job_ids: Iterable[str]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import socket
+from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
 import dask
@@ -58,15 +59,14 @@ def slurm_executor(
     files = site.files
     for folder in (files.folder, files.logs):
         folder.mkdir(parents=True, exist_ok=True)
-    files.cancel.unlink(missing_ok=True)
     security = make_certificate(files.tls)
     with dask.config.set(DASK_SETTINGS):
         options = {**_listen(site.profile), **_dashboard(config), "protocol": "tls://", "security": security}
         cluster = _started(options, site.profile)
         client = Client(cluster, set_as_default=False, security=security)
 
-    def retire(address: str) -> None:
-        client.retire_workers([address], close_workers=True)
+    def retire(addresses: list[str]) -> None:
+        client.retire_workers(addresses, close_workers=True)
 
     workforce = SlurmWorkforce(
         site,
@@ -78,10 +78,11 @@ def slurm_executor(
     )
 
     def close() -> None:
-        workforce.cancel_waiting()
-        cluster.close()  # the workers end with it
-        workforce.close(0.0 if stop.requested else _GRACE_S)
-        remove_certificate(files.tls)
+        with ExitStack() as ending:  # from the last to the first, whatever goes wrong on the way
+            ending.callback(remove_certificate, files.tls)
+            ending.callback(workforce.close, 0.0 if stop.requested else _GRACE_S)
+            ending.callback(cluster.close)  # the workers end with it
+            ending.callback(workforce.cancel_waiting)
 
     executor = DaskExecutor(
         client, workforce, stop=stop, on_close=close, dashboard=bool(config.dashboard), notes=files.folder

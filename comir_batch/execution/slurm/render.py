@@ -103,6 +103,7 @@ def _workers(rendering: Rendering, kind: Resource) -> str:
         "directives": _directives(rendering, kind, jobs, "-%A_%a.log", notice, f"--array=1-{jobs.jobs}"),
         "prologue": "\n".join(prologue(profile)),
         "kind": kind.value,
+        "jobs": str(jobs.jobs),
         "lifetime": str(lifetime_s(jobs)),
         "python": interpreter(rendering.site, kind),
         "worker_options": " ".join([*words, *worker_options(profile, kind)]),

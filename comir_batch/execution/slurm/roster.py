@@ -10,13 +10,15 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
+from comir_batch.execution.slurm.commands import RUNNING
+
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping, Sequence
 
     from comir_batch.core.profile import Jobs
     from comir_batch.core.task import Resource
     from comir_batch.execution.slurm.commands import QueuedJob
-    from comir_batch.execution.workforce import Need
+    from comir_batch.execution.workforce import Need, Seat
 
 # A queue that was read this soon after a submission need not show the job.
 _FRESH_S = 3.0
@@ -43,7 +45,9 @@ class Member:
     busy_at : float
         When it last had a task, or connected, or was wanted.
     present_at : float
-        When it was last seen.
+        When it was last seen, or when its job was first seen to run; 0 before that.
+    node : str
+        Where its job runs, once that is known.
     """
 
     name: str
@@ -54,6 +58,7 @@ class Member:
     seen: bool = False
     busy_at: float = 0.0
     present_at: float = 0.0
+    node: str = ""
 
 
 class Size(NamedTuple):
@@ -102,6 +107,14 @@ class Roster:
                 self.members[name].busy_at = now
         return new
 
+    def note_queue(self, queued: Mapping[str, QueuedJob], now: float) -> None:
+        """Note which jobs run, and where."""
+        for member in self.members.values():
+            job = queued.get(member.job_id)
+            if job is not None and job.state == RUNNING:
+                member.node = job.node or member.node
+                member.present_at = member.present_at or now
+
     def take_ended(self, queued: Mapping[str, QueuedJob], read: float) -> list[Member]:
         """Remove and return the members whose jobs a queue that was read at some time does not show any more."""
         ended = [m for m in self.members.values() if m.job_id not in queued and read - m.submitted > _FRESH_S]
@@ -110,8 +123,8 @@ class Roster:
         return ended
 
     def take_absent(self, now: float, patience_s: float) -> list[Member]:
-        """Remove and return the members that were connected and have not been for so long, though their jobs run."""
-        absent = [m for m in self.members.values() if m.seen and now - m.present_at > patience_s]
+        """Remove and return the members whose jobs run but whose workers have not been connected for so long."""
+        absent = [m for m in self.members.values() if m.present_at and now - m.present_at > patience_s]
         for member in absent:
             del self.members[member.name]
         return absent
@@ -138,17 +151,21 @@ class Roster:
             mine = sorted((m for m in self.members.values() if m.kind is kind), key=lambda m: m.busy_at)
             have = Counter(member.memory_mb for member in mine)
             for member in mine:
-                spare = have[member.memory_mb] > wanted[member.memory_mb]
-                if spare and now - member.busy_at > jobs.idle_s:
+                if have[member.memory_mb] <= wanted[member.memory_mb]:
+                    member.busy_at = now
+                elif now - member.busy_at > jobs.idle_s:
                     have[member.memory_mb] -= 1
                     surplus.append(member)
         return surplus
 
-    def hungry(self, needs: Sequence[Need], seats: Iterable[Size]) -> list[Size]:
+    def hungry(self, needs: Sequence[Need], seats: Iterable[Seat]) -> list[Size]:
         """Return the sizes that are needed and that no connected worker has."""
         present = list(seats)
         wanted = [Size(kind, size) for kind in self._kinds for size in self._wanted(kind, needs)]
-        return [size for size in wanted if not any(_suits(seat, size) for seat in present)]
+        return [size for size in wanted if not any(self._suits(seat, size) for seat in present)]
+
+    def _suits(self, seat: Seat, size: Size) -> bool:
+        return seat.kind is size.kind and seat.memory_mb >= size.memory_mb // self._slots[size.kind]
 
     def _wanted(self, kind: Resource, needs: Sequence[Need]) -> Counter[int]:
         """Return the number of jobs of each size that the needs come to."""
@@ -159,7 +176,3 @@ class Roster:
             if need.kind is kind
         )
         return Counter({size: math.ceil(count / slots) for size, count in tasks.items()})
-
-
-def _suits(seat: Size, size: Size) -> bool:
-    return seat.kind is size.kind and seat.memory_mb >= size.memory_mb

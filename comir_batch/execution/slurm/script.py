@@ -63,6 +63,8 @@ class Order:
         Of the job, in MiB.
     scheduler : str
         Address of the Dask scheduler.
+    exclude : tuple of str
+        Nodes to keep away from.
     """
 
     name: str
@@ -70,6 +72,7 @@ class Order:
     kind: Resource
     memory_mb: int
     scheduler: str
+    exclude: tuple[str, ...] = ()
 
 
 def job_script(order: Order, site: Site) -> str:
@@ -198,7 +201,12 @@ def _worker_options(order: Order, site: Site) -> list[str]:
 
 def _directives(order: Order, site: Site) -> list[str]:
     jobs, files = site.profile.kinds()[order.kind], site.files
-    named = {"--qos": jobs.qos, "--constraint": jobs.constraint, "--gres": jobs.gres}
+    named = {
+        "--qos": jobs.qos,
+        "--constraint": jobs.constraint,
+        "--gres": jobs.gres,
+        "--exclude": ",".join(order.exclude),
+    }
     return [
         f"--output={quoted(literal(files.log(order.name)))}",
         f"--chdir={quoted(files.root)}",

@@ -6,7 +6,7 @@ import os
 import sys
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
 import typer
 
@@ -55,11 +55,9 @@ def run(  # noqa: PLR0913  a parameter an option
     queue_timeout: options.QueueTimeout = None,
     workers: options.Workers = None,
     device: options.Device = None,
-    ome_tiff: Annotated[bool, typer.Option("--ome-tiff", help="Write aligned.ome.tif too.")] = False,
-    warp_rejected: Annotated[
-        bool, typer.Option("--warp-rejected", help="Write aligned images of rejected pairs too.")
-    ] = False,
-    keep_work: Annotated[bool, typer.Option("--keep-work", help="Keep bulky intermediate results.")] = False,
+    ome_tiff: options.OmeTiff = False,
+    warp_rejected: options.WarpRejected = False,
+    keep_work: options.KeepWork = False,
     skip_bad_rows: options.SkipBadRows = False,
 ) -> None:
     """Register every pair of a manifest, or go on where an earlier run into the same directory stopped."""

@@ -15,6 +15,7 @@ from comir_batch.core.events import Event, EventBus, Kind
 from comir_batch.core.manifest import read_manifest
 from comir_batch.core.task import Executor
 from comir_batch.core.verdict import Verdict
+from comir_batch.execution.allotment import Allotment, allotment
 from comir_batch.execution.start import ExecutorRequest
 from comir_batch.execution.tunnel import tunnel
 from comir_batch.pipeline.batch import is_current, write_batch
@@ -211,7 +212,8 @@ def _scheduler(
 def _in_flight(config: RunConfig, profile: Profile | None) -> int:
     """Return how many pairs to work on at once: twice as many as workers, so that none waits for a long single task."""
     elsewhere = sum(jobs.jobs for jobs in profile.kinds().values()) if profile else 0
-    return config.pairs_in_flight or max(4, 2 * (elsewhere or config.execution.workers or os.cpu_count() or 1))
+    cores = allotment(Allotment(os.cpu_count() or 1, 0), os.environ).cores
+    return config.pairs_in_flight or max(4, 2 * (elsewhere or config.execution.workers or cores))
 
 
 def _require_memory(scheduler: Scheduler, executor: Executor) -> None:

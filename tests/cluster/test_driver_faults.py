@@ -47,7 +47,7 @@ def test_jobs_that_wait_in_vain_are_told_with_slurms_reason_and_given_up(start, 
     cluster_runs.assert_ended_with(
         run,
         5,
-        "waiting in SLURM's queue: PartitionDown\n",
+        "waiting in SLURM's queue, by its reason: PartitionDown\n",
         "comir-batch: no cpu worker came within 8 s",
         "by its reason: PartitionDown\n",
     )
@@ -155,7 +155,7 @@ def test_a_full_disk_stops_the_run_and_the_same_command_resumes_it(start, site_p
     (disk / "report.html").unlink()
     make_room(disk, 700)
     full = start("both", site_profile(), "--keep-work")
-    cluster_runs.assert_ended_with(full, 75, "no space", "resumes the run")
+    cluster_runs.assert_ended_with(full, 75, "no space", "the same command resumes")
     assert len([line for line in full.text.splitlines() if line.startswith("comir-batch:")]) == 1
     make_room(disk, 50_000)
     done = start("both", site_profile(), "--keep-work")

@@ -116,6 +116,6 @@ class Submission:
 
     def _refusal(self, size: Size, error: SlurmError) -> NoWorkersError:
         return NoWorkersError(
-            f"SLURM refused the {size.kind} workers' job of {size.memory_mb / 1024:g} GiB: {error}. Check "
-            f"[{size.kind}] of the profile; the job was {self._site.files.script(f'{size.kind}-check')}"
+            f"SLURM refused the {size.kind} workers' job: {error}. Check [{size.kind}] of the profile; the job, of "
+            f"{size.memory_mb / 1024:g} GiB, was {self._site.files.script(f'{size.kind}-check')}"
         )

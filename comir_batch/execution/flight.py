@@ -108,9 +108,7 @@ class Flight:
                 del self._sent[future]
                 self._client.cancel([future], force=True)
                 # Had the worker begun with it, Dask would have said that it was killed.
-                source.handle(
-                    Outcome(sent.task.key, error="its worker went before the start", lost=True, blameless=True)
-                )
+                source.handle(Outcome(sent.task.key, error="its worker left", lost=True, blameless=True))
 
     def cancel(self) -> None:
         """Cancel what has not come back."""

@@ -31,8 +31,8 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
 
 STRANGER = Path(__file__).with_name("stranger.py")
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chrome")
-FIRST, SECOND = "patient-4711", "patient-0815"
-NAMES = ("4711", "0815", "meyer", "schulze")
+FIRST, SECOND = "patient-anna", "patient-bruno"
+NAMES = ("anna", "bruno", "meyer", "schulze")  # a number could stand in a page by chance
 
 
 class Socket(NamedTuple):

@@ -108,7 +108,7 @@ def test_killed_while_it_registers(start, site_profile, undisturbed, whole_job):
 
 def test_preempted_while_it_represents(start, site_profile, undisturbed, slurm):
     run = start("network", site_profile())
-    run.wait_until(runs.happened(run.out, "task_done", "represent", 2))
+    run.wait_until(lambda: any(worker.startswith("gpu-") for _, worker in cluster_runs.workers_of_tasks(run.out)))
     (victim,) = run.workers("gpu")
     freeze(victim)  # SLURM takes its time, and the networks of a small pair do not
     slurm.sbatch("--partition=urgent", "--gres=gpu:1", f"--nodelist={victim.node}", "--wrap", "sleep 1")

@@ -124,7 +124,7 @@ async def answer_of(asking: Coroutine[Any, Any, str]) -> str:
 
 async def identity(address: str, security: Security) -> str:
     """Ask who it is."""
-    comm = await connect(address, timeout=PATIENCE_S, **security.get_connection_args("client"))
+    comm = await connect(address, timeout=3 * PATIENCE_S, **security.get_connection_args("client"))
     await comm.write({"op": "identity", "reply": True})
     answer = str(await comm.read())
     comm.abort()

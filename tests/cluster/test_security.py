@@ -58,7 +58,7 @@ def watched(slurm, inputs, tmp_path_factory):
     """A run of two pairs in a folder that others may read, looked at while the first is registered, then stopped."""
     folder = Path(tempfile.mkdtemp(prefix="readable-"))
     folder.chmod(0o755)
-    manifest, profile = named_pairs(inputs, folder), write_profile(folder / "site.toml", gpu={"idle_s": 60})
+    manifest, profile = named_pairs(inputs, folder), write_profile(folder / "site.toml", gpu={"idle_s": 600})
     out = folder / "run"
     words = cluster_runs.command(manifest, out, profile, register={"iterations": 20_000})
     run = cluster_runs.ClusterRun(slurm, words, out)

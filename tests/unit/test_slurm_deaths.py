@@ -38,6 +38,8 @@ def test_a_worker_that_connects_ends_the_row(deaths):
         deaths.add(member(), others=False)
         deaths.add(member(), others=False)
         deaths.forget(CPU)
+    assert deaths.said == []
+    assert deaths.nodes == set()
 
 
 def test_where_others_are_well_the_node_is_avoided_and_the_run_goes_on(deaths):

@@ -70,7 +70,7 @@ def submit(script: Path) -> str:
     return job_id
 
 
-def test_submission(script: Path) -> None:
+def check_submission(script: Path) -> None:
     """Raise SlurmError if SLURM would refuse a job script."""
     _call("sbatch", "--test-only", str(script))
 

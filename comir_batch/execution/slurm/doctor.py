@@ -144,7 +144,7 @@ def _test(site: Site, kind: Resource, memory_mb: int) -> Check:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(job_script(order, site), encoding="utf-8")
     try:
-        commands.test_submission(path)
+        commands.check_submission(path)
     except SlurmError as error:
         return failed(what, f"SLURM refuses it: {error}")
     return ok(what, "SLURM would take it")

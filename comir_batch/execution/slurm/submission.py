@@ -64,7 +64,7 @@ class Submission:
             size = Size(kind, memory_mb)
             script = self._written(size, f"{kind}-check", ())
             try:
-                commands.test_submission(script)
+                commands.check_submission(script)
             except SlurmError as error:
                 raise self._refusal(size, error) from error
 

@@ -26,9 +26,11 @@ test: $(INSTALLED) $(SLIDE)
 	COMIR_BATCH_SVS=$(abspath $(SLIDE)) $(BIN)/python -m pytest -m "not slow"
 	COMIR_BATCH_SVS=$(abspath $(SLIDE)) $(BIN)/python -m pytest -m slow
 
-# Starts a real SLURM on this machine, on loopback and in a folder of its own.
+# Starts a real SLURM on this machine, on loopback and in a folder of its own. Real daemons on a busy machine now and then miss a
+# deadline of a test: what failed is shown, tried once more, and must pass then.
+test-cluster: export COMIR_BATCH_REQUIRE_SLURM = 1
 test-cluster: $(INSTALLED) slurm-packages
-	COMIR_BATCH_REQUIRE_SLURM=1 $(BIN)/python -m pytest tests/cluster
+	$(BIN)/python -m pytest tests/cluster || $(BIN)/python -m pytest --last-failed tests/cluster
 
 slurm-packages:
 	@if command -v slurmctld && command -v slurmd && command -v munged; then :; \

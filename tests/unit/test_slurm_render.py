@@ -30,6 +30,8 @@ case $2 in
     [ -z "$FINISHED" ] || touch "$FINISHED"
     exit "${CODE:-0}" ;;
 *.scheduler) exec sleep 60 ;;
+*)  # the run: the driver script starts its scheduler beside it, which may be slow to begin
+    until ls "$NOTES"/*.scheduler.* >/dev/null 2>&1; do sleep 0.05; done ;;
 esac
 exit "${CODE:-0}"
 """

@@ -7,6 +7,7 @@ to the image. A tile sees the same continued image, starts on the stride's grid,
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from threading import Lock
 from typing import TYPE_CHECKING, Literal
 
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
     from numpy.typing import NDArray
+    from torch import Tensor
 
     from comir_batch.core.card import ModalityCard
     from comir_batch.representation.device import Device
@@ -161,11 +163,23 @@ class Representer:
 
         Any number of threads may call it; one network of the process runs at a time.
         """
+        with self._computing():
+            return _array(self._network(self._input(image)))
+
+    def features(self, image: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Return what `run` does and the ``(K, Y / stride, X / stride)`` features of the bottleneck behind it."""
+        with self._computing():
+            output, bottleneck = self._network.with_bottleneck(self._input(image))
+            return _array(output), _array(bottleneck)
+
+    @contextmanager
+    def _computing(self) -> Iterator[None]:
         bfloat = self.precision == "bfloat16"
         with _COMPUTING, torch.inference_mode(), torch.autocast(self.device, torch.bfloat16, enabled=bfloat):
-            result = self._network(torch.from_numpy(image)[None].to(self.device, memory_format=torch.channels_last))
-            array: NDArray[np.float32] = result[0].float().cpu().numpy()
-        return array
+            yield
+
+    def _input(self, image: NDArray[np.float32]) -> Tensor:
+        return torch.from_numpy(image)[None].to(self.device, memory_format=torch.channels_last)
 
     def _check_channels(self, channels: int) -> None:
         wanted = self.card.architecture.in_channels
@@ -174,6 +188,11 @@ class Representer:
                 f"the network for {self.card.modality!r} takes {wanted} channels, the slide has {channels}; "
                 "choose a channel of the slide, or another model"
             )
+
+
+def _array(batch: Tensor) -> NDArray[np.float32]:
+    array: NDArray[np.float32] = batch[0].float().cpu().numpy()
+    return array
 
 
 def reflected(start: int, stop: int, size: int) -> NDArray[np.intp]:

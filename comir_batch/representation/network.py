@@ -45,6 +45,13 @@ class DenseUNet(nn.Module):
     ----------
     architecture : Architecture
         Widths and depths.
+
+    Attributes
+    ----------
+    stride : int
+        Pixels of the image along a side of one place of the bottleneck.
+    bottleneck_channels : int
+        Features of each place of the bottleneck.
     """
 
     def __init__(self, architecture: Architecture) -> None:
@@ -61,7 +68,7 @@ class DenseUNet(nn.Module):
             self.down_steps.append(_TransitionDown(skips[-1], width, a.dropout))
         self.bottleneck = _DenseBlock(width, a.bottleneck, a, keep_input=False)
         self.up_blocks, self.up_steps = nn.ModuleList(), nn.ModuleList()
-        new = a.bottleneck * a.growth
+        new = self.bottleneck_channels = a.bottleneck * a.growth
         for index, layers in enumerate(a.up):
             self.up_steps.append(_TransitionUp(new))
             width = skips.pop() + new
@@ -77,17 +84,26 @@ class DenseUNet(nn.Module):
         ValueError
             If a side is no multiple of the stride.
         """
+        return self.with_bottleneck(images)[0]
+
+    def with_bottleneck(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the representation, and the ``(N, bottleneck_channels, Y / stride, X / stride)`` bottleneck behind it.
+
+        Raises
+        ------
+        ValueError
+            If a side is no multiple of the stride.
+        """
         if images.shape[-1] % self.stride or images.shape[-2] % self.stride:
             raise ValueError(f"sides {tuple(images.shape[-2:])} are not multiples of the stride {self.stride}")
         features, skips = self.stem(images), []
         for block, step in zip(self.down_blocks, self.down_steps, strict=True):
             skips.append(block(features))
             features = step(skips[-1])
-        features = self.bottleneck(features)
+        bottleneck = features = self.bottleneck(features)
         for step, block in zip(self.up_steps, self.up_blocks, strict=True):
             features = block(torch.cat([skips.pop(), step(features)], dim=1))
-        result: Tensor = self.head(features)
-        return result
+        return self.head(features), bottleneck
 
 
 class _DenseBlock(nn.Module):

@@ -17,6 +17,7 @@ from comir_batch.representation.weights import save
 from comir_batch.training.crops import PairReader, disturbed
 from comir_batch.training.digest import sha256
 from comir_batch.training.loss import activation_decay, info_nce
+from comir_batch.training.symmetry import turn, turn_back
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -208,17 +209,6 @@ def cut(images: Tensor, side: int) -> Tensor:
     top, left = (images.shape[2] - rows * side) // 2, (images.shape[3] - columns * side) // 2
     inner = images[:, :, top : top + rows * side, left : left + columns * side]
     return inner.unfold(2, side, side).unfold(3, side, side).permute(0, 2, 3, 1, 4, 5).flatten(0, 2)
-
-
-def turn(image: Tensor, k: int) -> Tensor:
-    """Turn ``(C, Y, X)`` by ``k % 4`` quarters, mirrored along x before if k is 4 or more."""
-    return torch.rot90(image.flip(-1) if k >= 4 else image, k % 4, (-2, -1))
-
-
-def turn_back(image: Tensor, k: int) -> Tensor:
-    """Undo `turn`."""
-    image = torch.rot90(image, -(k % 4), (-2, -1))
-    return image.flip(-1) if k >= 4 else image
 
 
 def _card(pairs: Sequence[TrainingPair], config: TrainConfig) -> ModelCard:

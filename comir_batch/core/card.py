@@ -2,13 +2,27 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_serializer, model_validator
+
+from comir_batch.core.slide import Photometric
+
+if TYPE_CHECKING:
+    from pydantic import SerializerFunctionWrapHandler
 
 
 class _Frozen(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
+
+    # Fields that came later, and what they are where nothing is said; they are then not written, so that cards, and the
+    # fingerprints of work done with them, stay what they were.
+    later: ClassVar[dict[str, object]] = {}
+
+    @model_serializer(mode="wrap")
+    def _without_later_defaults(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        written: dict[str, Any] = write(self)
+        return {name: value for name, value in written.items() if name not in self.later or value != self.later[name]}
 
 
 class Architecture(_Frozen):
@@ -56,24 +70,47 @@ class Input(_Frozen):
     ----------
     reduction : {"none", "max", "mean"}
         How the slide's channels become the network's: as they are, or reduced to one.
+    scaling : {"percentiles", "full"}
+        What maps to 0 and 1: percentiles of the slide's tissue pixels, or 0 and a fixed value.
     low, high : float
-        Percentiles of the slide's tissue pixels that map to 0 and 1.
+        The percentiles.
+    full : float or None
+        The fixed value; None for the largest of the slide's integer type, and 1 for floats.
     log : bool
         Whether log(1 + x) follows.
     """
 
+    later = {"scaling": "percentiles", "full": None}
+
     reduction: Literal["none", "max", "mean"] = "none"
+    scaling: Literal["percentiles", "full"] = "percentiles"
+    full: float | None = Field(default=None, gt=0)
     low: float = Field(default=1.0, ge=0, lt=100)
     high: float = Field(default=99.5, gt=0, le=100)
     log: bool = False
 
 
 class ModalityCard(_Frozen):
-    """One of the networks: its modality, architecture, input and weights' prefix in the safetensors file."""
+    """One of the networks.
+
+    Attributes
+    ----------
+    modality : str
+        What it represents; the prefix of its weights in the safetensors file.
+    architecture : Architecture
+        Its widths and depths.
+    input : Input
+        How a slide becomes its input.
+    photometric : {"brightfield", "dark", ""}
+        Whether empty glass is bright or dark on the slides that it takes; empty if that is not known.
+    """
+
+    later = {"photometric": ""}
 
     modality: str
     architecture: Architecture
     input: Input = Input()
+    photometric: Photometric | Literal[""] = ""
 
 
 class ModelCard(_Frozen):

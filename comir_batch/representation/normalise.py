@@ -24,7 +24,7 @@ class Range(NamedTuple):
 
 
 def intensity_range(thumbnail: NDArray[np.generic], mask: NDArray[np.bool_], card: Input) -> tuple[Range, ...]:
-    """Return the range of each network channel, measured on a slide's tissue.
+    """Return the range of each network channel: measured on a slide's tissue, or the full scale, as the card says.
 
     Parameters
     ----------
@@ -33,16 +33,19 @@ def intensity_range(thumbnail: NDArray[np.generic], mask: NDArray[np.bool_], car
     mask : (Y, X) bool
         Tissue.
     card : Input
-        Which percentiles.
+        Which percentiles, or which full scale.
 
     Raises
     ------
     TaskError
-        If there is no tissue, or no contrast in it.
+        If percentiles are asked for and there is no tissue, or no contrast in it.
     """
+    reduced = _reduced(thumbnail, card)
+    if card.scaling == "full":
+        return (Range(0.0, card.full or _largest(thumbnail.dtype)),) * len(reduced)
     if not mask.any():
         raise TaskError("the slide has no tissue to take its intensity range from; check the image, or give a mask")
-    tissue = _reduced(thumbnail, card)[:, mask].astype(np.float64)
+    tissue = reduced[:, mask].astype(np.float64)
     lows, highs = np.percentile(tissue, [card.low, card.high], axis=1)
     if (highs <= lows).any():
         channel = int(np.argmax(highs <= lows))
@@ -82,6 +85,11 @@ def to_input(pixels: NDArray[np.generic], card: Input, ranges: Sequence[Range]) 
     scaled = (reduced.astype(np.float32) - bounds[:, 0]) / (bounds[:, 1] - bounds[:, 0])
     np.clip(scaled, 0.0, 1.0, out=scaled)
     return np.log1p(scaled, out=scaled) if card.log else scaled
+
+
+def _largest(dtype: np.dtype[np.generic]) -> float:
+    """Return what becomes 1: the largest integer of the type, as scikit-image's ``img_as_float`` has it, or 1."""
+    return float(np.iinfo(dtype).max) if np.issubdtype(dtype, np.integer) else 1.0
 
 
 def _reduced(pixels: NDArray[np.generic], card: Input) -> NDArray[np.generic]:

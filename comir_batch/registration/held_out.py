@@ -11,7 +11,7 @@ from scipy import ndimage
 from comir_batch.core.errors import RegistrationError
 from comir_batch.core.transform import Affine, Composite
 from comir_batch.registration.coarse import GreyLevels, coarsened, common_mpp, shared_area
-from comir_batch.registration.search import information_score
+from comir_batch.registration.scores import information_score
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -1,0 +1,132 @@
+"""Scores of every shift of two images of one pixel size, by FFT.
+
+Scores count how much overlaps, so that a small accidental match does not beat a large true one: normalised correlation
+as ``atanh(ncc) * sqrt(n)`` (Fisher's transform: standard normal for ``n`` independent samples of unrelated images),
+masked after Padfield (IEEE TIP 2012), and mutual information of a few grey levels less its bias for ``n`` samples, all
+shifts at once by cross-correlating level sets (Öfverstedt et al., Pattern Recognition Letters 2022).
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple, Protocol
+
+import numpy as np
+from scipy import fft
+
+from comir_batch.registration.coarse import GreyLevels, shared_area
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+
+    from comir_batch.registration.images import RegistrationImage
+
+
+class Scorer(Protocol):
+    """Compares one fixed image with moving ones."""
+
+    def scores(self, pixels: NDArray[np.float32], mask: NDArray[np.bool_]) -> NDArray[np.float32]:
+        """Return a score for each shift of a moving image; -inf for shifts that overlap too little."""
+
+
+class Transforms(NamedTuple):
+    """FFTs of one size; in arrays of scores, index ``(y, x)`` is the shift."""
+
+    shape: tuple[int, int]
+    threads: int
+
+    def spectra(self, planes: Sequence[NDArray[np.float32]]) -> NDArray[np.complex64]:
+        """Return the FFT of each plane."""
+        spectra: NDArray[np.complex64] = fft.rfft2(np.stack(planes), self.shape, workers=self.threads)
+        return spectra
+
+    def inverse(self, spectra: NDArray[np.complex64]) -> NDArray[np.float32]:
+        """Return the planes of FFTs."""
+        planes: NDArray[np.float32] = fft.irfft2(spectra, self.shape, workers=self.threads)
+        return planes
+
+
+class Correlation:
+    """Masked normalised cross-correlation."""
+
+    def __init__(
+        self, fixed: RegistrationImage, moving: RegistrationImage, transforms: Transforms, least: float
+    ) -> None:
+        self._least, self._transforms = least, transforms
+        self._area = shared_area(fixed, moving)
+        self._fixed = np.conj(transforms.spectra(_moments(fixed.pixels, fixed.mask)))
+
+    def scores(self, pixels: NDArray[np.float32], mask: NDArray[np.bool_]) -> NDArray[np.float32]:
+        """Return Fisher's transform of the correlation over each overlap, times the root of the samples in it."""
+        fixed, moving = self._fixed, self._transforms.spectra(_moments(pixels, mask))
+        products = np.concatenate([fixed * moving[0], fixed[0] * moving[1:], fixed[1:2] * moving[1]])
+        count, sum_f, squares_f, sum_m, squares_m, product = self._transforms.inverse(products)
+        enough = count >= self._least
+        n = np.where(enough, count, 1)
+        variance = (squares_f - sum_f**2 / n) * (squares_m - sum_m**2 / n)
+        covariance = product - sum_f * sum_m / n
+        ncc = covariance / np.sqrt(np.maximum(variance, (1e-4 * n) ** 2))
+        scores = np.arctanh(np.clip(ncc, -0.999, 0.999)) * np.sqrt(n / self._area)
+        return np.where(enough, scores, -np.inf)
+
+
+def _moments(pixels: NDArray[np.float32], mask: NDArray[np.bool_]) -> list[NDArray[np.float32]]:
+    """Return mask, values and squares, standardised over the mask so that float32 suffices for their sums."""
+    inside = pixels[mask] if mask.any() else np.zeros(1, np.float32)
+    values = np.where(mask, (pixels - inside.mean()) / (inside.std() or 1.0), 0).astype(np.float32)
+    return [mask.astype(np.float32), values, values**2]
+
+
+class Information:
+    """Mutual information of quantised grey levels."""
+
+    def __init__(
+        self, fixed: RegistrationImage, moving: RegistrationImage, transforms: Transforms, least: float
+    ) -> None:
+        self._least, self._transforms = least, transforms
+        self._area = shared_area(fixed, moving)
+        self._levels = GreyLevels.of(moving.pixels[moving.mask])
+        sets = _level_sets(GreyLevels.of(fixed.pixels[fixed.mask]), fixed.pixels, fixed.mask)
+        self._fixed = np.conj(transforms.spectra(sets))
+
+    def scores(self, pixels: NDArray[np.float32], mask: NDArray[np.bool_]) -> NDArray[np.float32]:
+        """Return `information_score` of each overlap."""
+        moving = self._transforms.spectra(_level_sets(self._levels, pixels, mask))
+        joint = np.stack([self._transforms.inverse(level * moving) for level in self._fixed])
+        total = joint.sum(axis=(0, 1))
+        enough = total >= self._least
+        scores = np.full(total.shape, -np.inf, dtype=np.float32)
+        scores[enough] = information_score(joint[:, :, enough], self._area)
+        return scores
+
+
+def _level_sets(levels: GreyLevels, pixels: NDArray[np.float32], mask: NDArray[np.bool_]) -> list[NDArray[np.float32]]:
+    labels = np.where(mask, levels.label(pixels), -1)
+    return [(labels == level).astype(np.float32) for level in range(levels.count)]
+
+
+def information_score(joint: NDArray[np.float32], area: float) -> NDArray[np.float32]:
+    """Return ``(MI - bias) * sqrt(n)`` in nats from joint histograms; the bias is ``(K - 1)^2 / 2n`` (Miller, 1955).
+
+    Parameters
+    ----------
+    joint : (K, K, N) float32
+        Counts of each pair of grey levels; N alignments.
+    area : float
+        Pixels that are worth one independent sample, ``n = counts / area``.
+    """
+    total = joint.sum(axis=(0, 1))
+    information = (
+        _n_log_n(joint).sum(axis=(0, 1))
+        - _n_log_n(joint.sum(axis=0)).sum(axis=0)
+        - _n_log_n(joint.sum(axis=1)).sum(axis=0)
+        + _n_log_n(total)
+    ) / total
+    n = total / area
+    scores: NDArray[np.float32] = (information - (len(joint) - 1) ** 2 / (2 * n)) * np.sqrt(n)
+    return scores
+
+
+def _n_log_n(counts: NDArray[np.float32]) -> NDArray[np.float32]:
+    return counts * np.log(np.maximum(counts, 0.5))  # FFT noise about zero counts as zero

@@ -1,0 +1,153 @@
+"""Crops of aligned slides under a known rigid transform, and how well it is found again.
+
+The four levels are those of MultiRegEval (Lu et al., PLOS ONE 2022): turns of 0-5, 5-10, 10-15 and 15-20 degrees with
+shifts of 0-7, 7-14, 14-21 and 21-28 pixels of 300 along each axis, either sign; a transform counts as found if the
+corners lie within 2 % of the side on average.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+
+from comir_batch.core.errors import SlideError
+from comir_batch.registration.quick import quick_rigid
+from comir_batch.training.crops import Pose
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from numpy.typing import ArrayLike, NDArray
+
+    from comir_batch.training.crops import PairReader
+
+    Image = NDArray[np.float32]
+
+FOUND = 0.02
+"""Largest mean corner error, as a share of the side, of a transform that counts as found."""
+_LEAST_VALID = 0.85
+_TRIES = 200
+
+
+class Level(NamedTuple):
+    """Half-open ranges of the turn in degrees, and of the shift along each axis as a share of the side."""
+
+    turn: tuple[float, float]
+    shift: tuple[float, float]
+
+    def draw(self, rng: np.random.Generator, side: int) -> NDArray[np.float64]:
+        """Return a ``(2, 3)`` transform of crops of `side` pixels; every sign is drawn by itself."""
+        turn, x, y = rng.choice([-1.0, 1.0], 3) * rng.uniform(*zip(self.turn, self.shift, self.shift, strict=True))
+        return rigid(turn, (x * side, y * side), side)
+
+
+LEVELS = tuple(Level((5.0 * k, 5.0 * (k + 1)), (k * 7 / 300, (k + 1) * 7 / 300)) for k in range(4))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Field:
+    """Two crops of one place, the moving one under a known transform.
+
+    Attributes
+    ----------
+    fixed, moving : (C, S, S) float32
+        Normalised; resampled from the slides once.
+    fixed_valid, moving_valid : (S, S) bool
+        Pixels inside the part of the slides that may be read.
+    truth : (2, 3) float64
+        Maps pixels ``(x, y)`` of the fixed crop to pixels of the moving crop.
+    """
+
+    fixed: Image
+    moving: Image
+    fixed_valid: NDArray[np.bool_]
+    moving_valid: NDArray[np.bool_]
+    truth: NDArray[np.float64]
+
+
+def rigid(turn_deg: float, shift: ArrayLike, side: int, *, mirrored: bool = False) -> NDArray[np.float64]:
+    """Return the ``(2, 3)`` map of pixels that mirrors x, if wanted, turns about the crop's centre, and shifts."""
+    cosine, sine = math.cos(math.radians(turn_deg)), math.sin(math.radians(turn_deg))
+    linear = np.array([[cosine, -sine], [sine, cosine]]) @ np.diag([-1.0 if mirrored else 1.0, 1.0])
+    centre = np.full(2, (side - 1) / 2)
+    return np.column_stack([linear, centre - linear @ centre + np.asarray(shift)])
+
+
+def draw_field(reader: PairReader, rng: np.random.Generator, level: int, side: int) -> Field:
+    """Draw a place and a transform of ``LEVELS[level]`` and read the two crops.
+
+    Raises
+    ------
+    SlideError
+        If the part has no place for them.
+    """
+    return place_field(reader, rng, LEVELS[level].draw, side)
+
+
+def place_field(
+    reader: PairReader,
+    rng: np.random.Generator,
+    draw: Callable[[np.random.Generator, int], NDArray[np.float64]],
+    side: int,
+) -> Field:
+    """Draw a transform, then places for it until the fixed crop lies in the part and the moving one nearly does.
+
+    The fixed crop is upright; at least 85 % of the moving crop is valid.
+
+    Raises
+    ------
+    SlideError
+        If the part has no place for them.
+    """
+    truth = draw(rng, side)
+    upright = math.ceil(side * math.sqrt(0.5))  # a crop so large that may be turned anyhow holds an upright one
+    for _ in range(_TRIES):
+        place = reader.draw(rng, upright)._replace(angle=0.0, mirrored=False)
+        pose = moving_pose(place, truth, side, reader.mpp)
+        valid = reader.moving.valid(pose, side)
+        if valid.mean() >= _LEAST_VALID:
+            fixed, moving = reader.fixed.read(place, side), reader.moving.read(pose, side)
+            return Field(fixed, moving, reader.fixed.valid(place, side), valid, truth)
+    raise SlideError(
+        f"no place was found where a crop of {side} pixels ({side * reader.mpp:.0f} µm) and its turned partner lie in "
+        "the part of the slides that may be read; take smaller crops, or a larger part"
+    )
+
+
+def moving_pose(place: Pose, truth: NDArray[np.float64], side: int, mpp: float) -> Pose:
+    """Return where the moving crop lies, if the fixed one lies upright at a place and `truth` maps its pixels."""
+    centre = np.full(2, (side - 1) / 2)
+    back = np.linalg.inv(truth[:, :2])
+    x, y = (place.x, place.y) - mpp * back @ (truth[:, :2] @ centre + truth[:, 2] - centre)
+    return Pose(float(x), float(y), math.atan2(-back[0, 1], back[1, 1]), bool(np.linalg.det(back) < 0))
+
+
+def corner_error(found: ArrayLike, truth: ArrayLike, side: int) -> float:
+    """Return the mean distance in pixels between where two ``(2, 3)`` maps take the four corners of a crop."""
+    last = side - 1
+    corners = np.array([[0, last, 0, last], [0, 0, last, last], [1, 1, 1, 1]])
+    apart = (np.asarray(found, dtype=np.float64) - np.asarray(truth, dtype=np.float64)) @ corners
+    return float(np.linalg.norm(apart, axis=0).mean())
+
+
+def success(represent: tuple[Callable[[Image], Image], Callable[[Image], Image]], fields: Sequence[Field]) -> float:
+    """Return the share of fields whose transform is found from their representations, by `quick_rigid`.
+
+    Parameters
+    ----------
+    represent : (callable, callable)
+        For the fixed and for the moving crops: ``(C, S, S)`` to ``(latent, S, S)``; the first channel is compared.
+    fields : sequence of Field
+        At least one.
+    """
+    return float(np.mean([_found(represent, field) for field in fields]))
+
+
+def _found(represent: tuple[Callable[[Image], Image], Callable[[Image], Image]], field: Field) -> bool:
+    fixed, moving = (run(crop)[0] for run, crop in zip(represent, (field.fixed, field.moving), strict=True))
+    found = quick_rigid(fixed, moving, field.fixed_valid, field.moving_valid)
+    side = field.fixed.shape[-1]
+    return found is not None and corner_error(found, field.truth, side) <= FOUND * side

@@ -6,12 +6,10 @@ their crops. Compute them in float32 or float64, outside autocast.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal, get_args
+from typing import TYPE_CHECKING, Literal
 
 import torch
 from torch.nn import functional
-
-from comir_batch.core.errors import ConfigError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -62,20 +60,3 @@ def l1(crops: Tensor) -> Tensor:
 
 CRITICS: dict[Critic, Callable[[Tensor], Tensor]] = {"mse": mse, "cosine": cosine, "l1": l1}
 """Critics by name."""
-
-
-def check_critic(critic: Critic, latent_channels: int) -> None:
-    """Refuse a critic that representations of so many channels cannot be trained with.
-
-    Raises
-    ------
-    ConfigError
-        If the critic is the cosine and there is one channel: it would be the sign alone, and teach nothing.
-    """
-    if critic not in CRITICS:
-        raise ConfigError(f"critic is {critic!r}; use one of {', '.join(get_args(Critic))}")
-    if critic == "cosine" and latent_channels < 2:
-        raise ConfigError(
-            "critic 'cosine' compares the channels of each pixel and needs latent_channels of 2 or more, not "
-            f"{latent_channels}; set latent_channels to 2 or 3, or take the critic 'mse' or 'l1'"
-        )

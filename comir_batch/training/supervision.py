@@ -9,12 +9,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
+from comir_batch.training.critics import Critic  # noqa: TC001  settings are checked by these annotations
 from comir_batch.training.loss import info_nce
 
 if TYPE_CHECKING:
     from torch import Tensor
-
-    from comir_batch.training.critics import Critic
 
 Approach = Literal["none", "alternating", "summed", "pretraining"]
 
@@ -45,7 +44,7 @@ class Wanted(NamedTuple):
 
 
 def wanted(supervision: Supervision, step: int, steps: int) -> Wanted:
-    """Return the losses that step number ``step``, from 0, of ``steps`` takes; the outputs come first in alternation."""
+    """Return the losses that step number ``step``, from 0, of ``steps`` takes; alternation begins with the outputs."""
     if supervision.approach == "none":
         return Wanted(outputs=True, bottleneck=False)
     if supervision.approach == "summed":
@@ -64,7 +63,8 @@ def bottleneck_loss(first: Tensor, second: Tensor, temperature: float, critic: C
     temperature : float
         Divides the critic.
     critic : {"mse", "cosine", "l1"}
-        As in `Supervision`; a vector of all features counts as one pixel with as many channels.
+        As in `Supervision`.
     """
+    # Of one pixel with as many channels as there are features, so that the cosine is that of the whole vector.
     vectors = [features.flatten(1)[:, :, None, None] for features in (first, second)]
     return info_nce(vectors[0], vectors[1], temperature, critic)

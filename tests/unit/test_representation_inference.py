@@ -145,6 +145,18 @@ def test_reflection_is_that_of_numpy_however_far():
     assert np.array_equal(reflected(-2, 3, 1), np.zeros(5))
 
 
+def test_features_are_the_output_and_the_bottleneck_behind_it():
+    subject = representer()
+    pixels = np.random.default_rng(0).random((1, 40, 64), np.float32)
+    output, bottleneck = subject.features(pixels)
+    assert np.array_equal(output, subject.run(pixels))
+    with torch.no_grad():
+        expected = subject._network.with_bottleneck(torch.from_numpy(pixels)[None])[1][0].numpy()
+    assert bottleneck.shape == (36, 5, 8)
+    assert np.allclose(bottleneck, expected, atol=1e-5)
+    assert (output.dtype, bottleneck.dtype) == (np.float32, np.float32)
+
+
 def test_bfloat16_is_close():
     pixels, region = image(90, 70), Region(0, 0, 90, 70)
     exact = part(representer(), pixels, region)

@@ -48,47 +48,62 @@ def test_field_of_the_presets(architecture, expected):
     assert field(architecture) == expected
 
 
-def linear(architecture):
-    """The network with every weight positive and every batch norm the identity: each path shows in the output."""
+FIELDS = {
+    "small": SMALL,
+    "compact": PRESETS["compact"],
+    "zurich": PRESETS["zurich"],
+    "paper, narrower": preset("paper", init_filters=1, growth=1),  # as deep, and pooled as often
+}
+
+
+def strip(architecture):
+    """Sides in pixels of an image whose middle columns no border reaches, and the first of them."""
+    halo, stride = field(architecture)
+    return stride, 2 * halo + 4 * stride, halo + stride
+
+
+def reach(network, sides, column):
+    """How far from one bright pixel the output changes, to the left and to the right."""
+    image = torch.zeros(1, network.stem.in_channels, *sides, dtype=torch.float64)
+    image[0, 0, 0, column] = 1.0
+    with torch.no_grad():
+        changed = network(image).any(dim=(0, 1, 2)).nonzero()
+    return column - int(changed.min()), int(changed.max()) - column
+
+
+@pytest.mark.parametrize("architecture", FIELDS.values(), ids=FIELDS)
+def test_an_impulse_reaches_exactly_as_far_as_the_derived_halo(architecture):
     network = DenseUNet(architecture).double().eval()
-    for parameter in network.parameters():
-        parameter.data.abs_()
-    return network
+    for name, parameter in network.named_parameters():  # what is 0 stays 0, and no ReLU or pooling hides what is not
+        parameter.data.abs_().mul_(0 if name.endswith("bias") else 1)
+    halo, stride = field(architecture)
+    height, width, start = strip(architecture)
+    places = (stride // 2 - 1, stride // 2)  # the middle ones reach farthest
+    farthest = max(max(reach(network, (height, width), start + place)) for place in places)
+    assert halo - stride < farthest <= halo
 
 
-def influence(network, side, x):
-    """How far from the output pixel at column x a bright input pixel still changes it, to the left and to the right."""
-    base = torch.zeros(1, 1, 16, side, dtype=torch.float64)
-    with torch.no_grad():
-        reference = network(base)[0, 0, :, x]
-        columns = []
-        for column in range(side):
-            bright = base.clone()
-            bright[..., column] = 1.0
-            if not torch.equal(network(bright)[0, 0, :, x], reference):
-                columns.append(column)
-    return x - min(columns), max(columns) - x
-
-
-def test_an_impulse_reaches_exactly_as_far_as_the_derived_halo():
-    halo, stride = field(SMALL)
-    side = 2 * halo + 6 * stride
-    middle = side // 2 // stride * stride
-    reach = max(max(influence(linear(SMALL), side, middle + shift)) for shift in range(stride))
-    assert halo - stride < reach <= halo
-
-
-def test_shifting_by_the_stride_shifts_the_output_and_less_does_not():
-    halo, stride = field(SMALL)
+@pytest.mark.parametrize("architecture", FIELDS.values(), ids=FIELDS)
+def test_shifting_by_the_stride_shifts_the_output_and_less_does_not(architecture):
     torch.manual_seed(0)
-    network = DenseUNet(SMALL).double().eval()
-    side = 2 * halo + 8 * stride
-    image = torch.rand(1, 1, side, side + stride, dtype=torch.float64)
-    inside = slice(halo + stride, side - halo - stride)
+    network = DenseUNet(architecture).double().eval()
+    _, stride = field(architecture)
+    height, width, start = strip(architecture)
+    image = torch.rand(1, architecture.in_channels, height, width + stride, dtype=torch.float64)
     with torch.no_grad():
-        first = network(image[..., :side])[0, 0, inside, inside]
-        for shift in range(1, stride + 1):
-            moved = network(image[..., shift : side + shift] if shift < stride else image[..., stride:])
-            start, stop = inside.start - shift, inside.stop - shift
-            same = torch.allclose(moved[0, 0, inside, start:stop], first, atol=1e-12)
-            assert same == (shift == stride)
+        expected = network(image[..., :width])[..., start:-start]
+        for shift in (1, stride):
+            moved = network(image[..., shift : width + shift])[..., start - shift : width - start - shift]
+            assert torch.allclose(moved, expected, rtol=0, atol=1e-12) == (shift == stride)
+
+
+def test_the_bottleneck_is_a_stride_coarser_and_the_output_is_the_same():
+    torch.manual_seed(0)
+    architecture = preset("compact", latent_channels=2)
+    network, images = DenseUNet(architecture).eval(), torch.rand(2, 1, 32, 48)
+    with torch.no_grad():
+        output, bottleneck = network.with_bottleneck(images)
+        assert torch.equal(output, network(images))
+    assert bottleneck.shape == (2, 36, 4, 6)
+    assert (network.bottleneck_channels, network.stride) == (36, 8)
+    assert DenseUNet(PRESETS["paper"]).bottleneck_channels == 48

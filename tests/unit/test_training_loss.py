@@ -2,8 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from comir_batch.core.errors import ConfigError
-from comir_batch.training.critics import CRITICS, SHORTEST, check_critic
+from comir_batch.training.critics import CRITICS, SHORTEST
 from comir_batch.training.loss import activation_decay, info_nce
 from comir_batch.training.symmetry import turn
 
@@ -114,10 +113,10 @@ def test_loss_and_gradients_are_finite_where_crops_degenerate(critic, decoupled,
 @pytest.mark.parametrize("k", range(1, 8))
 def test_turning_and_mirroring_all_crops_alike_changes_nothing(critic, k):
     first, second = pair(4, 3, 6, 6)
+    upright = float(info_nce(first, second, 0.2, critic))
     turned = [torch.stack([turn(crop, k) for crop in crops]) for crops in (first, second)]
-    assert float(info_nce(*turned, 0.2, critic)) == pytest.approx(float(info_nce(first, second, 0.2, critic)), rel=1e-12)
-    alone = info_nce(turned[0], second, 0.2, critic)
-    assert float(alone) != pytest.approx(float(info_nce(first, second, 0.2, critic)), rel=1e-3)
+    assert float(info_nce(*turned, 0.2, critic)) == pytest.approx(upright, rel=1e-12)
+    assert float(info_nce(turned[0], second, 0.2, critic)) != pytest.approx(upright, rel=1e-3)
 
 
 @pytest.mark.parametrize("critic", CRITIC_NAMES)
@@ -137,17 +136,8 @@ def test_the_decoupled_loss_still_learns_where_the_other_has_nothing_left_to_lea
         crops = (first + 0.1).requires_grad_()
         info_nce(crops, first, 0.1, decoupled=decoupled).backward()
         gradients.append(float(crops.grad.norm()))
-        first = first.detach()
-    assert gradients[0] < 1e-6 < 0.1 < gradients[1]
-
-
-def test_the_cosine_of_one_channel_is_refused():
-    for critic, channels in (("cosine", 2), ("mse", 1), ("l1", 1)):
-        check_critic(critic, channels)
-    with pytest.raises(ConfigError, match="'cosine' compares the channels .* latent_channels of 2 or more, not 1; set"):
-        check_critic("cosine", 1)
-    with pytest.raises(ConfigError, match="'angular'; use one of mse, cosine, l1"):
-        check_critic("angular", 1)
+    assert gradients[0] < 1e-6
+    assert gradients[1] > 0.1
 
 
 def test_activation_decay_is_the_mean_power():

@@ -73,12 +73,13 @@ def make_overview(source: PixelSource, drawn: NDArray[np.bool_] | None = None) -
     tissue = (
         tissue_mask(np.nan_to_num(pixels), info.photometric)
         if drawn is None
-        else _laid_on(drawn, info, grid.reduced(factor))
+        else lay_on(drawn, info, grid.reduced(factor))
     )
     return Overview(pixels, tissue & np.isfinite(pixels).all(axis=0), grid.reduced(factor))
 
 
-def _laid_on(drawn: NDArray[np.bool_], info: SlideInfo, grid: Grid) -> NDArray[np.bool_]:
+def lay_on(drawn: NDArray[np.bool_], info: SlideInfo, grid: Grid) -> NDArray[np.bool_]:
+    """Return a drawn mask, which covers the whole slide whatever its own size, on one of the slide's grids."""
     level0, (height, width) = info.grid(), drawn.shape
     return sample_nearest(drawn, level0.coarser(level0.width / width, level0.height / height, width, height), grid)
 

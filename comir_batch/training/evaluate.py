@@ -17,7 +17,8 @@ if TYPE_CHECKING:
 
     from comir_batch.representation.inference import Representer
     from comir_batch.representation.store import Model
-    from comir_batch.training.crops import CropReader, TrainingPair
+    from comir_batch.training.crops import CropReader
+    from comir_batch.training.pairs import TrainingPair
 
     Image = NDArray[np.float32]
 

@@ -20,10 +20,10 @@ from comir_batch.core.slide import SlideSpec
 from comir_batch.representation.network import preset
 from comir_batch.representation.store import find_model, save_card
 from comir_batch.training import ihc
-from comir_batch.training.crops import TrainingPair
+from comir_batch.training.pairs import TrainingPair
 from comir_batch.training.evaluate import evaluate
 from comir_batch.training.train import TrainConfig, train
-from comir_batch.training.window import Box
+from comir_batch.training.split import Box
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

@@ -168,8 +168,9 @@ def require_places(parts: Sequence[Part], side: int, mpp: float, least: int) -> 
 
 
 def _ends(slide: ChunkedSlide, box: Box) -> NDArray[np.float64]:
-    """Return the first and last pixel centre ``((x, y), (x, y))`` of a part in µm."""
-    return part_grid(slide.grid, part_region(slide, slide.grid, box)).corners_um()[[0, 3]]
+    """Return the outer borders ``((left, top), (right, bottom))`` of a part's pixels in µm."""
+    region = part_region(slide, slide.grid, box)
+    return slide.grid.to_um([[region.x0 - 0.5, region.y0 - 0.5], [region.x1 - 0.5, region.y1 - 0.5]])
 
 
 def _tissue(slide: ChunkedSlide, box: Box) -> Mask:

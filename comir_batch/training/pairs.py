@@ -153,7 +153,7 @@ def choose_mpp(slides: Sequence[Slide]) -> float:
 def _inspected(manifest: Manifest) -> tuple[Pair, ...]:
     """Open the headers of a manifest and refuse it with all of its problems."""
     problems = [problem for row in manifest.rows for problem in _model_or_start(row)]
-    rows = tuple(row.model_copy(update={"model": ""}) for row in manifest.rows)
+    rows = tuple(row.model_copy(update={"model": "", "initial_transform": None}) for row in manifest.rows)
     inspection = inspect_manifest(Manifest(manifest.path, rows, manifest.problems), "none")
     problems += [*inspection.problems, *_differences(inspection.pairs)]
     if problems:

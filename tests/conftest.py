@@ -8,6 +8,14 @@ from pathlib import Path
 import pytest
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _no_models_of_the_user(tmp_path_factory):
+    """No test sees the models that whoever runs it has added."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("COMIR_BATCH_MODELS", str(tmp_path_factory.mktemp("models")))
+        yield
+
+
 @pytest.fixture(scope="session")
 def shared_data() -> Path:
     """Folder of the real images: COMIR_BATCH_DATA, else ../shared/data beside the checkout; skips if there is none."""

@@ -164,6 +164,9 @@ class ModelCard(_Frozen):
         first, second = (card.modality for card in self.modalities)
         if first == second:
             raise ValueError(f"both networks are of the modality {first!r}; a card has one network of each of two")
+        channels = {card.architecture.latent_channels for card in self.modalities}
+        if len(channels) != 1:
+            raise ValueError(f"the networks have {sorted(channels)} latent channels; both need the same number")
         return self
 
     def knows(self, *modalities: str) -> bool:

@@ -1,15 +1,17 @@
-"""Which model a pair uses: the row's, else the run's, else the one shipped model that knows both, else none."""
+"""Which model a pair uses: the row's, else the run's, else the one that knows both, yours before shipped, else none."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from comir_batch.core.errors import ModelError
 from comir_batch.pipeline.working import working_level
-from comir_batch.representation.store import find_model, list_models
+from comir_batch.representation.store import find_model, known_models
 
 if TYPE_CHECKING:
-    from comir_batch.core.card import ModelCard
+    from comir_batch.core.card import ModalityCard, ModelCard
     from comir_batch.core.slide import SlideInfo
     from comir_batch.representation.store import Model
 
@@ -31,7 +33,7 @@ def choose_model(asked: str, fixed: tuple[str, SlideInfo], moving: tuple[str, Sl
     model : Model or None
         None for the raw images.
     sentence : str
-        How it was chosen, for the report.
+        How it was chosen, for the report, and at which pixel size it works where that is not the one of its training.
 
     Raises
     ------
@@ -44,18 +46,36 @@ def choose_model(asked: str, fixed: tuple[str, SlideInfo], moving: tuple[str, Sl
     if asked:
         model = find_model(asked)
         _require_fit(model.card, fixed, moving)
-        return model, f"Model {model.card.name}, as asked."
-    known = [card for card in list_models() if card.knows(fixed[0], moving[0])]
-    names = f"{fixed[0]} and {moving[0]}"
+        return model, f"Model {model.card.name}, as asked{_resampling(model.card, fixed, moving)}."
+    names, raw = f"{fixed[0]} and {moving[0]}", "the raw images are registered"
+    whose, known = _knowing(fixed[0], moving[0])
     if len(known) != 1:
-        count = f"{len(known)} shipped models know" if known else "no shipped model knows"
-        raw = "the raw images are registered by mutual information"
-        return None, f"No model was asked for and {count} {names}: {raw}."
+        count = f"{len(known)} {whose} models know" if known else f"no {whose} model knows"
+        return None, f"No model was asked for and {count} {names}: {raw} by mutual information."
+    card = known[0].card
     try:
-        _require_fit(known[0], fixed, moving)
+        _require_fit(card, fixed, moving)
     except ModelError as error:
-        return None, f"The shipped model {known[0].name} was passed over ({error}): the raw images are registered."
-    return find_model(known[0].name), f"Model {known[0].name}, the one shipped model that knows {names}."
+        return None, f"The {whose} model {card.name} was passed over ({error}): {raw}."
+    said = _resampling(card, fixed, moving)
+    return known[0], f"Model {card.name}, the one {whose} model that knows {names}{said}."
+
+
+def _knowing(*modalities: str) -> tuple[str, list[Model]]:
+    """Return the models that know all modalities, and whose they are; the user's own come before the shipped ones."""
+    known = [model for model in known_models() if model.card.knows(*modalities)]
+    own = [model for model in known if not model.shipped]
+    return ("added", own) if own else ("shipped", known)
+
+
+def _resampling(card: ModelCard, *slides: tuple[str, SlideInfo]) -> str:
+    """Say at which pixel sizes slides are worked on, if one is not that of the training."""
+    sizes = [f"{working_level(info, card.mpp).mpp:.3g}" for _, info in slides]
+    trained = f"{card.mpp:.3g}"
+    if set(sizes) == {trained}:
+        return ""
+    where = sizes[0] if sizes[0] == sizes[1] else f"{sizes[0]} (fixed) and {sizes[1]} (moving)"
+    return f"; worked on at {where} µm/px, trained at {trained}"
 
 
 def _require_fit(card: ModelCard, *slides: tuple[str, SlideInfo]) -> None:
@@ -63,7 +83,7 @@ def _require_fit(card: ModelCard, *slides: tuple[str, SlideInfo]) -> None:
         if not card.knows(modality):
             known = " and ".join(part.modality for part in card.modalities)
             raise ModelError(f"the model {card.name} knows {known}, not {modality}")
-        _require_channels(card, modality, info)
+        _require_pixels(card.name, card.modality(modality), info)
         size = working_level(info, card.mpp).mpp
         if not 1 / card.mpp_tolerance <= size / card.mpp <= card.mpp_tolerance:
             raise ModelError(
@@ -71,13 +91,16 @@ def _require_fit(card: ModelCard, *slides: tuple[str, SlideInfo]) -> None:
             )
 
 
-def _require_channels(card: ModelCard, modality: str, info: SlideInfo) -> None:
-    network = card.modality(modality)
-    if network.architecture.latent_channels != 1:
-        raise ModelError(
-            f"the model {card.name} has {network.architecture.latent_channels} latent channels; registration takes one"
-        )
+def _require_pixels(name: str, network: ModalityCard, info: SlideInfo) -> None:
     wanted = network.architecture.in_channels
     if network.input.reduction == NONE and len(info.channels) != wanted:
         have = f"{len(info.channels)} ({', '.join(info.channels)})"
-        raise ModelError(f"the model {card.name} takes {wanted} channels of {modality}, the slide has {have}")
+        raise ModelError(f"the model {name} takes {wanted} channels of {network.modality}, the slide has {have}")
+    if network.photometric not in {"", info.photometric}:
+        found = f"{network.photometric} images of {network.modality}, the slide is {info.photometric}"
+        raise ModelError(f"the model {name} takes {found}")
+    full, dtype = network.input.full or 0, np.dtype(info.dtype)
+    if dtype.kind in "iu" and np.iinfo(dtype.str).max < full:
+        raise ModelError(
+            f"the model {name} takes pixels of {network.modality} up to {full:g}, the slide has {info.dtype} pixels"
+        )

@@ -17,13 +17,18 @@ from comir_batch.registration.images import RegistrationImage, View
 from comir_batch.registration.memory import reduction_for
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
     from numpy.typing import NDArray
 
     from comir_batch.pipeline.working import Working
 
+    _Convert = Callable[[NDArray[np.generic]], NDArray[np.generic]]
+
 _GREY_PERCENTILES = (1.0, 99.5)
+# So many of a slide's pixels, evenly taken, decide an axis.
+_AXIS_PIXELS = 1_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +80,7 @@ def load_views(fixed: Side, moving: Side, factor: int) -> tuple[View, ...]:
     grids = fixed.working.grid.reduced(factor), moving.working.grid.reduced(factor)
     views = []
     if fixed.representation is not None and moving.representation is not None:
-        images = [_comir(path, factor) for path in (fixed.representation, moving.representation)]
+        images = _comirs((fixed.representation, moving.representation), masks, factor)
         views.append(View("comir", "ncc", *_images(images, masks, grids)))
     images = [_grey(side, factor) for side in (fixed, moving)]
     views.append(View("raw", "mi", *_images(images, masks, grids)))
@@ -92,8 +97,43 @@ def _images(
     ]
 
 
-def _comir(folder: Path, factor: int) -> NDArray[np.float32]:
-    return np.asarray(_load(ZarrArray.open(SlideFiles(folder).pixels), factor)[0])
+def _comirs(
+    folders: tuple[Path, Path], masks: tuple[NDArray[np.bool_], NDArray[np.bool_]], factor: int
+) -> list[NDArray[np.float32]]:
+    """Return one image of each representation: its channel, or several projected on `principal_axis` of the pair."""
+    both = [_load(ZarrArray.open(SlideFiles(folder).pixels), factor, _float) for folder in folders]
+    if all(len(pixels) == 1 for pixels in both):
+        return [pixels[0] for pixels in both]
+    known = [np.flatnonzero(mask & np.isfinite(pixels).all(axis=0)) for pixels, mask in zip(both, masks, strict=True)]
+    fixed, moving = (
+        pixels.reshape(len(pixels), -1)[:, index[:: 1 + len(index) // _AXIS_PIXELS]]
+        for pixels, index in zip(both, known, strict=True)
+    )
+    axis = principal_axis(fixed, moving)
+    return [np.asarray(np.tensordot(axis, pixels, 1), np.float32) for pixels in both]
+
+
+def principal_axis(fixed: NDArray[np.float32], moving: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return the direction in which the channels of two representations vary most, which makes one image of several.
+
+    Registration compares single images. Both slides must be seen along one axis, or the images would not be alike: it
+    is the first principal axis of the mean of the two slides' covariances. Each slide counts as much as the other,
+    however much tissue it has, and a constant between the two decides nothing, as it does not in the correlation that
+    follows. Of the two signs the one is taken that makes the largest component positive.
+
+    Parameters
+    ----------
+    fixed, moving : (C, N) and (C, M) float32
+        Channels of the pixels with tissue.
+
+    Returns
+    -------
+    (C,) float32
+        Of unit length.
+    """
+    covariance = sum(np.cov(pixels.astype(np.float64)) for pixels in (fixed, moving))
+    axis = np.linalg.eigh(covariance).eigenvectors[:, -1]
+    return np.asarray(axis * np.sign(axis[np.abs(axis).argmax()]), np.float32)
 
 
 def _grey(side: Side, factor: int) -> NDArray[np.float32]:
@@ -103,19 +143,23 @@ def _grey(side: Side, factor: int) -> NDArray[np.float32]:
     thumbnail = overview.pixels.astype(np.float32).mean(axis=0)
     tissue = thumbnail[overview.tissue] if overview.tissue.any() else thumbnail
     low, high = np.percentile(tissue, _GREY_PERCENTILES)
-    grey = _load(ZarrArray.open(files.pixels), factor)[0]
+    grey = _load(ZarrArray.open(files.pixels), factor, _mean)[0]
     return np.asarray(np.clip((grey - low) / max(high - low, np.finfo(np.float32).tiny), 0, 1), dtype=np.float32)
 
 
-def _load(array: ZarrArray, factor: int) -> NDArray[np.float32]:
-    """Read a whole array, reduced, as the mean of its channels."""
+def _load(array: ZarrArray, factor: int, convert: _Convert) -> NDArray[np.float32]:
+    """Read a whole array, converted and then reduced strip by strip."""
     channels, height, width = array.shape
-
-    def mean(strip: NDArray[np.generic]) -> NDArray[np.generic]:
-        return np.asarray(strip.mean(axis=0, keepdims=True, dtype=np.float32))
-
     whole, pixel_bytes = Region(0, 0, width, height), channels * max(array.dtype.itemsize, 4)
-    return read_reduced(array.read, whole, factor, pixel_bytes, mean).astype(np.float32)
+    return read_reduced(array.read, whole, factor, pixel_bytes, convert).astype(np.float32, copy=False)
+
+
+def _float(strip: NDArray[np.generic]) -> NDArray[np.generic]:
+    return strip.astype(np.float32)
+
+
+def _mean(strip: NDArray[np.generic]) -> NDArray[np.generic]:
+    return np.asarray(strip.mean(axis=0, keepdims=True, dtype=np.float32))
 
 
 def _mask(side: Side, factor: int) -> NDArray[np.bool_]:

@@ -89,7 +89,7 @@ def to_input(pixels: NDArray[np.generic], card: Input, ranges: Sequence[Range]) 
 
 def _largest(dtype: np.dtype[np.generic]) -> float:
     """Return what becomes 1: the largest integer of the type, as scikit-image's ``img_as_float`` has it, or 1."""
-    return float(np.iinfo(dtype).max) if np.issubdtype(dtype, np.integer) else 1.0
+    return float(np.iinfo(dtype.str).max) if np.issubdtype(dtype, np.integer) else 1.0
 
 
 def _reduced(pixels: NDArray[np.generic], card: Input) -> NDArray[np.generic]:

@@ -1,10 +1,16 @@
-"""Models on disk: a folder with ``weights.safetensors`` and ``card.json`` each. Cards need no torch; see `weights`."""
+"""Models on disk: a folder with ``weights.safetensors`` and ``card.json`` each. Cards need no torch; see `weights`.
+
+Known by name are the shipped models and those that a user has added to a folder of his own.
+"""
 
 from __future__ import annotations
 
+import os
+import re
+import shutil
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from pydantic import ValidationError
 
@@ -12,10 +18,9 @@ import comir_batch.models
 from comir_batch.core.card import ModelCard
 from comir_batch.core.errors import ModelError
 
-if TYPE_CHECKING:
-    from collections.abc import Iterable
-
 WEIGHTS, CARD = "weights.safetensors", "card.json"
+_SHIPPED = Path(comir_batch.models.__file__).parent.resolve()
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]*")
 
 
 @dataclass(frozen=True)
@@ -25,16 +30,39 @@ class Model:
     card: ModelCard
     folder: Path
 
+    @property
+    def shipped(self) -> bool:
+        """Whether it came with comir-batch."""
+        return self.folder.parent == _SHIPPED
 
-def list_models(extra_dirs: Iterable[Path] = ()) -> tuple[ModelCard, ...]:
-    """Return the cards of the shipped models and of those in other folders of models, by name.
+
+def own_models() -> Path:
+    """Return the folder of the user's own models: ``$COMIR_BATCH_MODELS``, else one in the user's data folder."""
+    if given := os.environ.get("COMIR_BATCH_MODELS"):
+        return Path(given).expanduser().absolute()
+    data = Path(os.environ.get("XDG_DATA_HOME") or "~/.local/share").expanduser()
+    return data / "comir-batch" / "models"
+
+
+def known_models() -> tuple[Model, ...]:
+    """Return the shipped models and the user's own, by name; of two with one name the shipped one.
 
     Raises
     ------
     ModelError
         If a card cannot be read.
     """
-    return tuple(model.card for model in _models(extra_dirs))
+    found: dict[str, Model] = {}
+    for parent in (_SHIPPED, own_models()):
+        for path in sorted(parent.glob(f"[!.]*/{CARD}")):
+            model = Model(read_card(path.parent), path.parent.resolve())
+            found.setdefault(model.card.name, model)
+    return tuple(found[name] for name in sorted(found))
+
+
+def list_models() -> tuple[ModelCard, ...]:
+    """Return the cards of `known_models`."""
+    return tuple(model.card for model in known_models())
 
 
 def is_model(folder: Path) -> bool:
@@ -42,7 +70,7 @@ def is_model(folder: Path) -> bool:
     return (folder / CARD).is_file()
 
 
-def find_model(name_or_folder: str | Path, extra_dirs: Iterable[Path] = ()) -> Model:
+def find_model(name_or_folder: str | Path) -> Model:
     """Return a model by its name, or by its folder.
 
     Parameters
@@ -50,24 +78,76 @@ def find_model(name_or_folder: str | Path, extra_dirs: Iterable[Path] = ()) -> M
     name_or_folder : str or Path
         A text without a separator of folders is the name of a known model if there is such a one, whatever lies in the
         current directory; ``./name`` is the folder. A Path is a folder.
-    extra_dirs : iterable of Path
-        Folders of models, besides the shipped ones.
 
     Raises
     ------
     ModelError
         If there is none; the message lists those that there are.
     """
-    known = _models(extra_dirs)
-    if isinstance(name_or_folder, str):
-        for model in known:
+    folder = Path(name_or_folder).expanduser()
+    if not (isinstance(name_or_folder, Path) or folder.is_absolute()):
+        for model in known_models():
             if model.card.name == name_or_folder:
                 return model
-    folder = Path(name_or_folder).expanduser()
     if is_model(folder):
         return Model(read_card(folder), folder.resolve())
-    names = ", ".join(model.card.name for model in known) or "none"
+    names = ", ".join(card.name for card in list_models()) or "none"
     raise ModelError(f"there is no model {str(name_or_folder)!r}; there are: {names}; or give a folder with a {CARD}")
+
+
+def add_model(model: Model, *, replace: bool = False) -> Path:
+    """Copy a model into the folder of the user's own, where it is found by its name; it appears there whole.
+
+    Parameters
+    ----------
+    model : Model
+        What to copy: its card and weights, nothing else of its folder.
+    replace : bool
+        Whether it may take the place of one of the user's own.
+
+    Returns
+    -------
+    Path
+        Its new folder.
+
+    Raises
+    ------
+    ModelError
+        If the name is taken, or cannot be that of a folder.
+    """
+    name = model.card.name
+    if not _NAME.fullmatch(name):
+        raise ModelError(f"the name {name!r} cannot be that of a folder; use letters, digits, '-', '_', '+' and '.'")
+    folder = own_models() / name
+    if is_model(_SHIPPED / name):
+        raise ModelError(f"a shipped model has the name {name!r}; change the name in {model.folder / CARD}")
+    if folder.exists() and not replace:
+        raise ModelError(f"you have a model {name!r} in {folder}; add --replace to put this one in its place")
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".adding-", dir=folder.parent) as aside:
+        new, old = Path(aside) / "new", Path(aside) / "old"
+        new.mkdir()
+        for file in (WEIGHTS, CARD):
+            shutil.copyfile(model.folder / file, new / file)
+        if folder.exists():
+            folder.rename(old)
+        new.rename(folder)
+    return folder
+
+
+def remove_model(name: str) -> Path:
+    """Delete one of the user's own models and return the folder that it lay in.
+
+    Raises
+    ------
+    ModelError
+        If the user has none of that name.
+    """
+    folder = own_models() / name
+    if not (_NAME.fullmatch(name) and is_model(folder)):
+        raise ModelError(f"you have added no model {name!r} to {own_models()}; `models list` shows those that you have")
+    shutil.rmtree(folder)
+    return folder
 
 
 def read_card(folder: Path) -> ModelCard:
@@ -98,9 +178,3 @@ def write_whole(path: Path, data: bytes) -> None:
     partial = path.with_name(path.name + ".partial")
     partial.write_bytes(data)
     partial.replace(path)
-
-
-def _models(extra_dirs: Iterable[Path]) -> list[Model]:
-    shipped = Path(comir_batch.models.__file__).parent
-    folders = [path.parent for parent in (shipped, *extra_dirs) for path in parent.glob(f"*/{CARD}")]
-    return sorted((Model(read_card(folder), folder.resolve()) for folder in folders), key=lambda m: m.card.name)

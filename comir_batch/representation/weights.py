@@ -15,7 +15,7 @@ from safetensors.torch import save as save_tensors
 from comir_batch.core.errors import ModelError
 from comir_batch.representation.inference import Representer
 from comir_batch.representation.network import DenseUNet
-from comir_batch.representation.store import WEIGHTS, read_card, save_card, write_whole
+from comir_batch.representation.store import WEIGHTS, Model, read_card, save_card, write_whole
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -26,7 +26,6 @@ if TYPE_CHECKING:
     from comir_batch.core.card import ModelCard
     from comir_batch.representation.device import Device
     from comir_batch.representation.inference import Precision
-    from comir_batch.representation.store import Model
 
 # Threads that ask at once get one network between them, not one each.
 _LOADING = Lock()
@@ -42,6 +41,26 @@ def load(model: Model, modality: str, device: Device = "auto", precision: Precis
     """
     with _LOADING:
         return _load(model.folder, model.card.weights_sha256, modality, device, precision)
+
+
+def read_network(model: Model, modality: str) -> DenseUNet:
+    """Read the network of one modality from its file.
+
+    Raises
+    ------
+    ModelError
+        As `load`.
+    """
+    card, tensors = model.card, _read_weights(model.folder / WEIGHTS, model.card.weights_sha256)
+    prefix = f"{modality}."
+    state = {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
+    network = DenseUNet(card.modality(modality).architecture)
+    try:
+        network.load_state_dict(state)
+    except RuntimeError as error:
+        reason = re.sub(r"\s+", " ", str(error))[:300]
+        raise ModelError(f"the weights of model {card.name!r} do not fit its card: {reason}") from error
+    return network
 
 
 def save(folder: Path, card: ModelCard, networks: Mapping[str, DenseUNet]) -> ModelCard:
@@ -64,15 +83,7 @@ def _load(folder: Path, digest: str, modality: str, device: Device, precision: P
     if not card.knows(modality):
         known = ", ".join(m.modality for m in card.modalities)
         raise ModelError(f"model {card.name!r} does not know the modality {modality!r}; it knows {known}")
-    tensors = _read_weights(folder / WEIGHTS, digest)
-    prefix = f"{modality}."
-    state = {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
-    network = DenseUNet(card.modality(modality).architecture)
-    try:
-        network.load_state_dict(state)
-    except RuntimeError as error:
-        reason = re.sub(r"\s+", " ", str(error))[:300]
-        raise ModelError(f"the weights of model {card.name!r} do not fit its card: {reason}") from error
+    network = read_network(Model(card.model_copy(update={"weights_sha256": digest}), folder), modality)
     return Representer(network, card.modality(modality), device, precision)
 
 

@@ -57,3 +57,17 @@ def test_a_part_is_normalised_as_the_whole():
 def test_refuses_other_numbers_of_channels():
     with pytest.raises(ModelError, match="1 channels but 3 intensity ranges"):
         to_input(RAMP, Input(), (Range(0, 1),) * 3)
+
+
+@pytest.mark.parametrize(("dtype", "largest"), [("uint8", 255.0), ("uint16", 65535.0), ("float32", 1.0)])
+def test_the_full_scale_is_that_of_the_pixels_type_and_needs_no_tissue(dtype, largest):
+    pixels = RAMP.astype(dtype)
+    assert intensity_range(pixels, ~EVERYWHERE, Input(scaling="full")) == (Range(0.0, largest),)
+    assert intensity_range(pixels, ~EVERYWHERE, Input(scaling="full", reduction="mean")) == (Range(0.0, largest),)
+
+
+def test_a_full_scale_that_the_card_names_holds_for_every_channel():
+    card = Input(scaling="full", full=50)
+    ranges = intensity_range(np.concatenate([RAMP, RAMP]), EVERYWHERE, card)
+    assert ranges == (Range(0.0, 50.0),) * 2
+    assert to_input(RAMP, card, ranges[:1])[0, 0, [0, 25, 50, 100]].tolist() == [0.0, 0.5, 1.0, 1.0]

@@ -9,12 +9,20 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from comir_batch.core.card import Architecture, ModalityCard, ModelCard
+from comir_batch.core.card import Architecture, Input, ModalityCard, ModelCard
 from comir_batch.core.errors import ModelError
 from comir_batch.core.geometry import Region
 from comir_batch.representation.network import DenseUNet
 from comir_batch.representation.normalise import Range
-from comir_batch.representation.store import find_model, list_models, save_card
+from comir_batch.representation.store import (
+    add_model,
+    find_model,
+    known_models,
+    list_models,
+    own_models,
+    remove_model,
+    save_card,
+)
 from comir_batch.representation.weights import load, save
 
 TINY = Architecture(in_channels=1, init_filters=4, down=(1,), bottleneck=1, up=(1,), growth=4)
@@ -61,9 +69,65 @@ def test_threads_that_ask_at_once_get_one_network(folder):
         assert len(set(pool.map(ask, range(8)))) == 1
 
 
-def test_a_model_is_found_by_name_beside_the_shipped_ones(folder):
-    assert find_model("tiny", [folder.parent]).folder == folder.resolve()
-    assert "tiny" in [card.name for card in list_models([folder.parent])]
+@pytest.fixture
+def own(tmp_path, monkeypatch):
+    """The folder of the user's own models; there is none yet."""
+    monkeypatch.setenv("COMIR_BATCH_MODELS", str(tmp_path / "own"))
+    return tmp_path / "own"
+
+
+def test_an_added_model_is_found_by_name_beside_the_shipped_ones(folder, own):
+    shipped = list_models()
+    (folder / "notes.txt").write_text("not a part of the model")
+    assert add_model(find_model(folder)) == own / "tiny"
+    found = find_model("tiny")
+    assert found.folder == (own / "tiny").resolve()
+    assert not found.shipped
+    assert sorted([*(card.name for card in shipped), "tiny"]) == [card.name for card in list_models()]
+    assert [model.shipped for model in known_models()].count(False) == 1
+    assert sorted(path.name for path in own.rglob("*")) == ["card.json", "tiny", "weights.safetensors"]
+    load(found, "a", "cpu")
+
+
+def test_a_name_that_is_taken_is_refused_or_replaced(folder, own):
+    add_model(find_model(folder))
+    card = find_model(folder).card
+    save_card(folder, card.model_copy(update={"licence": "CC0"}))
+    with pytest.raises(ModelError, match="add --replace"):
+        add_model(find_model(folder))
+    assert find_model("tiny").card == card
+    add_model(find_model(folder), replace=True)
+    assert find_model("tiny").card.licence == "CC0"
+    assert [path.name for path in own.iterdir()] == ["tiny"]
+
+
+@pytest.mark.parametrize(
+    ("name", "said"), [("dapi-tritc", "a shipped model has the name"), ("../x", "cannot be"), (".x", "cannot be")]
+)
+def test_names_that_no_own_model_can_have(folder, own, name, said):
+    model = find_model(folder)
+    save_card(folder, model.card.model_copy(update={"name": name}))
+    with pytest.raises(ModelError, match=said):
+        add_model(find_model(folder), replace=True)
+    assert not own.exists()
+
+
+def test_only_own_models_are_removed(folder, own):
+    add_model(find_model(folder))
+    for name in ("dapi-tritc", "../own/tiny", "missing"):
+        with pytest.raises(ModelError, match="you have added no model"):
+            remove_model(name)
+    remove_model("tiny")
+    assert not list(own.iterdir())
+
+
+def test_own_models_lie_in_the_data_folder_unless_said_otherwise(monkeypatch, tmp_path):
+    monkeypatch.delenv("COMIR_BATCH_MODELS")
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path))
+    assert own_models() == tmp_path / "comir-batch" / "models"
+    monkeypatch.delenv("XDG_DATA_HOME")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert own_models() == tmp_path / ".local" / "share" / "comir-batch" / "models"
 
 
 def test_a_known_name_means_the_model_and_not_a_folder_of_that_name(folder, monkeypatch):
@@ -90,10 +154,10 @@ def test_two_networks_of_one_modality_are_refused(folder):
         find_model(folder)
 
 
-def test_a_model_that_is_not_there_is_an_error_that_lists_those_that_are(folder):
-    names = [card.name for card in list_models([folder.parent])]
+def test_a_model_that_is_not_there_is_an_error_that_lists_those_that_are():
+    names = [card.name for card in list_models()]
     with pytest.raises(ModelError, match=r"no model 'missing'; there are: .*" + ", ".join(names)):
-        find_model("missing", [folder.parent])
+        find_model("missing")
 
 
 def test_unknown_modality(folder):
@@ -135,6 +199,28 @@ def test_a_pickle_with_the_right_digest_is_refused(folder):
     save_card(folder, model.card.model_copy(update={"weights_sha256": digest}))
     with pytest.raises(ModelError, match="is not a safetensors file"):
         load(find_model(folder), "a", "cpu")
+
+
+def test_two_networks_with_other_numbers_of_latent_channels_are_refused(folder):
+    card = json.loads((folder / "card.json").read_text())
+    card["modalities"][0]["architecture"]["latent_channels"] = 3
+    (folder / "card.json").write_text(json.dumps(card))
+    with pytest.raises(ModelError, match=r"the networks have \[1, 3\] latent channels"):
+        find_model(folder)
+
+
+def test_what_a_card_may_say_since_later_is_not_written_where_it_says_nothing(folder):
+    card = find_model(folder).card
+    assert {"scaling", "full", "photometric"}.isdisjoint((folder / "card.json").read_text().split('"'))
+    first, second = card.modalities
+    said = first.model_copy(update={"photometric": "dark", "input": Input(scaling="full", full=4096)})
+    save_card(folder, card.model_copy(update={"modalities": (said, second)}))
+    assert find_model(folder).card.modalities == (said, second)
+
+
+def test_a_shipped_card_that_is_read_and_written_stays_as_it_was():
+    for model in known_models():
+        assert model.card.model_dump_json(indent=2) + "\n" == (model.folder / "card.json").read_text()
 
 
 def test_a_card_of_another_kind_is_refused(folder):

@@ -23,7 +23,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from comir_batch.core.config import RegisterConfig
-    from comir_batch.registration.register import CandidateReport, Registration
+    from comir_batch.registration.register import Registration
+    from comir_batch.registration.starts import CandidateReport
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,190 @@
+"""The starts of one pair: searched in each view, refined by elastix, and judged on tiles that no fit sees."""
+
+from __future__ import annotations
+
+import math
+import time
+from dataclasses import dataclass, replace
+from itertools import count
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from comir_batch.core.errors import RegistrationError
+from comir_batch.core.transform import Affine, Composite
+from comir_batch.registration.fit import Fitter
+from comir_batch.registration.held_out import HeldOut, held_out_tiles
+from comir_batch.registration.search import Candidate, search
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Sequence
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+    from comir_batch.core.config import RegisterConfig
+    from comir_batch.registration.images import View
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class CandidateReport:
+    """What became of one start.
+
+    Attributes
+    ----------
+    view : str
+        The view that found and refined it.
+    angle : float
+        Degrees, after the refinement.
+    mirrored : bool
+        Whether it mirrors.
+    score, z : float
+        Of the search; NaN for a start that the user gave.
+    held_out : dict
+        Significance on held-out tiles by name of the view; NaN where too little overlaps.
+    seconds : float
+        Of the refinement and the scoring.
+    error : str
+        Why elastix failed; empty if it did not.
+    """
+
+    view: str
+    angle: float
+    mirrored: bool
+    score: float
+    z: float
+    held_out: dict[str, float]
+    seconds: float
+    error: str = ""
+
+    @property
+    def total(self) -> float:
+        """Significances of all views together (Stouffer's sum); -inf if there is none."""
+        known = [z for z in self.held_out.values() if math.isfinite(z)]
+        return sum(known) / math.sqrt(len(self.held_out)) if known else -math.inf
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Start:
+    """A start and, once refined and judged, what became of it.
+
+    Attributes
+    ----------
+    view : View
+        Refines it; without the held-out tiles.
+    transform : Composite
+        Fixed µm to moving µm.
+    candidate : Candidate or None
+        What the search found; None where the user gave the start.
+    report : CandidateReport or None
+        None until it is judged.
+    """
+
+    view: View
+    transform: Composite
+    candidate: Candidate | None = None
+    report: CandidateReport | None = None
+
+    @property
+    def total(self) -> float:
+        """Significance on the held-out tiles, see `CandidateReport.total`."""
+        return self.report.total if self.report else -math.inf
+
+    def judged_by(self, names: Collection[str]) -> Start:
+        """Return the start as these views alone judge it."""
+        if self.report is None:
+            return self
+        known = {name: z for name, z in self.report.held_out.items() if name in names}
+        return replace(self, report=replace(self.report, held_out=known))
+
+
+class Starts:
+    """Finds the starts of one pair, refines them rigidly, and judges them by every view.
+
+    Parameters
+    ----------
+    views : sequence of View
+        One or two ways of comparing the pair, on the same two grids.
+    config : RegisterConfig
+        Settings.
+    folder : Path
+        Takes elastix' files.
+
+    Attributes
+    ----------
+    held_out : (Y, X) bool
+        Pixels of the fixed grid that neither search nor fit sees.
+    views : tuple of View
+        Without the held-out pixels.
+
+    Raises
+    ------
+    RegistrationError
+        If there is too little tissue to hold any of it out.
+    """
+
+    def __init__(self, views: Sequence[View], config: RegisterConfig, folder: Path) -> None:
+        self.held_out = held_out_tiles(_common_mask(views), config.held_out, config.seed)
+        self.views = tuple(replace(view, fixed=view.fixed.masked(view.fixed.mask & ~self.held_out)) for view in views)
+        self._judges: dict[str, HeldOut] = {view.name: HeldOut(view, self.held_out, config) for view in views}
+        self._config, self._fitter, self._numbers = config, Fitter(config, folder), count()
+
+    def searched(self, view: View) -> list[Start]:
+        """Return what the search finds in one of the views.
+
+        Raises
+        ------
+        RegistrationError
+            If no rotation and shift overlaps enough.
+        """
+        found = search(view, self._config)
+        return [Start(view, Composite((candidate.transform,)), candidate) for candidate in found]
+
+    def refined(self, start: Start) -> Start:
+        """Return a start after a quick rigid fit on its own view, with its significance by all views."""
+        began, error = time.monotonic(), ""
+        transform, scores = start.transform, dict.fromkeys(self._judges, math.nan)
+        try:
+            transform = self._fitter.quick(start.view, start.transform, next(self._numbers))
+            scores = {name: judge.significance(transform) for name, judge in self._judges.items()}
+        except RegistrationError as failure:
+            error = str(failure)
+        report = _report(start, transform, scores, time.monotonic() - began, error)
+        return replace(start, transform=transform, report=report)
+
+
+def final_view(views: Sequence[View], best: Start, config: RegisterConfig) -> tuple[View, list[View]]:
+    """Return the view for the full fit, the representations if they are significant there, and the others."""
+    scores = best.report.held_out if best.report else {}
+    ranked = sorted(views, key=lambda view: view.name != "comir")
+    trusted = [view for view in ranked if scores.get(view.name, math.nan) >= config.trust_z]
+    chosen = (trusted or sorted(ranked, key=lambda view: view.name != "raw"))[0]
+    return chosen, [view for view in views if view is not chosen]
+
+
+def _common_mask(views: Sequence[View]) -> NDArray[np.bool_]:
+    if len({view.fixed.grid for view in views}) != 1 or len({view.moving.grid for view in views}) != 1:
+        raise ValueError(f"all of the {len(views)} views must lie on the same two grids, and there must be one")
+    common: NDArray[np.bool_] = np.logical_and.reduce([view.fixed.mask for view in views])
+    if not common.any():
+        raise RegistrationError("the fixed masks of the views have no pixel in common; check the tissue mask")
+    return common
+
+
+def _report(
+    start: Start, transform: Composite, scores: dict[str, float], seconds: float, error: str
+) -> CandidateReport:
+    matrix = _linear(transform)
+    mirrored = bool(np.linalg.det(matrix) < 0)
+    turn = matrix @ np.diag([-1.0 if mirrored else 1.0, 1.0])
+    angle = math.degrees(math.atan2(turn[1, 0] - turn[0, 1], turn[0, 0] + turn[1, 1])) % 360
+    found = start.candidate
+    score, z = (found.score, found.z) if found else (math.nan, math.nan)
+    return CandidateReport(start.view.name, angle, mirrored, score, z, scores, seconds, error)
+
+
+def _linear(transform: Composite) -> NDArray[np.float64]:
+    matrix = np.eye(2)
+    for part in transform.parts:
+        matrix = part.matrix @ matrix if isinstance(part, Affine) else matrix
+    return matrix

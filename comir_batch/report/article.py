@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from comir_batch.report import figures
 from comir_batch.report.charts import Chart  # noqa: TC001  dataclass fields keep their types readable at run time
-from comir_batch.report.data import Provenance
+from comir_batch.report.data import Link, Provenance
 from comir_batch.report.pages import render
 
 if TYPE_CHECKING:
@@ -59,11 +59,12 @@ class Section:
 
 @dataclass(frozen=True, slots=True)
 class Article:
-    """A page: a title, a line below it, sections, and how to make it again."""
+    """A page: a title, a line below it, sections, files beside the page, and how to make it again."""
 
     title: str
     subtitle: str
     sections: tuple[Section, ...]
+    links: tuple[Link, ...] = ()
     provenance: Provenance = field(default_factory=Provenance)
 
 

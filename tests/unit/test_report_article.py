@@ -8,7 +8,7 @@ from test_report_pages import EVIL, Page
 
 from comir_batch.report.article import Article, Picture, Section, Table, article_page
 from comir_batch.report.charts import Series, lines
-from comir_batch.report.data import Provenance
+from comir_batch.report.data import Link, Provenance
 
 RAMP = np.tile(np.linspace(0, 255, 90, dtype=np.uint8)[None, :, None], (30, 1, 3))
 
@@ -17,13 +17,20 @@ def article(words="Fine."):
     chart = lines(words, [Series(words, [0, 1], [0, 1]), Series("b", [0, 1], [1, 0])], words, words)
     table = Table(words, (words, "success", "note"), ((words, 0.98765, words), ("b", None, "-"), ("c", 3, "")))
     section = Section(words, (words, words), (table,), (chart,), (Picture(words, RAMP), Picture("b", RAMP[:, :30])))
-    return Article(words, words, (section, Section("Nothing")), Provenance(version="1", command=words))
+    return Article(
+        words,
+        words,
+        (section, Section("Nothing")),
+        (Link(words, words, words),),
+        Provenance(version="1", command=words),
+    )
 
 
 def test_a_page_fetches_nothing_and_runs_nothing():
     page = Page(article_page(article()))
     assert page.all("script") == []
     assert page.all("link") == []
+    assert [anchor["href"] for anchor in page.all("a")] == ["Fine."]
     assert all(image["src"].startswith("data:image/jpeg;base64,") for image in page.all("img"))
     (policy,) = [meta["content"] for meta in page.all("meta") if "http-equiv" in meta]
     assert policy == "default-src 'none'; img-src data:; style-src 'unsafe-inline'"

@@ -1,0 +1,173 @@
+"""Places of unseen tissue at which a model is measured, drawn over parts of pairs."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from comir_batch.core.errors import ModelError, SlideError
+from comir_batch.representation.weights import load
+from comir_batch.training.crops import PairReader, Pose
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+
+    from comir_batch.core.card import ModalityCard
+    from comir_batch.pipeline.chunked import ChunkedSlide
+    from comir_batch.representation.device import Device
+    from comir_batch.representation.inference import Representer
+    from comir_batch.representation.store import Model
+    from comir_batch.training.crops import CropReader
+    from comir_batch.training.split import Part
+
+    Image = NDArray[np.float32]
+
+CROP, WINDOW, SMALLEST = 128, 256, 64
+_CONTEXT = 64  # pixels around a window that the network sees too; a whole number of strides
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Place:
+    """Where a crop is read: a pair's slides, and the pose there."""
+
+    part: Part
+    reader: PairReader
+    pose: Pose
+
+    @property
+    def upright(self) -> Pose:
+        """The same place, neither turned nor mirrored."""
+        return Pose(self.pose.x, self.pose.y)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Network:
+    """One network of a model, and which slide of a place it represents."""
+
+    representer: Representer
+    moving: bool
+
+    @property
+    def modality(self) -> str:
+        """What it represents."""
+        return self.representer.card.modality
+
+    def reader(self, place: Place) -> CropReader:
+        """Return the reader of its slide there."""
+        return place.reader.moving if self.moving else place.reader.fixed
+
+    def represent(self, place: Place, pose: Pose, side: int) -> Image:
+        """Return the ``(latent, side, side)`` representation of a crop alone, which is all that the network sees."""
+        return self.representer.run(self.reader(place).read(pose, side))
+
+    def window(self, place: Place, side: int) -> Image:
+        """Return the ``(latent, side, side)`` representation of an upright crop, seen with what lies around it."""
+        wide = self.representer.run(self.reader(place).read(place.upright, side + 2 * _CONTEXT))
+        return np.ascontiguousarray(wide[:, _CONTEXT:-_CONTEXT, _CONTEXT:-_CONTEXT])
+
+
+class Sampler:
+    """Draws places over parts of pairs, from each part as often as it has room for crops.
+
+    Intensity ranges are those of the whole slides, as in a run.
+
+    Parameters
+    ----------
+    model : Model
+        Which is measured; its pixel size is that of the crops.
+    parts : sequence of Part
+        At least one; the slides of all have the same modalities in the same order.
+    device : {"auto", "cpu", "cuda"}
+        Where the networks run.
+
+    Attributes
+    ----------
+    networks : (Network, Network)
+        Of the fixed and of the moving slides.
+    modalities : (ModalityCard, ModalityCard)
+        Likewise.
+
+    Raises
+    ------
+    ModelError
+        If the model does not fit the slides.
+    SlideError
+        If a part cannot be used.
+    """
+
+    def __init__(self, model: Model, parts: Sequence[Part], device: Device = "auto") -> None:
+        first = parts[0].pair
+        self.modalities = _card(model, first.fixed), _card(model, first.moving)
+        fixed, moving = (load(model, card.modality, device) for card in self.modalities)
+        self.networks = Network(fixed, moving=False), Network(moving, moving=True)
+        self._readers = [(part, PairReader(part, self.modalities, model.card.mpp, whole_ranges=True)) for part in parts]
+
+    def draw(self, count: int, rng: np.random.Generator, *, window: bool = False) -> tuple[int, list[Place]]:
+        """Draw places that crops fit in at every angle, or windows upright.
+
+        Returns
+        -------
+        side : int
+            Pixels: ``CROP`` or ``WINDOW``, halved as often as takes for one part to have room, but no less than
+            ``SMALLEST``.
+        places : list of Place
+            As many as asked for.
+
+        Raises
+        ------
+        SlideError
+            If no part has room for the smallest.
+        """
+        side = WINDOW if window else CROP
+        while True:
+            needed = math.ceil(side * math.sqrt(0.5)) if window else side
+            try:
+                return side, self._draw(count, rng, needed)
+            except SlideError:
+                if side <= SMALLEST:
+                    raise
+                side //= 2
+
+    def _draw(self, count: int, rng: np.random.Generator, side: int) -> list[Place]:
+        weights = np.array([max(reader.places(side), 1) for _, reader in self._readers], dtype=np.float64)
+        refused: SlideError | None = None
+        for index, (_, reader) in enumerate(self._readers):
+            try:
+                reader.draw(np.random.default_rng(0), side)
+            except SlideError as error:
+                weights[index], refused = 0, error
+        if refused is not None and not weights.any():
+            raise refused
+        chosen = rng.choice(len(weights), count, p=weights / weights.sum())
+        return [Place(*self._readers[index], self._readers[index][1].draw(rng, side)) for index in chosen]
+
+
+def tissue(place: Place, side: int, mpp: float) -> NDArray[np.bool_]:
+    """Return which pixels, ``(side, side)``, of the upright crop at a place lie on the fixed slide's tissue."""
+    overview = place.part.pair.fixed.overview()
+    away = mpp * (np.arange(side) - (side - 1) / 2)
+    x = overview.grid.to_pixels(np.column_stack([place.pose.x + away, np.full(side, place.pose.y)]))[:, 0]
+    y = overview.grid.to_pixels(np.column_stack([np.full(side, place.pose.x), place.pose.y + away]))[:, 1]
+    height, width = overview.tissue.shape
+    rows, columns = (np.rint(v).astype(int).clip(0, n - 1) for v, n in ((y, height), (x, width)))
+    return np.asarray(overview.tissue[rows[:, None], columns])
+
+
+def _card(model: Model, slide: ChunkedSlide) -> ModalityCard:
+    """Return the card of a slide's modality, if its network takes the slide's channels."""
+    if not model.card.knows(slide.modality):
+        known = " and ".join(card.modality for card in model.card.modalities)
+        raise ModelError(f"the model {model.card.name} knows {known}, not {slide.modality}; name the modalities so")
+    card = model.card.modality(slide.modality)
+    wanted = card.architecture.in_channels
+    if card.input.reduction == "none" and slide.channels != wanted:
+        raise ModelError(
+            f"the model {model.card.name} takes {wanted} channels of {slide.modality}, {slide.spec.path.name} has "
+            f"{slide.channels}; choose a channel in the manifest"
+        )
+    return card

@@ -40,7 +40,8 @@ class Level(NamedTuple):
 
     def draw(self, rng: np.random.Generator, side: int) -> NDArray[np.float64]:
         """Return a ``(2, 3)`` transform of crops of `side` pixels; every sign is drawn by itself."""
-        turn, x, y = rng.choice([-1.0, 1.0], 3) * rng.uniform(*zip(self.turn, self.shift, self.shift, strict=True))
+        low, high = np.array([self.turn, self.shift, self.shift]).T
+        turn, x, y = rng.choice([-1.0, 1.0], 3) * rng.uniform(low, high)
         return rigid(turn, (x * side, y * side), side)
 
 
@@ -76,44 +77,54 @@ def rigid(turn_deg: float, shift: ArrayLike, side: int, *, mirrored: bool = Fals
     return np.column_stack([linear, centre - linear @ centre + np.asarray(shift)])
 
 
+class Placement(NamedTuple):
+    """Where the crops of a field lie on the slides, and the map of fixed to moving pixels that follows."""
+
+    fixed: Pose
+    moving: Pose
+    truth: NDArray[np.float64]
+
+
 def draw_field(reader: PairReader, rng: np.random.Generator, level: int, side: int) -> Field:
-    """Draw a place and a transform of ``LEVELS[level]`` and read the two crops.
+    """Draw a transform of ``LEVELS[level]`` and a place for it, and read the two crops.
 
     Raises
     ------
     SlideError
         If the part has no place for them.
     """
-    return place_field(reader, rng, LEVELS[level].draw, side)
+    return read_field(reader, find_place(reader, rng, LEVELS[level].draw(rng, side), side), side)
 
 
-def place_field(
-    reader: PairReader,
-    rng: np.random.Generator,
-    draw: Callable[[np.random.Generator, int], NDArray[np.float64]],
-    side: int,
-) -> Field:
-    """Draw a transform, then places for it until the fixed crop lies in the part and the moving one nearly does.
-
-    The fixed crop is upright; at least 85 % of the moving crop is valid.
+def find_place(reader: PairReader, rng: np.random.Generator, truth: NDArray[np.float64], side: int) -> Placement:
+    """Draw places until the fixed crop, which is upright, lies in the part, and 85 % of the moving one do.
 
     Raises
     ------
     SlideError
-        If the part has no place for them.
+        If the part has no such place.
     """
-    truth = draw(rng, side)
     upright = math.ceil(side * math.sqrt(0.5))  # a crop so large that may be turned anyhow holds an upright one
     for _ in range(_TRIES):
         place = reader.draw(rng, upright)._replace(angle=0.0, mirrored=False)
         pose = moving_pose(place, truth, side, reader.mpp)
-        valid = reader.moving.valid(pose, side)
-        if valid.mean() >= _LEAST_VALID:
-            fixed, moving = reader.fixed.read(place, side), reader.moving.read(pose, side)
-            return Field(fixed, moving, reader.fixed.valid(place, side), valid, truth)
+        if reader.moving.valid(pose, side).mean() >= _LEAST_VALID:
+            return Placement(place, pose, truth)
     raise SlideError(
-        f"no place was found where a crop of {side} pixels ({side * reader.mpp:.0f} µm) and its turned partner lie in "
+        f"no place was found where a crop of {side} pixels ({side * reader.mpp:.0f} µm) and its moved partner lie in "
         "the part of the slides that may be read; take smaller crops, or a larger part"
+    )
+
+
+def read_field(reader: PairReader, placement: Placement, side: int) -> Field:
+    """Read the crops of a placement."""
+    fixed, moving, truth = placement
+    return Field(
+        reader.fixed.read(fixed, side),
+        reader.moving.read(moving, side),
+        reader.fixed.valid(fixed, side),
+        reader.moving.valid(moving, side),
+        truth,
     )
 
 

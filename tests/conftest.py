@@ -12,7 +12,7 @@ import pytest
 def _no_models_of_the_user(tmp_path_factory):
     """No test sees the models that whoever runs it has added."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("COMIR_BATCH_MODELS", str(tmp_path_factory.mktemp("models")))
+        patch.setenv("COMIR_BATCH_MODELS", str(tmp_path_factory.mktemp("models") / "none"))
         yield
 
 

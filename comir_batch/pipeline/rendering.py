@@ -19,6 +19,7 @@ from comir_batch.pipeline.layout import Layout
 from comir_batch.pipeline.plan import make_plan
 from comir_batch.pipeline.profiles import find_profile, to_toml
 from comir_batch.pipeline.run import inspect_request
+from comir_batch.representation.store import OWN_MODELS, own_models
 
 if TYPE_CHECKING:
     from comir_batch.core.config import RunConfig
@@ -76,9 +77,12 @@ def render_run(request: RenderRequest) -> Path:
     _require_free(out, origin)
     pairs = inspect_request(request.manifest, request.config, skip_bad_rows=request.skip_bad_rows).pairs
     _require_memory(make_plan(pairs, _attached(request.config, layout, path), layout.root), profile)
-    site = Site(profile, layout.cluster, (request.manifest.resolve().parent, out, *folders_read(pairs)))
+    own = [folder for folder in (own_models(),) if folder.is_dir()]
+    site = Site(profile, layout.cluster, (request.manifest.resolve().parent, out, *own, *folders_read(pairs)))
     words = (origin["manifest"], "--out", str(layout.root), "--config", str(out / _CONFIG), *request.options)
-    scripts = render(Rendering(site, job_name(layout.root), words, request.config.execution.dashboard))
+    # The driver chooses models anew, where neither the home folder nor the environment need be those of here.
+    known = tuple((OWN_MODELS, str(folder)) for folder in own)
+    scripts = render(Rendering(site, job_name(layout.root), words, request.config.execution.dashboard, known))
     scripts[_PROFILE] = to_toml(profile) + "\n"
     scripts[_CONFIG] = to_toml(_attached(request.config, layout, out / _PROFILE)) + "\n"
     for name, text in scripts.items():

@@ -19,6 +19,8 @@ from comir_batch.core.card import ModelCard
 from comir_batch.core.errors import ModelError
 
 WEIGHTS, CARD = "weights.safetensors", "card.json"
+OWN_MODELS = "COMIR_BATCH_MODELS"
+"""The environment variable that names the folder of the user's own models."""
 _SHIPPED = Path(comir_batch.models.__file__).parent.resolve()
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]*")
 
@@ -38,7 +40,7 @@ class Model:
 
 def own_models() -> Path:
     """Return the folder of the user's own models: ``$COMIR_BATCH_MODELS``, else one in the user's data folder."""
-    if given := os.environ.get("COMIR_BATCH_MODELS"):
+    if given := os.environ.get(OWN_MODELS):
         return Path(given).expanduser().absolute()
     data = Path(os.environ.get("XDG_DATA_HOME") or "~/.local/share").expanduser()
     return data / "comir-batch" / "models"

@@ -133,6 +133,17 @@ def test_the_driver_gets_its_words_unchanged_and_says_when_the_run_is_finished(f
     assert (folder / "cluster" / "finished-7").exists()
 
 
+@pytest.mark.parametrize("image", ["", "/images/a.sif"])
+def test_the_driver_knows_the_variables_that_it_must_know(folder, image):
+    known = (("COMIR_BATCH_MODELS", "/models of mine/it's"),)
+    made = render(Rendering(site(folder, image=image), "cb-name", (), "", known))["driver.sbatch"]
+    lines = [line for line in made.splitlines() if "COMIR_BATCH_MODELS" in line]
+    show = lines[-1].split()[-1].split("=")[0] if image else "COMIR_BATCH_MODELS"
+    shown = call("\n".join([*lines, f'printf %s "${show}"']), folder, folder / "notes")
+    assert shown.stdout == "/models of mine/it's"
+    assert show.startswith("APPTAINERENV_") == bool(image)
+
+
 def test_a_worker_works_while_the_run_is_not_finished(folder, python, tmp_path):
     script = scripts(folder, python=str(python), gpu=None)["cpu-worker.sbatch"]
     scheduler = folder / "cluster" / "scheduler.json"
@@ -188,6 +199,20 @@ def test_settings_and_profile_stand_beside_the_scripts(inputs):
     assert config.execution.profile == str(jobs / "profile.toml")
     assert f"--config '{jobs}/config.toml' --keep-work" in (jobs / "driver.sbatch").read_text()
     assert json.loads((jobs / "run" / "cluster" / "rendered.json").read_text()) == {"folder": str(jobs)}
+
+
+def test_the_driver_in_an_image_sees_the_models_that_the_user_has_added(inputs, monkeypatch):
+    own = inputs / "models"
+    profile = Profile.model_validate({"cpu": JOBS, "gpu": None, "image": "/images/a.sif"})
+    (inputs / "site.toml").write_text(to_toml(profile) + "\n")
+    monkeypatch.setenv("COMIR_BATCH_MODELS", str(own))
+    for there in (False, True):
+        done = invoke(inputs, "--model", "none", out=f"jobs{there}")
+        assert done.exit_code == 0, done.stderr
+        script = (inputs / f"jobs{there}" / "driver.sbatch").read_text()
+        assert (f"export COMIR_BATCH_MODELS='{own}'" in script) == there
+        own.mkdir(exist_ok=True)
+    assert f"--bind '{inputs}'" in script
 
 
 def test_to_render_a_run_again_is_to_change_it_and_another_ones_scripts_stay(inputs):

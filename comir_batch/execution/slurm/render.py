@@ -38,12 +38,15 @@ class Rendering:
         Words after ``comir-batch run``.
     dashboard : str
         Address of the dashboard; empty for none.
+    environment : tuple of (str, str)
+        Variables that the driver must know, and their values.
     """
 
     site: Site
     job_name: str
     run: tuple[str, ...]
     dashboard: str
+    environment: tuple[tuple[str, str], ...] = ()
 
 
 class _Script(Template):
@@ -74,7 +77,10 @@ def _driver(rendering: Rendering) -> str:
     where = {"--interface": profile.driver_interface, "--host": profile.driver_host, "--port": profile.driver_port}
     options = [word for name, value in where.items() if value for word in (name, str(value))]
     options += ["--scheduler-file", str(files.scheduler), "--dashboard", rendering.dashboard]
-    told = [f'export APPTAINERENV_{name}="${name}"' for name in _TOLD] if profile.image else []
+    told = [f"export {name}={shlex.quote(value)}" for name, value in rendering.environment]
+    if profile.image:
+        names = [*_TOLD, *(name for name, _ in rendering.environment)]
+        told += [f'export APPTAINERENV_{name}="${name}"' for name in names]
     filled = {
         "directives": _directives(
             rendering, "driver", jobs, "-%j.log", f"--signal=B:USR1@{min(300, walltime_s(jobs.walltime) // 4)}"

@@ -103,10 +103,14 @@ class CropReader:
 
     def valid(self, pose: Pose, side: int) -> NDArray[np.bool_]:
         """Return which pixels of a crop, ``(side, side)``, lie inside the part."""
-        y, x = np.indices((side, side)).reshape(2, -1)
-        places = np.stack([x, y, np.ones_like(x)], axis=1) @ self._matrix(pose, side).T
+        places = self._places(pose, side)
         last = self.grid.width - 0.5, self.grid.height - 0.5
         return np.asarray(((places >= -0.5) & (places <= last)).all(axis=1).reshape(side, side))
+
+    def tissue_at(self, pose: Pose, side: int) -> NDArray[np.bool_]:
+        """Return which pixels of a crop, ``(side, side)``, lie on tissue."""
+        places = self.grid.to_um(self._places(pose, side))
+        return self._tissue.at(places).reshape(side, side)
 
     def tissue(self) -> NDArray[np.bool_]:
         """Return where there is tissue, ``(Y, X)`` on the part's grid."""
@@ -115,6 +119,11 @@ class CropReader:
     def pixels(self, region: Region) -> NDArray[np.generic]:
         """Return the slide's own ``(C, Y, X)`` pixels of a region of the part's grid."""
         return _CACHE.read(self._array, region.shifted(self._region.x0, self._region.y0))
+
+    def _places(self, pose: Pose, side: int) -> NDArray[np.float64]:
+        """Return where on the part's grid the pixels of a crop lie, ``(side * side, 2)``."""
+        y, x = np.indices((side, side)).reshape(2, -1)
+        return np.stack([x, y, np.ones_like(x)], axis=1) @ self._matrix(pose, side).T
 
     @property
     def _ceiling(self) -> float:

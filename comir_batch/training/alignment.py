@@ -1,0 +1,216 @@
+"""Whether the pairs that training takes as aligned are: measured on the raw images, without any model."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import product
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from comir_batch.core.card import Input
+from comir_batch.core.errors import ManifestError, Problem
+from comir_batch.training.crops import CropReader, Pose
+from comir_batch.training.shift_surface import REACH, SIDE, find_peak, tile_spectrum
+from comir_batch.training.split import Box
+from comir_batch.training.turned import WIDEST_DEG, best_turn
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from numpy.typing import NDArray
+
+    from comir_batch.training.pairs import TrainingPair
+    from comir_batch.training.shift_surface import Peak, Spectrum
+    from comir_batch.training.split import Part, Split
+
+_GREY = Input(reduction="mean")
+_CLEAR = 10.0  # unrelated images, mirrored ones among them, stay below
+_STEP = SIDE - 2 * REACH
+_GROUPS = 3  # along an axis
+_TILES = 4  # in a group, at most
+_FEWEST_GROUPS = 4
+_LEAST_TISSUE = 0.5
+_REMEDY = "Register them first with comir-batch run, then train with --from-run RUN; or leave the row out"
+
+
+@dataclass(frozen=True, slots=True)
+class Alignment:
+    """How far a pair is from being aligned, as its raw images tell.
+
+    Attributes
+    ----------
+    shift_um : float
+        How far the moving image lies off at the middle of the part.
+    z : float
+        How clear that is, in robust standard deviations over other shifts.
+    known : bool
+        Whether it is clear enough to believe.
+    angle_deg : float
+        By how much the moving image is turned, clockwise as seen.
+    off_px : float
+        Root mean square distance of the two images over the part, in pixels of the training.
+    sentence : str
+        The same in words.
+    """
+
+    shift_um: float
+    z: float
+    known: bool
+    angle_deg: float
+    off_px: float
+    sentence: str
+
+
+def measure(pair: TrainingPair, box: Box, seed: int = 0) -> Alignment:
+    """Measure how well a part of a pair is aligned.
+
+    Tiles of the working level tell shifts of up to 24 pixels, and together how much the moving image is turned. Where
+    they see nothing, coarser images are tried under turns of up to 9 degrees, quarter turns and mirroring.
+
+    Parameters
+    ----------
+    pair : TrainingPair
+        The slides.
+    box : Box
+        The part.
+    seed : int
+        Of the choice of tiles.
+
+    Raises
+    ------
+    SlideError
+        If the part has no pixels, no tissue or no contrast.
+    """
+    tiles = _Tiles(pair, box, seed)
+    peak = find_peak([spectrum for group in tiles.groups for spectrum in group.spectra])
+    if peak.z >= _CLEAR:
+        return _from_tiles(pair, tiles, peak)
+    turn = best_turn(pair, box)
+    if turn.peak.z < _CLEAR:
+        sentence = (
+            f"pair {pair.name}: whether it is aligned cannot be told from the raw images, which show no clear common "
+            f"structure within {REACH} pixels and {WIDEST_DEG:g} degrees"
+        )
+        return Alignment(0.0, max(peak.z, turn.peak.z), known=False, angle_deg=0.0, off_px=0.0, sentence=sentence)
+    if turn.orientation:
+        sentence = f"pair {pair.name}: the moving image looks {turn.orientation}"
+        return Alignment(0.0, turn.peak.z, known=True, angle_deg=0.0, off_px=np.inf, sentence=sentence)
+    shift = np.array([turn.peak.x, turn.peak.y]) * turn.mpp / tiles.mpp
+    return _alignment(pair, tiles, shift, np.radians(turn.angle_deg), turn.peak.z)
+
+
+def require_aligned(
+    pairs: Sequence[TrainingPair], split: Split, *, tolerance_px: float = 4.0, enforced: bool = True
+) -> dict[str, Alignment]:
+    """Measure each pair on the parts that are read, and return what was found by name.
+
+    Parameters
+    ----------
+    pairs : sequence of TrainingPair
+        All of them.
+    split : Split
+        Training and validation parts; the unseen is left alone.
+    tolerance_px : float
+        How far off a pair may lie, in pixels of the training.
+    enforced : bool
+        Whether to refuse misaligned pairs, or only tell of them.
+
+    Raises
+    ------
+    ManifestError
+        With a problem for each pair that is clearly misaligned.
+    """
+    found = {pair.name: measure(pair, _hull(pair, (*split.training, *split.validation))) for pair in pairs}
+    wrong = [pair for pair in pairs if found[pair.name].known and found[pair.name].off_px > tolerance_px]
+    if wrong and enforced:
+        raise ManifestError([Problem(pair.row, "moving", found[pair.name].sentence, _REMEDY) for pair in wrong])
+    return found
+
+
+def _hull(pair: TrainingPair, parts: Iterable[Part]) -> Box:
+    """Return the smallest box around a pair's parts."""
+    boxes = np.array([part.box for part in parts if part.pair is pair])
+    return Box(*boxes[:, :2].min(axis=0).tolist(), *boxes[:, 2:].max(axis=0).tolist())
+
+
+@dataclass(frozen=True, eq=False)
+class _Group:
+    """Tiles of one ninth of the part: their mean place in pixels from its middle, and their spectra."""
+
+    place: NDArray[np.float64]
+    spectra: list[Spectrum]
+
+
+class _Tiles:
+    """Some tiles of a part with tissue on both slides, in groups."""
+
+    def __init__(self, pair: TrainingPair, box: Box, seed: int) -> None:
+        slides = pair.fixed, pair.moving
+        self.mpp = max(slide.working.mpp for slide in slides)
+        self._readers = [CropReader(slide, box, _GREY, self.mpp) for slide in slides]
+        corners = np.array([reader.grid.corners_um()[[0, 3]] for reader in self._readers])
+        low, high = corners[:, 0].max(axis=0), corners[:, 1].min(axis=0)
+        self.size_px = (high - low) / self.mpp
+        self._middle, rng = (low + high) / 2, np.random.default_rng(seed)
+        self.groups = [group for ninth in self._ninths() if (group := self._group(rng.permutation(ninth)))]
+
+    def _ninths(self) -> list[NDArray[np.float64]]:
+        """Return the tiles' centres in pixels from the middle, those of each ninth by themselves."""
+        counts = np.floor((self.size_px - 2 * REACH) / _STEP).astype(int).clip(1)
+        x, y = ((np.arange(n) - (n - 1) / 2) * _STEP for n in counts)
+        ninths = product(np.array_split(y, _GROUPS), np.array_split(x, _GROUPS))
+        return [np.stack(np.meshgrid(columns, rows), axis=-1).reshape(-1, 2) for rows, columns in ninths]
+
+    def _group(self, centres: NDArray[np.float64]) -> _Group | None:
+        used, spectra = [], []
+        for centre in centres:
+            spectrum = self._spectrum(centre)
+            if spectrum is not None:
+                used.append(centre)
+                spectra.append(spectrum)
+            if len(used) == _TILES:
+                break
+        return _Group(np.mean(used, axis=0), spectra) if used else None
+
+    def _spectrum(self, centre: NDArray[np.float64]) -> Spectrum | None:
+        x, y = self._middle + centre * self.mpp
+        pose = Pose(float(x), float(y))
+        valid = [reader.valid(pose, SIDE) & reader.tissue_at(pose, SIDE) for reader in self._readers]
+        if min(mask.mean() for mask in valid) < _LEAST_TISSUE:
+            return None
+        fixed, moving = (reader.read(pose, SIDE)[0] for reader in self._readers)
+        return tile_spectrum(fixed, moving, (valid[0], valid[1]))
+
+
+def _from_tiles(pair: TrainingPair, tiles: _Tiles, peak: Peak) -> Alignment:
+    """Fit a turn and a shift to the peaks of the groups, where enough of them are clear; else take the shift of all."""
+    peaks = [find_peak(group.spectra) for group in tiles.groups]
+    clear = [(group.place, each) for group, each in zip(tiles.groups, peaks, strict=True) if each.z >= _CLEAR]
+    if len(clear) < _FEWEST_GROUPS:
+        return _alignment(pair, tiles, np.array([peak.x, peak.y]), 0.0, peak.z)
+    places, shifts = np.array([place for place, _ in clear]), np.array([each[:2] for _, each in clear])
+    centre, mean = places.mean(axis=0), shifts.mean(axis=0)
+    arms, moves = places - centre, shifts - mean
+    angle = float((arms[:, 0] * moves[:, 1] - arms[:, 1] * moves[:, 0]).sum() / (arms**2).sum())
+    at_middle = mean - angle * np.array([-centre[1], centre[0]])
+    return _alignment(pair, tiles, at_middle, angle, peak.z)
+
+
+def _alignment(pair: TrainingPair, tiles: _Tiles, shift: NDArray[np.float64], angle: float, z: float) -> Alignment:
+    """Put a shift in pixels and a small turn in radians into words."""
+    length = float(np.hypot(*shift))
+    off = float(np.sqrt(length**2 + angle**2 * (tiles.size_px**2).sum() / 12))  # second moment of a rectangle
+    degrees = float(np.degrees(angle))
+    sentence = f"pair {pair.name}: the moving image lies {length * tiles.mpp:.1f} µm ({length:.1f} px) off"
+    if length >= 1:
+        sentence += f", mostly {_direction(shift)}"
+    sentence += f", and is turned by {degrees:.1f} degrees" if abs(degrees) >= 0.05 else ""
+    return Alignment(length * tiles.mpp, z, known=True, angle_deg=degrees, off_px=off, sentence=sentence)
+
+
+def _direction(shift: NDArray[np.float64]) -> str:
+    x, y = shift
+    if abs(x) >= abs(y):
+        return "to the right" if x > 0 else "to the left"
+    return "downwards" if y > 0 else "upwards"

@@ -1,0 +1,126 @@
+"""Whether one image of a pair is turned or mirrored against the other, told from their overviews."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import cv2
+import numpy as np
+
+from comir_batch.core.geometry import Grid
+from comir_batch.training.places import part_grid, part_region
+from comir_batch.training.shift_surface import REACH, SIDE, Peak, find_peak, tile_spectrum
+from comir_batch.warp.reduce import reduce_area
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from numpy.typing import NDArray
+
+    from comir_batch.pipeline.chunked import ChunkedSlide
+    from comir_batch.training.pairs import TrainingPair
+    from comir_batch.training.split import Box
+
+WIDEST_DEG = 9.0
+"""Largest small turn that is tried."""
+_STEP_DEG = 1.5
+_LONGEST = 512  # side of the images, in pixels: a step turns their borders by no more than a tile can bear
+_LEAST_TISSUE = 0.3
+_PERCENTILES = (1.0, 99.5)
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """How the moving image lies best on the fixed one.
+
+    Attributes
+    ----------
+    orientation : str
+        ``turned by 180 degrees`` and the like; empty where a small turn is best.
+    angle_deg : float
+        The small turn, clockwise as seen; 0 for other orientations.
+    peak : Peak
+        Of the shift, in pixels of `mpp`.
+    mpp : float
+        Pixel size of the images compared, in µm.
+    """
+
+    orientation: str
+    angle_deg: float
+    peak: Peak
+    mpp: float
+
+
+def best_turn(pair: TrainingPair, box: Box) -> Turn:
+    """Try small turns, quarter turns and mirroring of the moving image; return what shows most common structure."""
+    fixed, moving = (_grey(slide, box) for slide in (pair.fixed, pair.moving))
+    corners = np.array([grid.corners_um()[[0, 3]] for _, _, grid in (fixed, moving)])
+    low, high = corners[:, 0].max(axis=0), corners[:, 1].min(axis=0)
+    own = max(fixed[2].mpp_x, fixed[2].mpp_y, moving[2].mpp_x, moving[2].mpp_y)
+    mpp = max(own, float((high - low).max()) / _LONGEST)
+    width, height = (int(n) for n in np.maximum((high - low) / mpp, 1))
+    grid = Grid(width, height, mpp, mpp, *low.tolist())
+    still = _laid(fixed, grid, np.eye(2))
+    turns = [Turn(name, angle, _compare(still, _laid(moving, grid, linear)), mpp) for name, angle, linear in _linears()]
+    return max(turns, key=lambda turn: turn.peak.z)
+
+
+def _linears() -> Iterator[tuple[str, float, NDArray[np.float64]]]:
+    """Yield names, small angles and maps of fixed to moving places, about the middle."""
+    steps = round(WIDEST_DEG / _STEP_DEG)
+    for step in range(-steps, steps + 1):
+        yield "", step * _STEP_DEG, _rotation(step * _STEP_DEG)
+    for quarter in (1, 2, 3):
+        yield f"turned by {90 * quarter} degrees", 0.0, _rotation(90.0 * quarter)
+    mirror = np.diag([-1.0, 1.0])
+    for quarter, name in enumerate(("left to right", "along a diagonal", "upside down", "along the other diagonal")):
+        yield f"mirrored {name}", 0.0, _rotation(90.0 * quarter) @ mirror
+
+
+def _rotation(degrees: float) -> NDArray[np.float64]:
+    cosine, sine = np.cos(np.radians(degrees)), np.sin(np.radians(degrees))
+    return np.array([[cosine, -sine], [sine, cosine]])
+
+
+_Grey = tuple["NDArray[np.float32]", "NDArray[np.bool_]", Grid]
+
+
+def _grey(slide: ChunkedSlide, box: Box) -> _Grey:
+    """Return a part of a slide's overview in grey, its tissue, and its grid."""
+    overview = slide.overview()
+    area = part_region(slide, overview.grid, box)
+    tissue = overview.tissue[area.slices]
+    pixels = np.nan_to_num(overview.pixels[:, *area.slices].astype(np.float32).mean(axis=0))
+    low, high = np.percentile(pixels[tissue] if tissue.any() else pixels, _PERCENTILES)
+    scaled = np.clip((pixels - low) / max(high - low, np.finfo(np.float32).tiny), 0, 1)
+    return scaled.astype(np.float32), tissue, part_grid(overview.grid, area)
+
+
+def _laid(image: _Grey, grid: Grid, linear: NDArray[np.float64]) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+    """Resample an image and its tissue on a grid, turned about its middle."""
+    pixels, tissue, own = image
+    factor = max(1, int(grid.mpp_x / own.mpp_x + 0.01))
+    planes = reduce_area(np.stack([pixels, tissue.astype(np.float32)]), factor)
+    own = own.reduced(factor)
+    middle = grid.to_um([[(grid.width - 1) / 2, (grid.height - 1) / 2]])[0]
+    corners = np.array([[0.0, 0.0], [1.0, 0.0], [0.0, 1.0]])
+    start, right, down = own.to_pixels((grid.to_um(corners) - middle) @ linear.T + middle)
+    matrix = np.column_stack([right - start, down - start, start])
+    flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
+    laid, mask = (cv2.warpAffine(plane, matrix, (grid.width, grid.height), flags=flags) for plane in planes)
+    return np.asarray(laid), np.asarray(mask > 0.99)
+
+
+def _compare(
+    fixed: tuple[NDArray[np.float32], NDArray[np.bool_]], moving: tuple[NDArray[np.float32], NDArray[np.bool_]]
+) -> Peak:
+    step, (height, width) = SIDE - 2 * REACH, fixed[0].shape
+    spectra = []
+    for y in range(0, height - SIDE + 1, step):
+        for x in range(0, width - SIDE + 1, step):
+            tile = np.s_[y : y + SIDE, x : x + SIDE]
+            masks = fixed[1][tile], moving[1][tile]
+            if min(mask.mean() for mask in masks) >= _LEAST_TISSUE:
+                spectra.append(tile_spectrum(fixed[0][tile], moving[0][tile], masks))
+    return find_peak(spectra)

@@ -201,18 +201,21 @@ def _of_success(success: Success) -> Iterator[str]:
 
 
 def _of_turning(turning: Turning) -> Iterator[str]:
-    for mirrored, verb, case in ((False, "turns", "turned"), (True, "mirrors", "mirrored")):
+    for mirrored, verb, how, remedy in (
+        (False, "turn", "turned", "symmetry c4 or d4"),
+        (True, "mirror", "mirrored and turned", "symmetry d4"),
+    ):
         lowest, angle = turning.lowest(mirrored=mirrored)
-        where = f"lowest correlation {lowest:.2f}, {case} by {angle}°" if not mirrored else ""
-        where = where or f"lowest correlation {lowest:.2f}, mirrored and turned by {angle}°"
-        name = f"the representation of {turning.modality}"
+        name, where = (
+            f"the representation of {turning.modality}",
+            f"(lowest correlation {lowest:.2f}, {how} by {angle}°)",
+        )
         if lowest >= _GOOD:
-            yield f"Good: {name} {verb} with the image ({where})."
+            yield f"Good: {name} {verb}s with the image {where}."
         elif lowest >= _FAIR:
-            yield f"Fair: {name} {verb} with the image roughly ({where})."
+            yield f"Fair: {name} {verb}s with the image, but not closely {where}."
         else:
-            remedy = "symmetry c4 or d4" if not mirrored else "symmetry d4"
-            yield f"Bad: {name} {verb[:-1]}s not with the image ({where}); training with {remedy} mends it."
+            yield f"Bad: {name} does not {verb} with the image {where}; training with {remedy} mends it."
 
 
 def _of_partners(partners: Partners) -> Iterator[str]:
@@ -236,7 +239,7 @@ def _of_space(space: Space) -> Iterator[str]:
         elif spectrum.effective_rank < _USED:
             yield f"Bad: the {space.name} of {name} has collapsed: {used}."
         elif unused > 0:
-            yield f"Fair: the {space.name} of {name} has partly collapsed: {unused} dimensions are not used ({used})."
+            yield f"Fair: the {space.name} of {name} has partly collapsed: {used}; unused dimensions: {unused}."
         else:
             yield f"Good: the {space.name} of {name} has not collapsed: {used}."
 

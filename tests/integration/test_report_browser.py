@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import re
 import shutil
 import subprocess
@@ -12,7 +13,9 @@ import pytest
 import report_samples as samples
 
 from comir_batch.report import figures
+from comir_batch.report.article import Article, Picture, Section, Table, article_page
 from comir_batch.report.batch_page import batch_page
+from comir_batch.report.charts import Series, histogram, lines, scatter
 from comir_batch.report.pair_page import pair_page
 
 NAMES = ("chromium", "chromium-browser", "google-chrome", "chrome")
@@ -75,9 +78,9 @@ def stains():
 def write(tmp_path_factory):
     folder = tmp_path_factory.mktemp("a folder, with 'odd' name")
 
-    def write(name, html):
+    def write(name, text):
         page = folder / f"{name}.html"
-        page.write_text(html, encoding="utf-8")
+        page.write_text(text, encoding="utf-8")
         return page
 
     return write
@@ -95,9 +98,9 @@ def shown(dom):
     return {(frame["layer"], frame["role"]): frame["part"] for frame in found if frame["part"]}
 
 
-def driven(html, script):
+def driven(text, script):
     """Return a page that also runs a script of the test, once its own has run."""
-    free = re.sub(r'<meta http-equiv="Content-Security-Policy"[^>]*>', "", html)
+    free = re.sub(r'<meta http-equiv="Content-Security-Policy"[^>]*>', "", text)
     return free.replace("</body>", f"<script>{script}</script></body>")
 
 
@@ -187,6 +190,41 @@ def test_the_index_follows_the_colour_scheme(browser, write, sections):
     page = write("scheme", batch_page(*samples.batch(60, thumbnail)))
     assert browser.screenshot(page)[:, :8].mean() > 200
     assert browser.screenshot(page, dark=True)[:, :8].mean() < 60
+
+
+def charts():
+    x, rng = np.linspace(0, 360, 25), np.random.default_rng(0)
+    points = rng.normal(size=(2, 2, 30))
+    return (
+        lines("Curves", [Series("dapi", x, np.cos(x) ** 2), Series("w" * 80, x, x / 360)], "angle (°)", "correlation"),
+        scatter("Map", [Series(str(k), *each) for k, each in enumerate(points)], "one", "two", links=True, equal=True),
+        histogram("Values", {"true": rng.random(50), "wrong": rng.random(50) - 0.5}, "correlation"),
+    )
+
+
+@pytest.fixture(scope="module")
+def article(write):
+    ramp = np.tile(np.arange(256, dtype=np.uint8)[None, :, None], (60, 4, 3))
+    table = Table("Figures", tuple(f"column {k}" for k in range(12)), (("row" * 30, *range(11)),))
+    section = Section("All", ("word " * 60, "w" * 300), (table,), charts(), (Picture("Wide", ramp),))
+    return write("article", article_page(Article("A title " + "w" * 90, "below", (section,))))
+
+
+@pytest.mark.parametrize("width", [340, 1000])
+def test_an_article_does_not_overflow(browser, article, write, width):
+    page = html.escape(article.read_text(encoding="utf-8"))
+    script = "onload = () => { document.title = frames[0].document.documentElement.scrollWidth; };"
+    frame = f'<iframe style="border:0;width:{width}px;height:600px" srcdoc="{page}"></iframe>'
+    dom = browser.dom(write(f"framed-{width}", f"<!doctype html><script>{script}</script>{frame}"))
+    assert 0 < int(re.search(r"<title>(\d+)</title>", dom)[1]) <= width
+
+
+def test_charts_are_drawn_in_their_colours_on_light_and_dark(browser, article):
+    for dark in (False, True):
+        shot = browser.screenshot(article, dark=dark)
+        for blue, green, red in ((178, 114, 0), (0, 94, 213)):
+            near = np.abs(shot - np.array([blue, green, red])).sum(axis=2) < 12
+            assert near.sum() > 150
 
 
 def test_a_page_prints(browser, page):

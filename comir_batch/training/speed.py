@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from torch.nn.functional import cosine_similarity
 
 from comir_batch.core.card import ModalityCard
 from comir_batch.core.geometry import Region
@@ -31,7 +30,7 @@ _TEMPERATURE = 0.5
 
 _ONE_PAIR: dict[Critic, Callable[[Tensor, Tensor], Tensor]] = {
     "mse": lambda x, y: -(x - y).square().mean(),
-    "cosine": lambda x, y: cosine_similarity(x, y, dim=0).mean(),
+    "cosine": lambda x, y: ((x * y).sum(0) / (x.square().sum(0) * y.square().sum(0)).sqrt()).mean(),
     "l1": lambda x, y: -(x - y).abs().mean(),
 }
 

@@ -12,11 +12,14 @@ import comir_batch
 from comir_batch.cli import (
     bench_commands,
     cluster_commands,
+    diagnose_command,
     model_commands,
     plan_command,
     profile_commands,
     render_command,
     run_commands,
+    study_commands,
+    train_command,
 )
 
 INTERNAL_ERROR = 70
@@ -35,10 +38,13 @@ app = typer.Typer(
 )
 run_commands.add_to(app)
 plan_command.add_to(app)
+train_command.add_to(app)
+diagnose_command.add_to(app)
 render_command.add_to(app)
 cluster_commands.add_to(app)
 app.add_typer(model_commands.app)
 app.add_typer(profile_commands.app)
+app.add_typer(study_commands.app)
 app.add_typer(bench_commands.app)
 
 

@@ -1,0 +1,85 @@
+"""`train`: a model from aligned pairs."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import typer
+
+from comir_batch.cli import options  # noqa: TC001  typer resolves the annotations
+from comir_batch.cli.failures import exit_codes
+from comir_batch.cli.settings import overrides
+from comir_batch.cli.tables import print_table
+
+
+def add_to(app: typer.Typer) -> None:
+    """Add the command to the program."""
+    app.command("train")(train)
+
+
+def train(  # noqa: PLR0913  a parameter an option
+    pairs: Annotated[
+        Path | None,
+        typer.Argument(metavar="[PAIRS]", help="Manifest of aligned pairs, all of the same two modalities."),
+    ] = None,
+    *,
+    out: Annotated[Path, typer.Option("--out", "-o", metavar="DIR", help="Folder of the model.")] = Path("model"),
+    from_run: Annotated[
+        Path | None, typer.Option(metavar="RUN", help="Learn from the accepted pairs of a run instead of a manifest.")
+    ] = None,
+    preset: Annotated[
+        Literal["compact", "paper", "zurich"],
+        typer.Option(help="Settings: ours, or those of the CoMIR paper's biomedical or aerial experiment."),
+    ] = "compact",
+    config: Annotated[Path | None, typer.Option(metavar="TOML", help="File with settings of the training.")] = None,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="One setting, for example temperature=0.2; repeatable."),
+    ] = None,
+    device: options.Device = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on with the training that was stopped in --out.")
+    ] = False,
+    keep_data: Annotated[bool, typer.Option("--keep-data", help="Keep the slides as Zarr.")] = False,
+) -> None:
+    """Train a model on aligned pairs; its folder gets weights, a card, and a report that says how good it is."""
+    source = from_run or pairs
+    if source is None or (from_run and pairs):
+        raise typer.BadParameter("give a manifest of aligned pairs, or --from-run")
+    with exit_codes():
+        from comir_batch.pipeline.packages import require_computing
+
+        require_computing()
+        # Torch's threads, waiting for each other in a busy loop, would starve the one that reads crops.
+        os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+        from comir_batch.cli.progress import show_progress
+        from comir_batch.execution.stop import StopRequest
+        from comir_batch.training.config import load_train_config
+        from comir_batch.training.train import TrainRequest
+        from comir_batch.training.train import train as learn
+
+        given: dict[str, Any] = {"device": device}
+        resolved = load_train_config(preset, config, overrides(given, settings))
+        request = TrainRequest(
+            source,
+            out,
+            resolved,
+            from_run=from_run is not None,
+            resume=resume,
+            keep_data=keep_data,
+            command=tuple(sys.argv),
+        )
+        stop = StopRequest(_say_stopping)
+        with show_progress() as subscriber, stop.on_signals():
+            card = learn(request, stop, lambda text: typer.echo(text, err=True), subscriber)
+    rows = [(name, str(value)) for name, value in card.metrics.items()]
+    print_table(f"model {card.name}", ("figure on unseen crops", "value"), rows)
+    typer.echo(f"model:  {out}\nreport: {out / 'report.html'}")
+
+
+def _say_stopping() -> None:
+    # Past Python's buffers, which the signal may have interrupted in the middle of a write.
+    os.write(sys.stderr.fileno(), b"comir-batch: stopping after this step; --resume goes on\n")

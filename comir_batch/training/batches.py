@@ -1,0 +1,90 @@
+"""Batches of crops, read ahead; which crops a batch holds depends on the seed and its number alone."""
+
+from __future__ import annotations
+
+from collections import deque
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+import torch
+
+from comir_batch.training.augment import disturbed
+from comir_batch.training.crops import PairReader
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from torch import Tensor
+
+    from comir_batch.core.card import ModalityCard
+    from comir_batch.training.config import TrainConfig
+    from comir_batch.training.split import Part
+
+_AHEAD = 2
+
+
+class Batch(NamedTuple):
+    """Crops of both modalities at the same places, each ``(N, C, crop, crop)`` float32."""
+
+    fixed: Tensor
+    moving: Tensor
+
+
+class BatchSource:
+    """Reads batches from parts of aligned pairs, each part as often as it has room for crops.
+
+    Parameters
+    ----------
+    parts : sequence of Part
+        At least one.
+    modalities : (ModalityCard, ModalityCard)
+        Of the fixed and of the moving slides.
+    stained : (bool, bool)
+        Which of them are brightfield images in colour.
+    mpp : float
+        Pixel size of the crops in µm.
+    config : TrainConfig
+        Sizes, augmentation and seed.
+    """
+
+    def __init__(
+        self,
+        parts: Sequence[Part],
+        modalities: tuple[ModalityCard, ModalityCard],
+        stained: tuple[bool, bool],
+        mpp: float,
+        config: TrainConfig,
+    ) -> None:
+        self._stained, self._config = stained, config
+        self._readers = [PairReader(part, modalities, mpp) for part in parts]
+        places = np.array([reader.places(config.crop) for reader in self._readers], dtype=np.float64)
+        self._shares = np.maximum(places, 1) / np.maximum(places, 1).sum()
+
+    def batch(self, number: int) -> Batch:
+        """Return one batch."""
+        rng = np.random.default_rng([self._config.seed, number])
+        fixed, moving = [], []
+        for index in rng.choice(len(self._readers), self._config.batch, p=self._shares):
+            reader = self._readers[index]
+            first, second = reader.read(reader.draw(rng, self._config.crop), self._config.crop)
+            fixed.append(disturbed(first, rng, self._config.augmentation, stained=self._stained[0]))
+            moving.append(disturbed(second, rng, self._config.augmentation, stained=self._stained[1]))
+        return Batch(torch.from_numpy(np.stack(fixed)), torch.from_numpy(np.stack(moving)))
+
+    def ahead(self, first: int, stop: int) -> Iterator[tuple[int, Batch]]:
+        """Yield the batches from ``first`` on, and their numbers, while threads read the next ones."""
+        numbers = iter(range(first, stop))
+        with ThreadPoolExecutor(self._config.loaders, "crops") as pool:
+            waiting = deque((n, pool.submit(self.batch, n)) for n, _ in zip(numbers, range(self._limit), strict=False))
+            while waiting:
+                number, batch = waiting.popleft()
+                ready = batch.result()
+                following = next(numbers, None)
+                if following is not None:
+                    waiting.append((following, pool.submit(self.batch, following)))
+                yield number, ready
+
+    @property
+    def _limit(self) -> int:
+        return _AHEAD * self._config.loaders

@@ -1,0 +1,173 @@
+"""The steps of a training, and what is validated and written between them; stopped at any step, it goes on."""
+
+from __future__ import annotations
+
+import time
+from contextlib import ExitStack, contextmanager
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from comir_batch.core.errors import ConfigError
+from comir_batch.representation.device import resolve_device
+from comir_batch.training.batches import BatchSource
+from comir_batch.training.checkpoint import Checkpoint
+from comir_batch.training.history import History
+from comir_batch.training.learner import Learner
+from comir_batch.training.validate import Validator
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+    from pathlib import Path
+
+    from torch import Tensor
+
+    from comir_batch.execution.stop import StopRequest
+    from comir_batch.representation.network import DenseUNet
+    from comir_batch.training.config import TrainConfig
+    from comir_batch.training.lesson import Lesson
+    from comir_batch.training.validate import Validation
+
+# What a result does not depend on, so that a training may be resumed with another value.
+_FREE = {"loaders", "checkpoint_minutes", "execution"}
+_RECENT = 50
+
+
+def learn(
+    lesson: Lesson, config: TrainConfig, checkpoint: Path, stop: StopRequest, say: Callable[[str], None]
+) -> tuple[History, dict[str, DenseUNet]]:
+    """Learn to the end; return what happened, and the best networks by modality.
+
+    Parameters
+    ----------
+    lesson : Lesson
+        What to learn from.
+    config : TrainConfig
+        How.
+    checkpoint : Path
+        Written now and then, and when it is stopped; if it is there, learning goes on from it, to the same result.
+    stop : StopRequest
+        Looked at after every step.
+    say : callable
+        Told in a sentence how each validation went.
+
+    Raises
+    ------
+    ConfigError
+        If the checkpoint is of other settings or slides, or the loss is not finite any more.
+    StoppedError
+        If it was asked to stop.
+    """
+    with _repeatable(config):
+        course = _Course(config, lesson, checkpoint)
+        if checkpoint.exists():
+            course.resume(Checkpoint.load(checkpoint))
+        return course.run(stop, say)
+
+
+@contextmanager
+def _repeatable(config: TrainConfig) -> Iterator[None]:
+    """Fix torch's threads; leave them and its chance as they were afterwards."""
+    with ExitStack() as stack:
+        stack.enter_context(torch.random.fork_rng())
+        stack.callback(torch.set_num_threads, torch.get_num_threads())
+        torch.set_num_threads(config.threads)
+        yield
+
+
+class _Course:
+    def __init__(self, config: TrainConfig, lesson: Lesson, checkpoint: Path) -> None:
+        self._config, self._lesson, self._checkpoint = config, lesson, checkpoint
+        self._device = resolve_device(config.device)
+        self._learner = Learner(lesson.modalities, config, self._device)
+        self._history, self._best = History(), self._learner.average
+        self._began = self._saved = time.monotonic()
+        self._validator = Validator(
+            lesson.parts.validation,
+            lesson.modalities,
+            lesson.data.mpp,
+            count=config.validation_fields,
+            side=config.crop,
+            seed=config.seed,
+        )
+
+    def resume(self, earlier: Checkpoint) -> None:
+        """Go on from a checkpoint."""
+        _require_same(earlier.record, _identity(self._config, self._lesson))
+        self._learner.resume(earlier.tensors)
+        self._history = History.from_json(earlier.record["history"])
+        self._best = _part(earlier.tensors, "best.")
+
+    def run(self, stop: StopRequest, say: Callable[[str], None]) -> tuple[History, dict[str, DenseUNet]]:
+        """Learn until it is over."""
+        lesson, config, losses = self._lesson, self._config, self._history.losses
+        crops = BatchSource(lesson.parts.training, lesson.modalities, lesson.stained, lesson.data.mpp, config)
+        for number, batch in crops.ahead(len(losses), len(losses) if self._over else config.steps):
+            losses.append(self._learner.step(batch, number))
+            self._validate(number + 1, say)
+            if self._over:
+                break
+            self._save_if_due(stop)
+        self._history.seconds = self._seconds
+        return self._history, self._learner.networks(self._best)
+
+    @property
+    def _over(self) -> bool:
+        config, history = self._config, self._history
+        return len(history.losses) >= config.steps or history.is_over(config.steps, config.patience)
+
+    @property
+    def _seconds(self) -> float:
+        return self._history.seconds + time.monotonic() - self._began
+
+    def _validate(self, done: int, say: Callable[[str], None]) -> None:
+        config, history = self._config, self._history
+        if done % config.validate_every and done < config.steps:
+            return
+        weights = self._learner.average
+        validation = self._validator.validate(self._learner.networks(weights), self._device)
+        history.validations[done] = validation
+        if history.best == done:
+            self._best = weights
+        say(_progress(done, config.steps, history, validation, self._seconds))
+
+    def _save_if_due(self, stop: StopRequest) -> None:
+        if stop.requested or time.monotonic() - self._saved > 60 * self._config.checkpoint_minutes:
+            tensors = self._learner.state() | {f"best.{name}": tensor for name, tensor in self._best.items()}
+            history = {**self._history.to_json(), "seconds": self._seconds}
+            Checkpoint(tensors, {**_identity(self._config, self._lesson), "history": history}).save(self._checkpoint)
+            self._saved = time.monotonic()
+            stop.check()
+
+
+def _progress(done: int, steps: int, history: History, validation: Validation, seconds: float) -> str:
+    recent = history.losses[-_RECENT:]
+    return (
+        f"step {done} of {steps}: loss {sum(recent) / len(recent):.3f}; {validation.mean:.0%} of the known transforms "
+        f"found, mean error {validation.error:.1%} of the width; {seconds / 60:.1f} min, "
+        f"about {seconds / done * (steps - done) / 60:.0f} more"
+    )
+
+
+def _part(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
+
+
+def _identity(config: TrainConfig, lesson: Lesson) -> dict[str, Any]:
+    """Return what a training must have in common with the one that it goes on with."""
+    return {
+        "settings": config.model_dump(mode="json", exclude=_FREE),
+        "slides": [f"{pair.name} {pair.fixed.digest} {pair.moving.digest}" for pair in lesson.data.pairs],
+        "torch": str(torch.__version__),
+    }
+
+
+def _require_same(record: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
+    if record["slides"] != wanted["slides"]:
+        raise ConfigError("the pairs are not those of the training that was stopped. Begin anew in another --out")
+    before, now = record["settings"], wanted["settings"]
+    other = [f"{key} was {before.get(key)!r}, is {now.get(key)!r}" for key in now if before.get(key) != now.get(key)]
+    if record["torch"] != wanted["torch"]:
+        other.append(f"torch was {record['torch']}, is {wanted['torch']}")
+    if other:
+        raise ConfigError(f"a training goes on with the settings that it began with: {'; '.join(other)}")

@@ -1,0 +1,161 @@
+"""The report of a study: its table, and the spectra and maps of every variant."""
+
+from __future__ import annotations
+
+import shlex
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from comir_batch import __version__
+from comir_batch.pipeline.files import write_text
+from comir_batch.report.article import Article, Section, Table, article_page
+from comir_batch.report.charts import Chart, Series, lines, scatter
+from comir_batch.report.data import Link, Provenance
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from comir_batch.training.diagnosis import Space
+    from comir_batch.training.lesson import Lesson
+    from comir_batch.training.study import StudyRequest, Trial
+
+_FLOOR = 1e-9
+_COLUMNS = (
+    "variant",
+    "seed",
+    "found (%)",
+    "95 % interval",
+    "by level (%)",
+    "retrieved (%)",
+    "lowest turned",
+    "rank of outputs",
+    "rank of bottleneck",
+    "collapsed of bottleneck",
+    "loss",
+    "minutes",
+)
+
+
+def write_study(request: StudyRequest, lesson: Lesson, trials: Sequence[Trial]) -> None:
+    """Write the table as Markdown and the report as HTML."""
+    table = Table("Every model, on the same unseen crops", _COLUMNS, tuple(_row(trial) for trial in trials))
+    write_text(request.out / "table.md", _markdown(table))
+    first = [trial for trial in trials if trial.seed == request.config.seed]
+    sections = [
+        Section("What was found", _findings(request, lesson, trials), (table,)),
+        *(_space_section(name, first) for name in ("bottleneck", "output")),
+        Section("Does the representation turn with the image?", charts=_turning(first)),
+    ]
+    article = Article(
+        f"Study of {request.name}",
+        " against ".join(lesson.data.modalities),
+        tuple(sections),
+        tuple(Link(name, name) for name in ("study.json", "table.md")),
+        Provenance(f"comir-batch {__version__}", shlex.join(request.command)),
+    )
+    write_text(request.out / "study.html", article_page(article))
+
+
+def _row(trial: Trial) -> tuple[str | float, ...]:
+    low, high = trial.interval
+    quarter = trial.fields / len(trial.found)
+    (bottleneck,) = (space for space in trial.diagnosis.spaces if space.name == "bottleneck")
+    names = [turning.modality for turning in trial.diagnosis.turning]
+    return (
+        trial.variant,
+        trial.seed,
+        round(100 * trial.success, 1),
+        f"{100 * low:.1f}-{100 * high:.1f}",
+        " / ".join(f"{100 * found / quarter:.0f}" for found in trial.found),
+        round(100 * trial.diagnosis.partners.retrieved, 1),
+        round(min(turning.lowest()[0] for turning in trial.diagnosis.turning), 3),
+        round(trial.rank("output"), 1),
+        round(trial.rank("bottleneck"), 1),
+        " / ".join(str(bottleneck.spectra[name].collapsed) for name in names),
+        round(trial.loss, 3),
+        round(trial.minutes, 1),
+    )
+
+
+def _markdown(table: Table) -> str:
+    lines_ = ["| " + " | ".join(table.columns) + " |", "|" + "---|" * len(table.columns)]
+    lines_ += ["| " + " | ".join(str(cell) for cell in row) + " |" for row in table.rows]
+    return "\n".join(lines_) + "\n"
+
+
+def _findings(request: StudyRequest, lesson: Lesson, trials: Sequence[Trial]) -> tuple[str, ...]:
+    seeds = {trial.seed for trial in trials}
+    caveat = (
+        f"One seed, {request.config.steps} steps: differences of a few percent are chance."
+        if len(seeds) == 1
+        else f"{len(seeds)} seeds, {request.config.steps} steps each."
+    )
+    base = trials[0].variant
+    success = {name: _mean([t.success for t in trials if t.variant == name]) for name in _variants(trials)}
+    ranks = {name: _mean([t.rank("bottleneck") for t in trials if t.variant == name]) for name in _variants(trials)}
+    best = max(success, key=lambda name: success[name])
+    others = [name for name in success if name != base]
+    better = [name for name in others if success[name] > success[base]]
+    lower = [name for name in others if ranks[name] < ranks[base]]
+    where = "that no training read" if lesson.parts.unseen else "that chose the step to keep"
+    measured = f"Measured by {request.fields} known rigid transforms of crops of {request.config.crop} pixels {where}."
+    most = (
+        f"Most was found by {best} ({success[best]:.1%}); {base} found {success[base]:.1%}; {len(better)} of "
+        f"{len(others)} other variants found more than that."
+    )
+    fewest = min(ranks, key=lambda name: ranks[name])
+    used = (
+        f"The effective rank of the bottleneck is {ranks[base]:.1f} for {base}, and lower for {len(lower)} of "
+        f"{len(others)} other variants (lowest: {fewest}, {ranks[fewest]:.1f})."
+    )
+    return caveat, measured, most, used
+
+
+def _variants(trials: Sequence[Trial]) -> list[str]:
+    return list(dict.fromkeys(trial.variant for trial in trials))
+
+
+def _mean(values: Sequence[float]) -> float:
+    return sum(values) / len(values)
+
+
+def _space_section(name: str, trials: Sequence[Trial]) -> Section:
+    spaces = {trial.variant: _space(trial, name) for trial in trials}
+    modalities = [turning.modality for turning in trials[0].diagnosis.turning]
+    spectra = [_spectra(f"Singular values, {modality}", modality, spaces) for modality in modalities]
+    maps = [_map(variant, space) for variant, space in spaces.items()]
+    words = (
+        "Singular values of the covariance of features, as shares of the largest: the sooner they fall, the fewer "
+        "dimensions are used. On the maps, lines join crops of one place: short lines and a wide spread are good."
+    )
+    return Section(f"Space of the {name}", (words,), charts=(*spectra, *maps))
+
+
+def _space(trial: Trial, name: str) -> Space:
+    (found,) = (space for space in trial.diagnosis.spaces if space.name == name)
+    return found
+
+
+def _spectra(title: str, modality: str, spaces: dict[str, Space]) -> Chart:
+    series = []
+    for variant, space in spaces.items():
+        values = np.array(space.spectra[modality].relative)
+        series.append(Series(variant, 1 + np.arange(len(values)), np.where(values > _FLOOR, values, np.nan)))
+    return lines(title, series, "rank", "share of the largest", log_y=True)
+
+
+def _map(variant: str, space: Space) -> Chart:
+    series = [Series(name, *np.array(points).T) for name, points in space.points.items()]
+    return scatter(variant, series, f"dimension 1 ({space.distance})", "dimension 2", links=True, equal=True)
+
+
+def _turning(trials: Sequence[Trial]) -> tuple[Chart, ...]:
+    charts = []
+    for index, first in enumerate(trials[0].diagnosis.turning):
+        series = []
+        for trial in trials:
+            turning = trial.diagnosis.turning[index]
+            series.append(Series(trial.variant, turning.angles, [spread.mean for spread in turning.turned]))
+        charts.append(lines(f"Turned, {first.modality}", series, "angle (°)", "correlation", y_range=(-0.2, 1)))
+    return tuple(charts)

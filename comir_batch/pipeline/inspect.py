@@ -111,7 +111,7 @@ def _inspect_row(
 
 
 def _asked_model(row: PairRow, base: Path) -> str:
-    """Return the row's model; a folder, unless a shipped model has its name, is relative to the manifest."""
+    """Return the row's model; a folder, unless a known model has its name, is relative to the manifest."""
     if not row.model or row.model in {card.name for card in list_models()}:
         return row.model
     folder = base / Path(row.model).expanduser()

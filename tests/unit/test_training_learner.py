@@ -1,0 +1,114 @@
+"""One optimiser step after another."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from comir_batch.core.card import Architecture, ModalityCard
+from comir_batch.core.errors import ConfigError
+from comir_batch.training.batches import Batch
+from comir_batch.training.config import checked
+from comir_batch.training.history import History
+from comir_batch.training.learner import Learner, cut, learning_rate
+from comir_batch.training.validate import Validation
+
+TINY = Architecture(in_channels=1, init_filters=4, down=(1, 1), bottleneck=1, up=(1, 1), growth=4, dropout=0.1)
+CARDS = tuple(ModalityCard(modality=m, architecture=TINY) for m in ("a", "b"))
+
+
+def settings(**changes):
+    return checked({"batch": 4, "crop": 32, "contrast": 16, "steps": 20, "precision": "float32"} | changes)
+
+
+def batch(number):
+    rng = np.random.default_rng(number)
+    first = rng.random((4, 1, 32, 32), dtype=np.float32)
+    return Batch(torch.from_numpy(first), torch.from_numpy(1 - first))
+
+
+def losses(learner, numbers):
+    return [learner.step(batch(number), number) for number in numbers]
+
+
+@pytest.mark.parametrize("optimiser", ["adam", "sgd"])
+def test_what_goes_on_from_a_state_equals_what_never_stopped(optimiser):
+    config = settings(optimiser=optimiser)
+    whole = Learner(CARDS, config, "cpu")
+    expected = losses(whole, range(6))
+    first = Learner(CARDS, config, "cpu")
+    losses(first, range(3))
+    second = Learner(CARDS, config, "cpu")
+    second.resume(first.state())
+    assert losses(second, range(3, 6)) == expected[3:]
+    after, wanted = second.state(), whole.state()
+    assert after.keys() == wanted.keys()
+    assert all(torch.equal(after[name], wanted[name]) for name in wanted)
+
+
+def test_another_seed_gives_another_start():
+    first, second = (Learner(CARDS, settings(seed=seed), "cpu").average for seed in (1, 2))
+    assert not torch.equal(first["0.stem.weight"], second["0.stem.weight"])
+
+
+def test_the_average_follows_the_weights():
+    learner, plain = (Learner(CARDS, settings(averaging=a), "cpu") for a in (0.9, 0.0))
+    losses(learner, range(3))
+    losses(plain, range(3))
+    assert torch.equal(plain.average["0.stem.weight"], plain.state()["network.0.stem.weight"])
+    assert not torch.equal(learner.average["0.stem.weight"], learner.state()["network.0.stem.weight"])
+    assert learner.state()["network.0.stem.weight"].equal(plain.state()["network.0.stem.weight"])
+
+
+@pytest.mark.parametrize("approach", ["alternating", "summed", "pretraining"])
+@pytest.mark.parametrize("critic", ["mse", "cosine", "l1"])
+def test_the_bottleneck_is_supervised_when_it_is_its_turn(approach, critic):
+    learner = Learner(CARDS, settings(supervision={"approach": approach, "critic": critic}, steps=8), "cpu")
+    moved = []
+    for number in range(8):
+        before = learner.state()
+        learner.step(batch(number), number)
+        after = learner.state()
+        assert not torch.equal(before["network.0.stem.weight"], after["network.0.stem.weight"])
+        moved.append(not torch.equal(before["network.0.head.weight"], after["network.0.head.weight"]))
+    # The head lies behind the bottleneck, whose loss cannot move it.
+    alone = {"alternating": [True, False] * 4, "summed": [True] * 8, "pretraining": [False] * 4 + [True] * 4}
+    assert moved == alone[approach]
+
+
+def test_a_loss_that_is_not_finite_is_a_clear_error():
+    broken = Batch(torch.full((4, 1, 32, 32), torch.nan), torch.zeros(4, 1, 32, 32))
+    with pytest.raises(ConfigError, match="loss is nan at step 3; lower learning_rate"):
+        Learner(CARDS, settings(), "cpu").step(broken, 3)
+
+
+def test_squares_are_cut_from_the_middle_in_the_same_order_for_both_modalities():
+    rows, columns = torch.meshgrid(torch.arange(7), torch.arange(8), indexing="ij")
+    image = (10 * rows + columns)[None, None]
+    squares = cut(torch.cat([image, image + 100]), 3)
+    assert squares.shape == (8, 1, 3, 3)
+    assert [int(square[0, 0, 0]) for square in squares] == [1, 4, 31, 34, 101, 104, 131, 134]
+    assert torch.equal(squares[3, 0], image[0, 0, 3:6, 4:7])
+    assert torch.equal(cut(image[..., :7], 7), image[..., :7])
+
+
+def test_the_learning_rate_rises_and_falls_or_stays():
+    rates = [learning_rate(settings(steps=100), n) for n in range(100)]
+    assert rates[0] == pytest.approx(2e-4)
+    assert max(rates) == rates[10] == pytest.approx(2e-3)
+    assert rates[10:] == sorted(rates[10:], reverse=True)
+    assert rates[-1] < 1e-5
+    assert {learning_rate(settings(schedule="constant"), n) for n in range(20)} == {2e-3}
+
+
+def test_training_ends_when_the_second_half_brings_no_progress():
+    history = History([0.0] * 10)
+    for step, success in ((2, 0.5), (4, 0.9), (6, 0.9), (8, 0.8)):
+        history.validations[step] = Validation((success,) * 4, 0.1 if step != 6 else 0.05)
+    assert history.best == 6
+    assert not history.is_over(10, 2)
+    history.validations[10] = Validation((0.9,) * 4, 0.06)
+    assert history.is_over(10, 2)
+    assert not history.is_over(100, 2)
+    assert History.from_json(history.to_json()) == history

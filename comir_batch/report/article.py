@@ -79,4 +79,4 @@ def _uri(picture: Picture) -> str:
 
 def _is_wide(picture: Picture) -> bool:
     height, width = picture.image.shape[:2]
-    return width > _WIDE * height
+    return bool(width > _WIDE * height)

@@ -56,7 +56,8 @@ class Axis:
         spare = 0.05 * (ends[1] - ends[0]) or 0.5 * (abs(ends[0]) or 1.0)
         if not tight or ends[0] == ends[1]:
             ends += np.array([-spare, spare])
-        return cls(label, *(float(end) for end in (10.0**ends if log else ends)), log)
+        low, high = (10.0**ends if log else ends).tolist()
+        return cls(label, low, high, log)
 
     def share(self, value: float) -> float:
         """Return where a value lies, 0 at the low end and 1 at the high one; NaN where there is no such place."""

@@ -188,7 +188,7 @@ class _Key(NamedTuple):
     x: float
     y: float
     name: str
-    index: int
+    number: int
 
 
 @dataclass(frozen=True, slots=True)

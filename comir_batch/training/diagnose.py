@@ -137,12 +137,12 @@ def _fields(places: Sequence[Place], side: int, rng: np.random.Generator) -> lis
 
 
 def _turning(network: Network, places: Sequence[Place], side: int, step: int) -> Turning:
-    angles = tuple(range(0, 361, step))
+    angles = tuple(range(0, 360, step))
     turned, mirrored = (
         tuple(Spread.of(row) for row in turning(network, places, side, angles, mirrored=mirrored))
         for mirrored in (False, True)
     )
-    return Turning(network.modality, angles, turned, mirrored)
+    return Turning(network.modality, (*angles, 360), (*turned, turned[0]), (*mirrored, mirrored[0]))
 
 
 def _space(name: str, index: int, seen: dict[str, list[tuple[Image, Image]]], model: Model) -> Space:

@@ -118,9 +118,8 @@ def _of_stability(stability: tuple[Stability, ...]) -> Iterator[Section]:
     if not stability:
         return
     rows = tuple(
-        (each.other, each.modality, *(round(v, 3) for v in (s.mean, s.low, s.high)))
+        (each.other, each.modality, each.correlation.mean, each.correlation.low, each.correlation.high)
         for each in stability
-        for s in (each.correlation,)
     )
     columns = ("other model", "modality", "mean", "10th percentile", "90th percentile")
     words = (

@@ -116,8 +116,8 @@ def match(networks: tuple[Network, Network], places: Sequence[Place], side: int)
     """Correlate upright fixed crops with moving crops that were turned, represented, and turned back."""
     fixed, moving = networks
     upright = np.stack([standard(fixed.represent(place, place.upright, side)) for place in places])
-    turned = [turned_back(moving.represent(place, place.pose, side), place.pose) for place in places]
-    return Matching(upright @ np.stack([standard(image) for image in turned]).T)
+    turned = np.stack([_turned_standard(moving, place, place.pose, side) for place in places])
+    return Matching(upright @ turned.T)
 
 
 def turning(
@@ -133,8 +133,13 @@ def turning(
         upright = standard(network.represent(place, place.upright, side))
         for row, angle in enumerate(degrees):
             pose = Pose(place.pose.x, place.pose.y, np.deg2rad(angle), mirrored)
-            found[row, column] = upright @ standard(turned_back(network.represent(place, pose, side), pose))
+            same = upright if pose == place.upright else _turned_standard(network, place, pose, side)
+            found[row, column] = upright @ same
     return found
+
+
+def _turned_standard(network: Network, place: Place, pose: Pose, side: int) -> Vector:
+    return standard(turned_back(network.represent(place, pose, side), pose))
 
 
 def turned_back(image: Image, pose: Pose) -> Image:
@@ -186,10 +191,14 @@ def _shifts(first: Image, second: Image, seen: NDArray[np.bool_]) -> list[float]
     for y, x in product(range(0, side - wide + 1, tile), repeat=2):
         inner = np.s_[y + search : y + search + tile, x + search : x + search + tile]
         if seen[inner].mean() > 0.5:
-            around, part = first[:, y : y + wide, x : x + wide], second[:, *inner]
-            scores = cv2.matchTemplate(*(np.moveaxis(i, 0, -1).copy() for i in (around, part)), cv2.TM_CCOEFF_NORMED)
+            around, part = _interleaved(first[:, y : y + wide, x : x + wide]), _interleaved(second[:, *inner])
+            scores = cv2.matchTemplate(around, part, cv2.TM_CCOEFF_NORMED)
             found.append(float(np.hypot(*(_peak(scores) - search))))
     return found
+
+
+def _interleaved(image: Image) -> Image:
+    return np.ascontiguousarray(np.moveaxis(image, 0, -1))
 
 
 def _peak(scores: NDArray[Any]) -> NDArray[np.float64]:

@@ -63,7 +63,7 @@ def _classical(given: NDArray[np.float64], dimensions: int) -> NDArray[np.float6
 def _guttman(given: NDArray[np.float64], points: NDArray[np.float64]) -> NDArray[np.float64]:
     found = cdist(points, points)
     ratios = np.divide(given, found, out=np.zeros_like(given), where=found > 0)
-    return (np.diag(ratios.sum(axis=1)) - ratios) @ points / len(points)
+    return np.asarray((np.diag(ratios.sum(axis=1)) - ratios) @ points / len(points))
 
 
 def _stress(given: NDArray[np.float64], points: NDArray[np.float64]) -> float:

@@ -144,7 +144,8 @@ class Sampler:
         if refused is not None and not weights.any():
             raise refused
         chosen = rng.choice(len(weights), count, p=weights / weights.sum())
-        return [Place(*self._readers[index], self._readers[index][1].draw(rng, side)) for index in chosen]
+        drawn = [self._readers[index] for index in chosen]
+        return [Place(part, reader, reader.draw(rng, side)) for part, reader in drawn]
 
 
 def tissue(place: Place, side: int, mpp: float) -> NDArray[np.bool_]:

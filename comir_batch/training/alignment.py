@@ -30,7 +30,9 @@ _STEP = SIDE - 2 * REACH
 _GROUPS = 3  # along an axis
 _TILES = 4  # in a group, at most
 _FEWEST_GROUPS = 4
-_LEAST_TISSUE = 0.5
+_LEAST_TISSUE = 0.4  # of a tile of either slide
+_FEWEST_TILES = 4
+_SUPPORTED = 6.0  # what is clear enough where coarser images show the same
 _REMEDY = "Register them first with comir-batch run, then train with --from-run RUN; or leave the row out"
 
 
@@ -87,7 +89,7 @@ def measure(pair: TrainingPair, box: Box, seed: int = 0) -> Alignment:
     if peak.z >= _CLEAR:
         return _from_tiles(pair, tiles, peak)
     turn = best_turn(pair, box)
-    if turn.peak.z < _CLEAR:
+    if not turn.clear:
         sentence = (
             f"pair {pair.name}: whether it is aligned cannot be told from the raw images, which show no clear common "
             f"structure within {REACH} pixels and {WIDEST_DEG:g} degrees"
@@ -96,8 +98,9 @@ def measure(pair: TrainingPair, box: Box, seed: int = 0) -> Alignment:
     if turn.orientation:
         sentence = f"pair {pair.name}: the moving image looks {turn.orientation}"
         return Alignment(0.0, turn.peak.z, known=True, angle_deg=0.0, off_px=np.inf, sentence=sentence)
-    shift = np.array([turn.peak.x, turn.peak.y]) * turn.mpp / tiles.mpp
-    return _alignment(pair, tiles, shift, np.radians(turn.angle_deg), turn.peak.z)
+    coarse, fine = np.array(turn.peak[:2]) * turn.mpp / tiles.mpp, np.array(peak[:2])
+    same = turn.angle_deg == 0 and peak.z >= _SUPPORTED and np.hypot(*(fine - coarse)) <= 2 * turn.mpp / tiles.mpp
+    return _alignment(pair, tiles, fine if same else coarse, np.radians(turn.angle_deg), turn.peak.z)
 
 
 def require_aligned(
@@ -152,8 +155,15 @@ class _Tiles:
         corners = np.array([reader.grid.corners_um()[[0, 3]] for reader in self._readers])
         low, high = corners[:, 0].max(axis=0), corners[:, 1].min(axis=0)
         self.size_px = (high - low) / self.mpp
-        self._middle, rng = (low + high) / 2, np.random.default_rng(seed)
-        self.groups = [group for ninth in self._ninths() if (group := self._group(rng.permutation(ninth)))]
+        self._middle = (low + high) / 2
+        self.groups = self._groups(seed, on_tissue=True)
+        if sum(len(group.spectra) for group in self.groups) < _FEWEST_TILES:  # what counts as tissue is too little
+            self.groups = self._groups(seed, on_tissue=False)
+
+    def _groups(self, seed: int, *, on_tissue: bool) -> list[_Group]:
+        rng = np.random.default_rng(seed)
+        groups = (self._group(rng.permutation(ninth), on_tissue=on_tissue) for ninth in self._ninths() if len(ninth))
+        return [group for group in groups if group.spectra]
 
     def _ninths(self) -> list[NDArray[np.float64]]:
         """Return the tiles' centres in pixels from the middle, those of each ninth by themselves."""
@@ -162,25 +172,18 @@ class _Tiles:
         ninths = product(np.array_split(y, _GROUPS), np.array_split(x, _GROUPS))
         return [np.stack(np.meshgrid(columns, rows), axis=-1).reshape(-1, 2) for rows, columns in ninths]
 
-    def _group(self, centres: NDArray[np.float64]) -> _Group | None:
+    def _group(self, centres: NDArray[np.float64], *, on_tissue: bool) -> _Group:
         used, spectra = [], []
         for centre in centres:
-            spectrum = self._spectrum(centre)
-            if spectrum is not None:
+            pose = Pose(*(self._middle + centre * self.mpp).tolist())
+            masks = [reader.valid(pose, SIDE) for reader in self._readers]
+            if on_tissue:
+                masks = [m & reader.tissue_at(pose, SIDE) for m, reader in zip(masks, self._readers, strict=True)]
+            if len(used) < _TILES and min(mask.mean() for mask in masks) >= _LEAST_TISSUE:
+                fixed, moving = (reader.read(pose, SIDE)[0] for reader in self._readers)
                 used.append(centre)
-                spectra.append(spectrum)
-            if len(used) == _TILES:
-                break
-        return _Group(np.mean(used, axis=0), spectra) if used else None
-
-    def _spectrum(self, centre: NDArray[np.float64]) -> Spectrum | None:
-        x, y = self._middle + centre * self.mpp
-        pose = Pose(float(x), float(y))
-        valid = [reader.valid(pose, SIDE) & reader.tissue_at(pose, SIDE) for reader in self._readers]
-        if min(mask.mean() for mask in valid) < _LEAST_TISSUE:
-            return None
-        fixed, moving = (reader.read(pose, SIDE)[0] for reader in self._readers)
-        return tile_spectrum(fixed, moving, (valid[0], valid[1]))
+                spectra.append(tile_spectrum(fixed, moving, (masks[0], masks[1])))
+        return _Group(np.mean(used, axis=0) if used else np.zeros(2), spectra)
 
 
 def _from_tiles(pair: TrainingPair, tiles: _Tiles, peak: Peak) -> Alignment:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from itertools import product
+from typing import TYPE_CHECKING, NamedTuple
 
 import cv2
 import numpy as np
@@ -26,7 +27,9 @@ WIDEST_DEG = 9.0
 """Largest small turn that is tried."""
 _STEP_DEG = 1.5
 _LONGEST = 512  # side of the images, in pixels: a step turns their borders by no more than a tile can bear
-_LEAST_TISSUE = 0.3
+_LEAST_TISSUE = 0.3  # of a tile of either slide
+_FEWEST_TILES = 4
+_CLEAR, _CLEAR_TURNED = 12.0, 15.0  # the best of so many wrong turns stays below
 _PERCENTILES = (1.0, 99.5)
 
 
@@ -51,6 +54,11 @@ class Turn:
     peak: Peak
     mpp: float
 
+    @property
+    def clear(self) -> bool:
+        """Whether the peak is too high for chance."""
+        return self.peak.z >= (_CLEAR_TURNED if self.orientation else _CLEAR)
+
 
 def best_turn(pair: TrainingPair, box: Box) -> Turn:
     """Try small turns, quarter turns and mirroring of the moving image; return what shows most common structure."""
@@ -63,7 +71,7 @@ def best_turn(pair: TrainingPair, box: Box) -> Turn:
     grid = Grid(width, height, mpp, mpp, *low.tolist())
     still = _laid(fixed, grid, np.eye(2))
     turns = [Turn(name, angle, _compare(still, _laid(moving, grid, linear)), mpp) for name, angle, linear in _linears()]
-    return max(turns, key=lambda turn: turn.peak.z)
+    return max(turns, key=lambda turn: (turn.clear, turn.peak.z))
 
 
 def _linears() -> Iterator[tuple[str, float, NDArray[np.float64]]]:
@@ -97,30 +105,39 @@ def _grey(slide: ChunkedSlide, box: Box) -> _Grey:
     return scaled.astype(np.float32), tissue, part_grid(overview.grid, area)
 
 
-def _laid(image: _Grey, grid: Grid, linear: NDArray[np.float64]) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+class _Image(NamedTuple):
+    """Grey pixels on the common grid, where they come from the image, and where there is tissue."""
+
+    pixels: NDArray[np.float32]
+    valid: NDArray[np.bool_]
+    tissue: NDArray[np.bool_]
+
+
+def _laid(image: _Grey, grid: Grid, linear: NDArray[np.float64]) -> _Image:
     """Resample an image and its tissue on a grid, turned about its middle."""
     pixels, tissue, own = image
     factor = max(1, int(grid.mpp_x / own.mpp_x + 0.01))
-    planes = reduce_area(np.stack([pixels, tissue.astype(np.float32)]), factor)
+    planes = reduce_area(np.stack([pixels, np.ones_like(pixels), tissue.astype(np.float32)]), factor)
     own = own.reduced(factor)
     middle = grid.to_um([[(grid.width - 1) / 2, (grid.height - 1) / 2]])[0]
     corners = np.array([[0.0, 0.0], [1.0, 0.0], [0.0, 1.0]])
     start, right, down = own.to_pixels((grid.to_um(corners) - middle) @ linear.T + middle)
     matrix = np.column_stack([right - start, down - start, start])
     flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
-    laid, mask = (cv2.warpAffine(plane, matrix, (grid.width, grid.height), flags=flags) for plane in planes)
-    return np.asarray(laid), np.asarray(mask > 0.99)
+    laid, valid, inside = (cv2.warpAffine(plane, matrix, (grid.width, grid.height), flags=flags) for plane in planes)
+    return _Image(np.asarray(laid), np.asarray(valid > 0.99), np.asarray(inside > 0.5))
 
 
-def _compare(
-    fixed: tuple[NDArray[np.float32], NDArray[np.bool_]], moving: tuple[NDArray[np.float32], NDArray[np.bool_]]
-) -> Peak:
-    step, (height, width) = SIDE - 2 * REACH, fixed[0].shape
-    spectra = []
-    for y in range(0, height - SIDE + 1, step):
-        for x in range(0, width - SIDE + 1, step):
-            tile = np.s_[y : y + SIDE, x : x + SIDE]
-            masks = fixed[1][tile], moving[1][tile]
-            if min(mask.mean() for mask in masks) >= _LEAST_TISSUE:
-                spectra.append(tile_spectrum(fixed[0][tile], moving[0][tile], masks))
-    return find_peak(spectra)
+def _compare(fixed: _Image, moving: _Image) -> Peak:
+    step, (height, width) = SIDE - 2 * REACH, fixed.pixels.shape
+    corners = product(range(0, height - SIDE + 1, step), range(0, width - SIDE + 1, step))
+    tiles = [np.s_[y : y + SIDE, x : x + SIDE] for y, x in corners]
+    used = [tile for tile in tiles if min(image.tissue[tile].mean() for image in (fixed, moving)) >= _LEAST_TISSUE]
+    masks = fixed.valid & fixed.tissue, moving.valid & moving.tissue
+    if len(used) < _FEWEST_TILES:  # what counts as tissue is too little
+        used, masks = tiles, (fixed.valid, moving.valid)
+    if len(used) < _FEWEST_TILES:
+        return Peak(0.0, 0.0, 0.0)
+    return find_peak(
+        [tile_spectrum(fixed.pixels[tile], moving.pixels[tile], (masks[0][tile], masks[1][tile])) for tile in used]
+    )

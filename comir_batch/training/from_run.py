@@ -1,0 +1,224 @@
+"""Aligned pairs from a run: its accepted pairs, less what the run itself gives reason to doubt."""
+
+from __future__ import annotations
+
+import csv
+import io
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import cv2
+import numpy as np
+from scipy import ndimage
+
+from comir_batch.core.config import RunConfig
+from comir_batch.core.errors import RunDirectoryError
+from comir_batch.core.manifest import REQUIRED
+from comir_batch.core.task import Resource
+from comir_batch.core.verdict import Verdict
+from comir_batch.io.mask_reader import read_mask
+from comir_batch.io.open import open_slide
+from comir_batch.io.transform_files import read_json as read_transform_json
+from comir_batch.pipeline.files import read_arrays, read_json, write_bytes, write_text
+from comir_batch.pipeline.graph import build_jobs
+from comir_batch.pipeline.job import Inference
+from comir_batch.pipeline.layout import JudgeFiles, Layout
+from comir_batch.pipeline.overview import make_overview
+from comir_batch.pipeline.run import earlier_run, inspect_request
+from comir_batch.pipeline.stages.judge import JudgeWork
+from comir_batch.pipeline.views import reduction
+from comir_batch.registration.held_out import TILE
+from comir_batch.training.places import Mask
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterator, Sequence
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+    from comir_batch.core.geometry import Grid
+    from comir_batch.core.slide import SlideSpec
+    from comir_batch.core.transform import Composite
+    from comir_batch.pipeline.overview import Overview
+    from comir_batch.pipeline.pair import Pair
+
+_COLUMNS = (*REQUIRED, "fixed_channel", "fixed_mpp", "fixed_series", "fixed_mask", "moving_mask")
+_DEVICES = ("cpu", "cuda")
+_ANYWHERE_NEAR = np.ones((3, 3), dtype=bool)
+
+
+@dataclass(frozen=True, eq=False)
+class _Trust:
+    """What of a pair's fixed slide may be learnt from, and in words what may not."""
+
+    mask: NDArray[np.bool_]
+    sentence: str
+
+
+def pairs_of_run(run: Path, folder: Path, only: Collection[str] = ()) -> tuple[Path, tuple[str, ...]]:
+    """Write a manifest of a run's accepted pairs, aligned as the run found, with masks of what can be trusted.
+
+    Left out is what shows no tissue of both slides; where the transform folds or changes areas more than the run
+    believes; and around held-out tiles that look no better than before registration and worse than most.
+
+    Parameters
+    ----------
+    run : Path
+        A run directory.
+    folder : Path
+        Takes pairs.csv and the masks.
+    only : collection of str
+        Pairs to take, those for review among them; empty for all that were accepted.
+
+    Returns
+    -------
+    manifest : Path
+        For `pairs.prepare`.
+    notes : tuple of str
+        A sentence on each pair: what was left out.
+
+    Raises
+    ------
+    RunDirectoryError
+        If it is no run, has none of these pairs, or their aligned images are missing.
+    ManifestError
+        If the run's manifest or slides are not there any more.
+    """
+    earlier = earlier_run(run)
+    config = RunConfig.model_validate(earlier.settings)
+    layout = Layout(run.resolve())
+    pairs = inspect_request(earlier.manifest, config, skip_bad_rows=True).pairs
+    chosen = _chosen(pairs, layout, only)
+    _require_images(chosen, layout, earlier.manifest)
+    rows, notes = [], []
+    for pair in chosen:
+        trust = _trust(pair, config, layout)
+        notes.append(f"pair {pair.name}: {trust.sentence}")
+        if trust.mask.any():
+            rows.append(_row(pair, layout, _write_mask(folder / "masks" / f"{pair.name}.png", trust.mask)))
+    if not rows:
+        raise RunDirectoryError(f"{run} has no pair with a place to trust: {'; '.join(notes)}. Look at its report")
+    return _write_manifest(folder / "pairs.csv", rows), tuple(notes)
+
+
+def _chosen(pairs: Sequence[Pair], layout: Layout, only: Collection[str]) -> list[Pair]:
+    unknown = sorted(set(only) - {pair.name for pair in pairs})
+    if unknown:
+        raise RunDirectoryError(f"{layout.root} has no pair {', '.join(unknown)}. Name pairs of its manifest")
+    taken = {Verdict.ACCEPT, Verdict.REVIEW} if only else {Verdict.ACCEPT}
+    chosen = [pair for pair in pairs if (not only or pair.name in only) and _verdict(pair, layout) in taken]
+    if not chosen:
+        counts = f"none of its {len(pairs)} pairs is accepted"
+        raise RunDirectoryError(f"{layout.root}: {counts}. Look at its report, and name pairs to take all the same")
+    return chosen
+
+
+def _verdict(pair: Pair, layout: Layout) -> Verdict | None:
+    path = layout.pair(pair.name).verdict
+    return Verdict(read_json(path)["verdict"]) if path.is_file() else None
+
+
+def _require_images(pairs: Sequence[Pair], layout: Layout, manifest: Path) -> None:
+    missing = [pair.name for pair in pairs if not layout.pair(pair.name).image_metadata.is_file()]
+    if missing:
+        command = f"comir-batch run {manifest} --out {layout.root}"
+        raise RunDirectoryError(
+            f"{layout.root}: the aligned images of {', '.join(missing)} are missing. Make them again with {command}"
+        )
+
+
+def _trust(pair: Pair, config: RunConfig, layout: Layout) -> _Trust:
+    fixed = _overview(pair.fixed.spec, pair.row.fixed_mask)
+    moving = _overview(pair.moving.spec, pair.row.moving_mask)
+    transform = read_transform_json(layout.pair(pair.name).transform_json)
+    points = _points(fixed.grid)
+    common = fixed.tissue & _lands_on(Mask(moving.tissue, moving.grid), transform, points).reshape(fixed.tissue.shape)
+    bent = ~_credible(transform, points, fixed.grid, config.judge.max_area_change).reshape(fixed.tissue.shape)
+    tiles = _bad_tiles(pair, config, layout)
+    unlike = np.zeros_like(common) if tiles is None else tiles.at(points).reshape(fixed.tissue.shape)
+    mask = common & ~bent & ~unlike
+    tissue = max(np.count_nonzero(fixed.tissue), 1)
+    sentence = f"{np.count_nonzero(mask) / tissue:.0%} of the fixed slide's tissue is learnt from"
+    reasons = ["tissue of one slide only", "an incredible change of area", "tiles that registration made no better"]
+    shares = [np.count_nonzero(left) / tissue for left in (fixed.tissue & ~common, common & bent, common & unlike)]
+    left = [f"{reason} {share:.0%}" for reason, share in zip(reasons, shares, strict=True) if share > 0]
+    sentence += f"; left out: {', '.join(left)}" if left else ""
+    sentence += "; the run does not hold its held-out tiles any more, so none are left out" if tiles is None else ""
+    return _Trust(mask, sentence)
+
+
+def _overview(spec: SlideSpec, mask: Path | None) -> Overview:
+    with open_slide(spec) as source:
+        return make_overview(source, None if mask is None else read_mask(mask))
+
+
+def _points(grid: Grid) -> NDArray[np.float64]:
+    y, x = np.indices(grid.shape).reshape(2, -1)
+    return grid.to_um(np.stack([x, y], axis=1))
+
+
+def _lands_on(tissue: Mask, transform: Composite, points: NDArray[np.float64]) -> NDArray[np.bool_]:
+    moved = transform.map(points)
+    pixels, last = tissue.grid.to_pixels(moved), (tissue.grid.width - 0.5, tissue.grid.height - 0.5)
+    return np.asarray(tissue.at(moved) & ((pixels >= -0.5) & (pixels <= last)).all(axis=1))
+
+
+def _credible(transform: Composite, points: NDArray[np.float64], grid: Grid, largest: float) -> NDArray[np.bool_]:
+    """Tell where a transform neither folds nor changes areas by more than a factor either way."""
+    change = transform.jacobian_determinant(points, step_um=grid.mpp_x)
+    upright = change * (np.sign(np.median(change)) or 1.0)
+    return np.asarray((upright > 1 / largest) & (upright < largest))
+
+
+def _bad_tiles(pair: Pair, config: RunConfig, layout: Layout) -> Mask | None:
+    """Return the neighbourhood of held-out tiles that got no better and are worse than most; None if there are none."""
+    for work in _judge_works(pair, config, layout):
+        path = JudgeFiles(work.folder).tiles
+        if path.is_file():
+            arrays = read_arrays(path)
+            before, after = arrays["before"], arrays["after"]
+            seen = np.isfinite(before) & np.isfinite(after)
+            usual = np.median(after[seen]) if seen.any() else 0.0
+            bad = seen & (after <= before) & (after < usual)
+            factor = reduction(work.fixed, work.moving, config.register_.max_memory_gb)
+            grid = work.fixed.working.grid.reduced(factor).coarser(TILE, TILE, bad.shape[1], bad.shape[0])
+            return Mask(ndimage.binary_dilation(bad, _ANYWHERE_NEAR), grid)
+    return None
+
+
+def _judge_works(pair: Pair, config: RunConfig, layout: Layout) -> Iterator[JudgeWork]:
+    """Yield what the run's judge job may have been: its name depends on where networks computed."""
+    for device in _DEVICES:
+        jobs = build_jobs([pair], config, layout, Inference(device, Resource.CPU))
+        yield next(job.work for job in jobs.values() if isinstance(job.work, JudgeWork))
+
+
+def _write_mask(path: Path, mask: NDArray[np.bool_]) -> Path:
+    _, content = cv2.imencode(".png", mask.astype(np.uint8) * 255)
+    write_bytes(path, content.tobytes())
+    return path.resolve()
+
+
+def _row(pair: Pair, layout: Layout, mask: Path) -> dict[str, object]:
+    row = pair.row
+    return {
+        "pair_id": pair.name,
+        "fixed": row.fixed.path,
+        "moving": layout.pair(pair.name).aligned_zarr,
+        "fixed_modality": row.fixed_modality,
+        "moving_modality": row.moving_modality,
+        "fixed_channel": row.fixed.channel,
+        "fixed_mpp": "" if row.fixed.mpp is None else row.fixed.mpp,
+        "fixed_series": row.fixed.series,
+        "fixed_mask": mask,
+        "moving_mask": mask,
+    }
+
+
+def _write_manifest(path: Path, rows: Sequence[dict[str, object]]) -> Path:
+    stream = io.StringIO(newline="")
+    table = csv.DictWriter(stream, _COLUMNS, lineterminator="\n")
+    table.writeheader()
+    table.writerows(rows)
+    write_text(path, stream.getvalue())
+    return path

@@ -57,10 +57,12 @@ def diagnose(  # noqa: PLR0913  a parameter an option
         require_computing()
         from comir_batch.representation.store import find_model
         from comir_batch.training.diagnose import diagnose as measure
+        from comir_batch.training.diagnose import require_comparable
         from comir_batch.training.split import Part
         from comir_batch.training.unseen import unseen_parts
 
         chosen, others = find_model(model), [find_model(name) for name in against or ()]
+        require_comparable(chosen, others)
         slides = _prepared(pairs, out, chosen.card.mpp)
         if whole:
             parts, which = tuple(Part(pair) for pair in slides), "Measured on whole slides, as asked."

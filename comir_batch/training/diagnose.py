@@ -45,6 +45,7 @@ if TYPE_CHECKING:
 CROPS, STEP = 192, 15
 """Crops and degrees between angles of a usual diagnosis."""
 _MATCHED, _MAPPED, _TURNED, _COMPARED = 64, 60, 6, 32
+_SAME_MPP = 0.02
 _CELLS = {"output": 8, "bottleneck": 2}  # along an axis, to which features are averaged before their spectrum
 _DISTANCES = {"mse": "root mean square difference", "cosine": "1 - cosine", "l1": "mean absolute difference"}
 _WHAT = {"output": "the CoMIR", "bottleneck": "the features of the bottleneck"}
@@ -86,8 +87,7 @@ def diagnose(
     SlideError
         If no part has room for a crop.
     """
-    for other in others:
-        _require_comparable(model, other)
+    require_comparable(model, others)
     sampler, rng = Sampler(model, parts, device), np.random.default_rng(seed)
     side, places = sampler.draw(crops, rng)
     seen = {network.modality: [_features(network, place, side) for place in places] for network in sampler.networks}
@@ -185,16 +185,23 @@ def _distances(images: Image, critic: str, *, whole: bool) -> NDArray[np.float64
     return np.asarray(np.sqrt(away) if critic == "mse" else away)
 
 
-def _require_comparable(model: Model, other: Model) -> None:
-    """Refuse a model that another pixel size or other inputs make see other crops."""
-    same = {card.modality: card.input for card in model.card.modalities}
-    if {card.modality: card.input for card in other.card.modalities} != same:
-        raise ModelError(f"the model {other.card.name} takes other images than {model.card.name}; compare like models")
-    if abs(other.card.mpp / model.card.mpp - 1) > 0.02:
-        raise ModelError(
-            f"the model {other.card.name} was trained at {other.card.mpp:g} µm/px, {model.card.name} at "
-            f"{model.card.mpp:g}; compare models of one pixel size"
-        )
+def require_comparable(model: Model, others: Sequence[Model]) -> None:
+    """Refuse other models that see other crops, by their inputs or their pixel size.
+
+    Raises
+    ------
+    ModelError
+        If there is one.
+    """
+    inputs = {card.modality: card.input for card in model.card.modalities}
+    for other in (each.card for each in others):
+        if {card.modality: card.input for card in other.modalities} != inputs:
+            raise ModelError(f"the model {other.name} takes other images than {model.card.name}; compare like models")
+        if abs(other.mpp / model.card.mpp - 1) > _SAME_MPP:
+            raise ModelError(
+                f"the model {other.name} was trained at {other.mpp:g} µm/px, {model.card.name} at {model.card.mpp:g}; "
+                "compare models of one pixel size"
+            )
 
 
 def _stability(

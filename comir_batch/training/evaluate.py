@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import cv2
 import numpy as np
 
-from comir_batch.core.geometry import Region
 from comir_batch.training.crops import Pose
 from comir_batch.training.sampling import Sampler, tissue
 
@@ -17,9 +16,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from comir_batch.representation.inference import Representer
     from comir_batch.representation.store import Model
-    from comir_batch.training.crops import CropReader
     from comir_batch.training.sampling import Network, Place
     from comir_batch.training.split import Part
 
@@ -66,12 +63,6 @@ def evaluate(model: Model, parts: Sequence[Part], seed: int = 0) -> dict[str, fl
             found = turning(network, places[:_PLACES], side, range(0, 360, _STEP), mirrored=mirrored)
             figures[f"{label}_{network.modality}"] = float(found.mean(axis=1).min())
     return {name: round(value, 4) for name, value in figures.items()}
-
-
-def represent_window(side: CropReader, representer: Representer) -> Image:
-    """Return the representation ``(latent, Y, X)`` of all that a reader may read."""
-    size = side.grid.width, side.grid.height
-    return representer.represent(side.pixels, size, Region(0, 0, *size), side.ranges)
 
 
 class Matching(NamedTuple):

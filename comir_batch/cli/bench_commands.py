@@ -45,3 +45,71 @@ def recovery(  # noqa: PLR0913  a parameter an option
         with show_progress() as subscriber:
             rows = recover(pair, motion, out, config, subscriber)
         print_table("recovery", ("method", "error", "note"), [(r.method, str(r.errors or "-"), r.note) for r in rows])
+
+
+@app.command("registration")
+def registration(  # noqa: PLR0913  a parameter an option
+    model: Annotated[str, typer.Argument(help="A name, or a folder.")],
+    pairs: Annotated[Path, typer.Argument(help="Manifest of aligned pairs of the model's modalities.")],
+    *,
+    out: Annotated[Path, typer.Option("--out", "-o", metavar="DIR", help="Results; the same one goes on with them.")],
+    region: Annotated[
+        tuple[float, float, float, float] | None,
+        typer.Option(
+            metavar="LEFT TOP RIGHT BOTTOM",
+            help="Part of the fixed slides that the model has learnt from, as shares; fields come from the rest.",
+        ),
+    ] = None,
+    whole: Annotated[bool, typer.Option("--whole", help="The model has not seen the pairs at all.")] = False,
+    count: Annotated[int, typer.Option(min=1, help="Fields of each condition.")] = 100,
+    side: Annotated[int, typer.Option(help="Of the fields, in pixels of the model's pixel size.")] = 256,
+    only: Annotated[
+        list[str] | None, typer.Option(metavar="CONDITION", help="One condition, for example level-1; repeatable.")
+    ] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Of the fields.")] = 0,
+    workers: Annotated[int, typer.Option(min=0, help="Worker processes; 0 for one a core and 5 GiB.")] = 1,
+    settings: options.Settings = None,
+) -> None:
+    """Find known transforms of held-out fields again: with the model, without one, by elastix alone, and by SIFT."""
+    if (region is None) != whole:
+        raise typer.BadParameter(
+            "say what the model has learnt from (--region), or that it has not seen them (--whole)"
+        )
+    with exit_codes():
+        from comir_batch.pipeline.packages import require_computing
+
+        require_computing()
+        from comir_batch.bench.registration import BenchRequest, compare
+        from comir_batch.cli.progress import show_progress
+        from comir_batch.core.config import load_config
+        from comir_batch.execution.stop import StopRequest
+        from comir_batch.representation.store import find_model
+
+        config = load_config(None, overrides({"register.threads": 1}, settings)).register_
+        request = BenchRequest(
+            find_model(model), pairs, out, config, region, count, side, tuple(only or ()), seed, workers
+        )
+        stop = StopRequest()
+        with show_progress() as subscriber, stop.on_signals():
+            columns, rows = compare(request, stop, subscriber)
+        print_table("registration", columns, rows)
+        typer.echo(f"table: {out / 'table.md'}")
+
+
+@app.command("training")
+def training(
+    repeats: Annotated[int, typer.Option(min=1, help="Interleaved repeats; the median counts.")] = 5,
+    threads: Annotated[int, typer.Option(min=1, help="Of torch.")] = 1,
+) -> None:
+    """Time the training step and inference beside a plain double loop and the bare network."""
+    with exit_codes():
+        from comir_batch.pipeline.packages import require_computing
+
+        require_computing()
+        from comir_batch.bench.training_speed import measure
+
+        rows = [
+            (row.work, f"{row.ours_s:.3f}", f"{row.other_s:.3f}", f"{row.ratio:.2f}", row.note)
+            for row in measure(repeats, threads)
+        ]
+        print_table("training", ("work", "ours, CPU s", "other, CPU s", "other / ours", "note"), rows)

@@ -1,0 +1,149 @@
+"""The registration benchmark's tasks: a few fields, drawn and registered by every method, on a worker."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Any
+
+import cv2
+
+from comir_batch.bench.fields import conditions, draw_sample
+from comir_batch.bench.methods import measure
+from comir_batch.core.card import Input
+from comir_batch.core.errors import SlideError, TaskError
+from comir_batch.representation.weights import load
+from comir_batch.training.crops import PairReader
+from comir_batch.training.validate import crop_representation
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from comir_batch.bench.fields import Readers
+    from comir_batch.core.card import ModalityCard
+    from comir_batch.core.config import RegisterConfig
+    from comir_batch.representation.store import Model
+    from comir_batch.training.split import Part
+
+_REVISION = 1  # raised when fields or methods change
+_GREY = Input(reduction="mean", low=1.0, high=99.5)  # what a run compares as raw images
+
+
+@dataclass(frozen=True, slots=True)
+class Setup:
+    """What fields are drawn from and registered with.
+
+    Attributes
+    ----------
+    parts : tuple of Part
+        Of aligned pairs; what the model has not seen.
+    model : Model
+        Knows both modalities.
+    side : int
+        Of the fields, in pixels of the model's pixel size.
+    seed : int
+        Of all that is drawn by chance.
+    config : RegisterConfig
+        Of our pipeline.
+    """
+
+    parts: tuple[Part, ...]
+    model: Model
+    side: int
+    seed: int
+    config: RegisterConfig
+
+    @property
+    def modalities(self) -> tuple[ModalityCard, ModalityCard]:
+        """Cards of the fixed and of the moving slides' networks."""
+        pair = self.parts[0].pair
+        return self.model.card.modality(pair.fixed.modality), self.model.card.modality(pair.moving.modality)
+
+    @property
+    def description(self) -> dict[str, Any]:
+        """All that results depend on, in JSON's own types."""
+        parts = [[p.pair.name, p.pair.fixed.digest, p.pair.moving.digest, *map(str, p.box)] for p in self.parts]
+        return {
+            "revision": _REVISION,
+            "model": {"name": self.model.card.name, "weights_sha256": self.model.card.weights_sha256},
+            "mpp": self.model.card.mpp,
+            "parts": parts,
+            "side": self.side,
+            "seed": self.seed,
+            "register": self.config.model_dump(),
+        }
+
+    @property
+    def digest(self) -> str:
+        """Stands for the description."""
+        return hashlib.sha256(json.dumps(self.description, sort_keys=True).encode()).hexdigest()
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """A task's fields: numbers of one condition."""
+
+    setup: Setup
+    condition: str
+    numbers: tuple[int, ...]
+
+
+def measure_batch(batch: Batch) -> list[dict[str, Any]]:
+    """Return a row for each field: condition, number, and ``[error_px or None, CPU seconds]`` by method.
+
+    A field without a place in the parts has a ``note`` instead of methods.
+    """
+    workplace = _workplace(batch.setup)
+    return [workplace.row(batch.condition, number) for number in batch.numbers]
+
+
+_workplaces: dict[str, _Workplace] = {}
+
+
+def _workplace(setup: Setup) -> _Workplace:
+    """Return what this process has open for a setup; networks and slides' ranges are loaded once."""
+    if setup.digest not in _workplaces:
+        _workplaces.clear()
+        _workplaces[setup.digest] = _Workplace(setup)
+    return _workplaces[setup.digest]
+
+
+class _Workplace:
+    def __init__(self, setup: Setup) -> None:
+        cv2.setNumThreads(1)
+        self._setup = setup
+        self._conditions = {condition.name: condition for condition in conditions(setup.side)}
+        self._readers = list(_readers(setup))
+        if not self._readers:
+            raise TaskError("no part of the slides to draw fields from has tissue; give other pairs or another region")
+        fixed, moving = (load(setup.model, card.modality, "cpu") for card in setup.modalities)
+        self._represent = partial(crop_representation, fixed), partial(crop_representation, moving)
+
+    def row(self, name: str, number: int) -> dict[str, Any]:
+        condition = self._conditions[name]
+        order = list(self._conditions).index(name)
+        head: dict[str, Any] = {"condition": name, "number": number}
+        try:
+            sample = draw_sample(self._readers, condition, number, (self._setup.seed, order))
+        except SlideError as error:
+            return {**head, "note": str(error)}
+        with TemporaryDirectory(prefix="comir-batch-bench-") as folder:
+            found = measure(sample, condition, self._represent, self._setup.config, Path(folder))
+        return {**head, "methods": {method: list(measured) for method, measured in found.items()}}
+
+
+def _readers(setup: Setup) -> Iterator[Readers]:
+    first, second = setup.modalities
+    grey = tuple(card.model_copy(update={"input": _GREY}) for card in (first, second))
+    for part in setup.parts:
+        try:
+            yield (
+                PairReader(part, (first, second), setup.model.card.mpp, whole_ranges=True),
+                PairReader(part, (grey[0], grey[1]), setup.model.card.mpp, whole_ranges=True),
+            )
+        except SlideError:  # no tissue in this part
+            continue

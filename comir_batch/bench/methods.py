@@ -1,0 +1,188 @@
+"""What the registration benchmark compares, on one field: baselines, and our pipeline with and without a model."""
+
+from __future__ import annotations
+
+import math
+import shutil
+import time
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, NamedTuple
+
+import psutil
+
+from comir_batch.bench.baselines import elastix_mutual_information, sift_rigid
+from comir_batch.core.errors import RegistrationError
+from comir_batch.registration.elastix_process import shared_process
+from comir_batch.registration.fit import Fitter
+from comir_batch.registration.images import RegistrationImage, View
+from comir_batch.registration.starts import Starts, final_view
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+    from pathlib import Path
+
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from comir_batch.bench.fields import Condition, Sample
+    from comir_batch.core.config import RegisterConfig
+    from comir_batch.core.transform import Composite
+    from comir_batch.registration.starts import Start
+
+    Image = NDArray[np.float32]
+    Represent = Callable[[Image], Image]
+
+METHODS = {
+    "elastix": "elastix MI on raw images, 3 starts",
+    "sift": "SIFT on CoMIRs",
+    "raw": "comir-batch without a model",
+    "comir": "comir-batch, CoMIRs alone",
+    "both": "comir-batch with the model",
+}
+"""Titles of the methods by name."""
+_VIEWS = {"raw": ("raw",), "comir": ("comir",), "both": ("comir", "raw")}
+
+
+class Measured(NamedTuple):
+    """What a method made of a field.
+
+    Attributes
+    ----------
+    error_px : float or None
+        Mean distance at the field's points; None if there is no transform.
+    seconds : float
+        CPU time that the method takes on its own, of all its processes.
+    """
+
+    error_px: float | None
+    seconds: float
+
+
+def measure(
+    sample: Sample, condition: Condition, represent: tuple[Represent, Represent], config: RegisterConfig, folder: Path
+) -> dict[str, Measured]:
+    """Register a field by every method that can hope to, and return the errors by name of the method.
+
+    elastix starts within 23 degrees and is rigid, so it is asked for small angles only; a rigid SIFT cannot mirror;
+    neither bends. Searches, refined starts and fits that several methods have in common are done once.
+
+    Parameters
+    ----------
+    sample : Sample
+        The field.
+    condition : Condition
+        What was done to it.
+    represent : (callable, callable)
+        Normalised fixed and moving crops ``(C, S, S)`` to CoMIRs ``(latent, S, S)``.
+    config : RegisterConfig
+        Of our pipeline.
+    folder : Path
+        For elastix; removed afterwards.
+    """
+    clock = _Clock(config.threads)
+    with clock.measuring("represent"):
+        comir = tuple(run(crop).mean(axis=0) for run, crop in zip(represent, sample.inputs, strict=True))
+    found: dict[str, tuple[Composite | None, Sequence[str]]] = {}
+    try:
+        if condition.angle == "small" and not condition.bent:
+            with clock.measuring("elastix"):
+                transform = elastix_mutual_information(*_images(sample, sample.grey), config.threads, folder / "starts")
+            found["elastix"] = transform, ["elastix"]
+        if condition.angle != "mirrored" and not condition.bent:
+            with clock.measuring("sift"):
+                matrix = sift_rigid((comir[0], comir[1]), sample.masks)
+            found["sift"] = None if matrix is None else sample.in_um(matrix), ["represent", "sift"]
+        found |= _Pipelines(sample, (comir[0], comir[1]), config, folder, clock).found(deformable=condition.bent)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+    return {
+        name: Measured(_error(sample, transform), sum(clock.seconds.get(step, 0.0) for step in steps))
+        for name, (transform, steps) in found.items()
+    }
+
+
+def _error(sample: Sample, transform: Composite | None) -> float | None:
+    return None if transform is None else float(sample.errors_px(transform).mean())
+
+
+def _images(sample: Sample, pixels: tuple[Image, Image]) -> tuple[RegistrationImage, RegistrationImage]:
+    fixed, moving = (RegistrationImage(p, m, sample.grid) for p, m in zip(pixels, sample.masks, strict=True))
+    return fixed, moving
+
+
+class _Clock:
+    """CPU seconds of this process and of its elastix, by name of what was done."""
+
+    def __init__(self, threads: int) -> None:
+        self.seconds: dict[str, float] = {}
+        self._elastix = shared_process(threads)
+
+    @contextmanager
+    def measuring(self, name: str) -> Iterator[None]:
+        began = self._now()
+        try:
+            yield
+        finally:
+            self.seconds[name] = self._now() - began
+
+    def _now(self) -> float:
+        pid = self._elastix.pid
+        child = psutil.Process(pid).cpu_times() if pid else None
+        return time.process_time() + (child.user + child.system if child else 0.0)
+
+
+class _Pipelines:
+    """Our pipeline on both views of a field, and on each alone; what they share is computed once."""
+
+    def __init__(
+        self, sample: Sample, comir: tuple[Image, Image], config: RegisterConfig, folder: Path, clock: _Clock
+    ) -> None:
+        self._config, self._folder, self._clock = config, folder, clock
+        self._views = (
+            View("comir", "ncc", *_images(sample, comir)),
+            View("raw", "mi", *_images(sample, sample.grey)),
+        )
+        self._fits: dict[str, Composite | None] = {}
+
+    def found(self, *, deformable: bool) -> dict[str, tuple[Composite | None, Sequence[str]]]:
+        """Return the transform of each method and the steps that it takes."""
+        try:
+            starts = Starts(self._views, self._config, self._folder)
+        except RegistrationError:  # nothing to hold out
+            return dict.fromkeys(_VIEWS, (None, ()))
+        judged: dict[str, list[Start]] = {view.name: self._judged(starts, view) for view in starts.views}
+        found: dict[str, tuple[Composite | None, Sequence[str]]] = {}
+        for method, names in _VIEWS.items():
+            steps = [f"{step} {name}" for name in names for step in ("search", "starts")]
+            mine = [start.judged_by(names) for name in names for start in judged[name]]
+            views = [view for view in starts.views if view.name in names]
+            fit = self._fit(views, mine, deformable=deformable) if all(judged[name] for name in names) else ""
+            own = ["represent"] if "comir" in names else []
+            found[method] = self._fits.get(fit), [*own, *steps, fit]
+        return found
+
+    def _judged(self, starts: Starts, view: View) -> list[Start]:
+        """Return the starts that one view finds, as both judge them; empty if it finds none."""
+        try:
+            with self._clock.measuring(f"search {view.name}"):
+                found = starts.searched(view)
+        except RegistrationError:
+            return []
+        with self._clock.measuring(f"starts {view.name}"):
+            return [starts.refined(start) for start in found]
+
+    def _fit(self, views: Sequence[View], starts: Sequence[Start], *, deformable: bool) -> str:
+        """Fit the best start as `registration.register` does, and return the step's name; empty if none is usable."""
+        best = max(starts, key=lambda start: start.total)
+        if not math.isfinite(best.total):
+            return ""
+        view, _ = final_view(views, best, self._config)
+        step = f"fit {view.name} {id(best.transform)}"
+        if step not in self._fits:
+            fitter = Fitter(self._config, self._folder)
+            with self._clock.measuring(step):
+                try:
+                    self._fits[step] = fitter.full(view, best.transform, self._folder / "fit", deformable=deformable)
+                except RegistrationError:
+                    self._fits[step] = None
+        return step

@@ -1,0 +1,243 @@
+"""How often known transforms of held-out fields are found: with a model, without one, and by others' methods."""
+
+from __future__ import annotations
+
+import json
+from collections import deque
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from comir_batch.bench.field_worker import Batch, Setup, measure_batch
+from comir_batch.bench.fields import conditions
+from comir_batch.bench.registration_table import cells, markdown, summarise
+from comir_batch.core.config import ExecutionConfig
+from comir_batch.core.errors import ConfigError, ModelError, TaskError
+from comir_batch.core.events import Event, Kind
+from comir_batch.core.task import Resource, Task
+from comir_batch.execution.files import ClusterFiles
+from comir_batch.execution.start import ExecutorRequest, start_executor
+from comir_batch.pipeline.files import read_json, write_json, write_text
+from comir_batch.registration.memory import registration_memory_mb
+from comir_batch.representation.memory import memory_mb
+from comir_batch.training.pairs import prepare
+from comir_batch.training.split import split
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+    from pathlib import Path
+
+    from comir_batch.core.config import RegisterConfig
+    from comir_batch.core.events import Subscriber
+    from comir_batch.core.task import Outcome
+    from comir_batch.execution.stop import StopRequest
+    from comir_batch.representation.store import Model
+    from comir_batch.training.pairs import TrainingPair
+    from comir_batch.training.split import Part
+
+_BATCH = 4
+_RETRIES = 2
+_SMALLEST_SIDE = 96
+
+
+@dataclass(frozen=True, slots=True)
+class BenchRequest:
+    """What to measure.
+
+    Attributes
+    ----------
+    model : Model
+        Knows both modalities of the pairs.
+    pairs : Path
+        Manifest of aligned pairs.
+    out : Path
+        Takes the slides as Zarr, a line for each field, and the table; the same one resumes.
+    config : RegisterConfig
+        Of our pipeline.
+    learnt : (float, float, float, float) or None
+        The part of the fixed slides that the model has learnt from, as shares; fields come from the rest. None where it
+        has not seen the pairs at all.
+    count : int
+        Fields of each condition.
+    side : int
+        Of the fields, in pixels.
+    only : tuple of str
+        Names of conditions; empty for all.
+    seed : int
+        Of the fields.
+    workers : int
+        Processes; 1 for this one alone, 0 for one a core.
+    """
+
+    model: Model
+    pairs: Path
+    out: Path
+    config: RegisterConfig
+    learnt: tuple[float, float, float, float] | None
+    count: int = 100
+    side: int = 256
+    only: tuple[str, ...] = ()
+    seed: int = 0
+    workers: int = 1
+
+    @property
+    def execution(self) -> ExecutionConfig:
+        """Where the work is done."""
+        executor = "serial" if self.workers == 1 else "local"
+        return ExecutionConfig(executor=executor, workers=self.workers, device="cpu", dashboard="")
+
+
+Table = tuple[tuple[str, ...], list[tuple[str, ...]]]
+"""Heads of the columns, and rows of text."""
+
+
+def compare(request: BenchRequest, stop: StopRequest, subscriber: Subscriber) -> Table:
+    """Measure what is not measured yet, write ``table.json`` and ``table.md``, and return the table.
+
+    Raises
+    ------
+    ConfigError
+        If the settings are wrong, or the folder holds the results of others.
+    ManifestError, ModelError
+        If the pairs cannot be used, or do not fit the model.
+    TaskError
+        If a field failed for a reason that is not its method's.
+    StoppedError
+        If the work was asked to stop; the same call goes on with it.
+    """
+    names = _names(request)
+    setup = _setup(request, stop, subscriber)
+    rows = _Rows(request.out, setup)
+    missing = {name: [n for n in range(request.count) if (name, n) not in rows.done] for name in names}
+    _run(request, _batches(setup, missing), rows, stop, subscriber)
+    wanted = [row for row in rows.done.values() if row["condition"] in names and row["number"] < request.count]
+    groups = summarise(wanted, conditions(request.side))
+    write_json(request.out / "table.json", {"setup": setup.description, "count": request.count, "conditions": groups})
+    write_text(request.out / "table.md", markdown(groups, _introduction(request, setup)))
+    return cells(groups)
+
+
+def _names(request: BenchRequest) -> list[str]:
+    known = [condition.name for condition in conditions(request.side)]
+    unknown = sorted(set(request.only) - set(known))
+    if unknown:
+        raise ConfigError(f"there is no condition {', '.join(unknown)}; there are {', '.join(known)}")
+    if request.side < _SMALLEST_SIDE:
+        raise ConfigError(
+            f"fields of {request.side} pixels are too small to hold tiles out; take {_SMALLEST_SIDE} or more"
+        )
+    return [name for name in known if name in (request.only or known)]
+
+
+def _setup(request: BenchRequest, stop: StopRequest, subscriber: Subscriber) -> Setup:
+    card = request.model.card
+    prepared = prepare(request.pairs, request.out / "slides", card.mpp, request.execution, subscriber, stop=stop)
+    if not card.knows(*prepared.modalities):
+        known = " and ".join(modality.modality for modality in card.modalities)
+        raise ModelError(
+            f"the model {card.name} is for {known}, the pairs are of {' and '.join(prepared.modalities)}; give pairs "
+            "of its modalities"
+        )
+    return Setup(_parts(request, prepared.pairs), request.model, request.side, request.seed, request.config)
+
+
+def _parts(request: BenchRequest, pairs: Sequence[TrainingPair]) -> tuple[Part, ...]:
+    if request.learnt is None:
+        return split(pairs, (0.0, 0.0, 1.0, 1.0), 0.0, 0).training
+    unseen = split(pairs, request.learnt, 0.0, 0).unseen
+    if not unseen:
+        raise ConfigError("the model has learnt from all of the pairs; give the region that it learnt from, or others")
+    return unseen
+
+
+class _Rows:
+    """The measured fields: a line each in ``fields.jsonl``, written when they come."""
+
+    def __init__(self, out: Path, setup: Setup) -> None:
+        self._path, described = out / "fields.jsonl", out / "setup.json"
+        if described.is_file() and read_json(described) != setup.description:
+            raise ConfigError(f"{out} holds fields of another model, other pairs or settings; choose another --out")
+        write_json(described, setup.description)
+        lines = self._path.read_text(encoding="utf-8").splitlines(keepends=True) if self._path.is_file() else []
+        whole = [line for line in lines if line.endswith("\n")]  # the last one may have been cut off
+        write_text(self._path, "".join(whole))
+        self.done = {(row["condition"], row["number"]): row for row in map(json.loads, whole)}
+
+    def add(self, rows: Iterable[dict[str, Any]]) -> None:
+        """Keep rows."""
+        with self._path.open("a", encoding="utf-8") as stream:
+            for row in rows:
+                stream.write(json.dumps(row) + "\n")
+                self.done[row["condition"], row["number"]] = row
+
+
+def _batches(setup: Setup, missing: dict[str, list[int]]) -> list[Task]:
+    memory = registration_memory_mb(setup.side**2) + max(memory_mb(card, setup.side) for card in setup.modalities)
+    return [
+        Task(f"{name}-{numbers[0]}", measure_batch, Batch(setup, name, tuple(numbers)), memory_mb=memory)
+        for name, wanted in missing.items()
+        for numbers in (wanted[first : first + _BATCH] for first in range(0, len(wanted), _BATCH))
+    ]
+
+
+class _Batches:
+    """The source of the tasks: none waits for another; one whose worker was lost is tried again."""
+
+    def __init__(self, tasks: Sequence[Task], rows: _Rows, subscriber: Subscriber) -> None:
+        self._waiting, self._running = deque(tasks), dict[str, Task]()
+        self._lost: dict[str, int] = {}
+        self._rows, self._subscriber = rows, subscriber
+        subscriber(Event(Kind.TASKS_PLANNED, "fields", (), "fields", {"tasks": len(tasks)}))
+
+    def next_task(self, resource: Resource) -> Task | None:
+        if resource is not Resource.CPU or not self._waiting:
+            return None
+        task = self._waiting.popleft()
+        self._running[task.key] = task
+        return task
+
+    def ready(self, resource: Resource) -> int:
+        return len(self._waiting) if resource is Resource.CPU else 0
+
+    def handle(self, outcome: Outcome) -> None:
+        task = self._running.pop(outcome.key)
+        if outcome.ok:
+            self._rows.add(outcome.value)
+            cost = {"seconds": outcome.seconds, "peak_mb": outcome.peak_mb, "worker": outcome.worker}
+            self._subscriber(Event(Kind.TASK_DONE, "fields", (), "fields", {"task": outcome.key, **cost}))
+            return
+        self._lost[task.key] = self._lost.get(task.key, 0) + 1
+        if not outcome.lost or self._lost[task.key] > _RETRIES:
+            raise TaskError(f"fields {outcome.key}: {outcome.error}")
+        self._waiting.append(task)
+
+    @property
+    def finished(self) -> bool:
+        return not self._waiting and not self._running
+
+
+def _run(request: BenchRequest, tasks: Sequence[Task], rows: _Rows, stop: StopRequest, subscriber: Subscriber) -> None:
+    if not tasks:
+        return
+    folder = request.out / "workers"
+    files = ClusterFiles(request.out, folder, folder)
+    say = partial(_notice, subscriber)
+    executor = start_executor(ExecutorRequest(request.execution, files, None, (), say), stop)
+    try:
+        executor.run(_Batches(tasks, rows, subscriber))
+    finally:
+        executor.close()
+
+
+def _notice(subscriber: Subscriber, message: str) -> None:
+    subscriber(Event(Kind.NOTICE, data={"message": message}))
+
+
+def _introduction(request: BenchRequest, setup: Setup) -> str:
+    card = request.model.card
+    where = "pairs that the model has not seen" if request.learnt is None else "what the model has not learnt from"
+    return (
+        f"Model {card.name}, {card.mpp:g} µm/px; {len(setup.parts)} parts of {where}. A transform is found if the "
+        f"corners (landmarks, where the field is bent) lie within 2 % of the side on average. Errors are medians, "
+        f"CPU seconds medians for one field."
+    )

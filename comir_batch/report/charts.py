@@ -13,6 +13,7 @@ import numpy as np
 from markupsafe import Markup
 
 from comir_batch.report.axes import Axis
+from comir_batch.report.frame import HEIGHT, WIDTH, Frame
 from comir_batch.report.pages import render
 from comir_batch.report.words import number
 
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
 
     Vector = NDArray[np.float64]
 
-WIDTH, HEIGHT = 440, 300
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
 _DASHES = ("", "7 3", "2 3", "9 3 2 3", "4 2", "1 2")
 _MARKS = (
@@ -32,9 +32,6 @@ _MARKS = (
     "M0-4l4 7h-8z",
     "M0-4.4l4.4 4.4-4.4 4.4-4.4-4.4z",
 )
-_LEFT, _RIGHT, _BOTTOM, _LEGEND_ROW = 58, 14, 46, 19
-_LETTER = 6.9  # width of a letter of the legend, on average
-_LONGEST_NAME = 46
 _MOST_POINTS = 400
 
 
@@ -109,7 +106,7 @@ def lines(
     x = Axis.over([*(each.x for each in thinned), *([[mark[0]]] if mark else [])], x_label, tight=True)
     heights = [part for each in thinned for part in (each.y, each.low, each.high) if part is not None]
     y = Axis.over([*heights, y_range or ()], y_label, log=log_y)
-    frame = _Frame.around(x, y, [each.name for each in thinned])
+    frame = Frame.around(x, y, [each.name for each in thinned])
     shapes = [shape for index, each in enumerate(thinned) for shape in _curve(frame, each, index)]
     text = "; ".join(_course(each) for each in thinned)
     return _drawn(title, text, frame, shapes, mark=(frame.x(mark[0]), mark[1]) if mark else None)
@@ -130,7 +127,7 @@ def scatter(
         Whether both axes have one scale, as a map has.
     """
     x, y = Axis.over([each.x for each in series], x_label), Axis.over([each.y for each in series], y_label)
-    frame = _Frame.around(x, y, [each.name for each in series])
+    frame = Frame.around(x, y, [each.name for each in series])
     if equal:
         frame = frame.squared()
     joined = zip(*(_points(each) for each in series[:2]), strict=True) if links else ()
@@ -162,7 +159,7 @@ def histogram(title: str, groups: Mapping[str, ArrayLike], x_label: str, *, bins
     edges = np.linspace(x.low, x.high, bins + 1)
     shares = [np.histogram(group, edges)[0] / max(len(group), 1) * 100 for group in values.values()]
     y = Axis.over([[0.0], *(1.05 * share for share in shares)], "share (%)", tight=True)
-    frame = _Frame.around(x, y, list(values))
+    frame = Frame.around(x, y, list(values))
     shapes = [shape for index, share in enumerate(shares) for shape in _steps(frame, edges, share, index)]
     text = "; ".join(f"{name}: {_spread(group)}" for name, group in values.items())
     return _drawn(title, text, frame, shapes)
@@ -184,51 +181,10 @@ class _Mark(NamedTuple):
     colour: str
 
 
-class _Key(NamedTuple):
-    x: float
-    y: float
-    name: str
-    number: int
-
-
-@dataclass(frozen=True, slots=True)
-class _Frame:
-    """Where the axes and the legend lie, in the drawing's pixels."""
-
-    across: Axis
-    up: Axis
-    keys: tuple[_Key, ...]
-    left: float
-    right: float
-    top: float
-    bottom: float
-
-    @classmethod
-    def around(cls, across: Axis, up: Axis, names: Sequence[str]) -> _Frame:
-        keys = tuple(_legend(names))
-        top = (keys[-1].y if keys else 0) + _LEGEND_ROW
-        return cls(across, up, keys, _LEFT, WIDTH - _RIGHT, top, HEIGHT - _BOTTOM)
-
-    def squared(self) -> _Frame:
-        """Widen one of the axes until both have one scale."""
-        width, height = self.right - self.left, self.bottom - self.top
-        scale = max((self.across.high - self.across.low) / width, (self.up.high - self.up.low) / height)
-        return _Frame(
-            self.across.widened(scale * width), self.up.widened(scale * height), self.keys, self.left, self.right,
-            self.top, self.bottom,
-        )  # fmt: skip
-
-    def x(self, value: float) -> float:
-        return self.left + self.across.share(value) * (self.right - self.left)
-
-    def y(self, value: float) -> float:
-        return self.bottom - self.up.share(value) * (self.bottom - self.top)
-
-
 def _drawn(
     title: str,
     text: str,
-    frame: _Frame,
+    frame: Frame,
     shapes: Sequence[_Shape],
     marks: Sequence[_Mark] = (),
     mark: tuple[float, str] | None = None,
@@ -244,19 +200,7 @@ def _drawn(
     return Chart(title, words, Markup(svg))  # noqa: S704  the template escapes
 
 
-def _legend(names: Sequence[str]) -> Iterator[_Key]:
-    """Place the names in rows; the only one of a chart goes without."""
-    x, y = float(_LEFT), 12.0
-    for index, name in enumerate(names if len(names) > 1 else ()):
-        short = name if len(name) <= _LONGEST_NAME else name[: _LONGEST_NAME - 1] + "…"
-        width = 38 + _LETTER * len(short)
-        if x > _LEFT and x + width > WIDTH:
-            x, y = float(_LEFT), y + _LEGEND_ROW
-        yield _Key(x, y, short, index)
-        x += width
-
-
-def _curve(frame: _Frame, series: Series, index: int) -> Iterator[_Shape]:
+def _curve(frame: Frame, series: Series, index: int) -> Iterator[_Shape]:
     if series.low is not None and series.high is not None:
         low, high = (np.column_stack([np.asarray(series.x), side]) for side in (series.low, series.high))
         outline = np.vstack([low, high[::-1]])
@@ -264,7 +208,7 @@ def _curve(frame: _Frame, series: Series, index: int) -> Iterator[_Shape]:
     yield _Shape(_path(frame, _points(series)), _colour(index), _DASHES[index % len(_DASHES)])
 
 
-def _steps(frame: _Frame, edges: Vector, shares: Vector, index: int) -> Iterator[_Shape]:
+def _steps(frame: Frame, edges: Vector, shares: Vector, index: int) -> Iterator[_Shape]:
     """Draw the outline of a histogram and fill it."""
     outline = np.column_stack([np.repeat(edges, 2), np.concatenate([[0], np.repeat(shares, 2), [0]])])
     path = _path(frame, outline)
@@ -272,7 +216,7 @@ def _steps(frame: _Frame, edges: Vector, shares: Vector, index: int) -> Iterator
     yield _Shape(path, _colour(index), _DASHES[index % len(_DASHES)])
 
 
-def _path(frame: _Frame, points: Vector) -> str:
+def _path(frame: Frame, points: Vector) -> str:
     """Return the path through ``(N, 2)`` points that starts anew after a gap; a point by itself is a dot."""
     parts: list[str] = []
     pen = "M"

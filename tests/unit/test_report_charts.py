@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from comir_batch.report.axes import Axis
-from comir_batch.report.charts import COLOURS, HEIGHT, WIDTH, Series, histogram, lines, scatter
+from comir_batch.report.charts import COLOURS, Series, histogram, lines, scatter
+from comir_batch.report.frame import HEIGHT, WIDTH
 
 EVIL = "<script>alert(1)</script>\"'&"
 NAN = float("nan")

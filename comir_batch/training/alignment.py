@@ -11,7 +11,7 @@ import numpy as np
 from comir_batch.core.card import Input
 from comir_batch.core.errors import ManifestError, Problem
 from comir_batch.training.crops import CropReader, Pose
-from comir_batch.training.shift_surface import REACH, SIDE, find_peak, tile_spectrum
+from comir_batch.training.shift_surface import REACH, SIDE, find_peak, fixed_spectra, moving_spectra
 from comir_batch.training.split import Box
 from comir_batch.training.turned import WIDEST_DEG, best_turn
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from comir_batch.training.pairs import TrainingPair
-    from comir_batch.training.shift_surface import Peak, Spectrum
+    from comir_batch.training.shift_surface import Peak, Spectra
     from comir_batch.training.split import Part, Split
 
 _GREY = Input(reduction="mean")
@@ -142,7 +142,7 @@ class _Group:
     """Tiles of one ninth of the part: their mean place in pixels from its middle, and their spectra."""
 
     place: NDArray[np.float64]
-    spectra: list[Spectrum]
+    spectra: list[tuple[Spectra, Spectra]]
 
 
 class _Tiles:
@@ -182,7 +182,7 @@ class _Tiles:
             if len(used) < _TILES and min(mask.mean() for mask in masks) >= _LEAST_TISSUE:
                 fixed, moving = (reader.read(pose, SIDE)[0] for reader in self._readers)
                 used.append(centre)
-                spectra.append(tile_spectrum(fixed, moving, (masks[0], masks[1])))
+                spectra.append((fixed_spectra(fixed, masks[0]), moving_spectra(moving, masks[1])))
         return _Group(np.mean(used, axis=0) if used else np.zeros(2), spectra)
 
 

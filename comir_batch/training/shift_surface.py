@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    Spectrum = NDArray[np.complex64]
+    Spectra = NDArray[np.complex64]
 
 REACH = 24
 """Largest shift along each axis that is looked at, in pixels."""
@@ -45,40 +45,45 @@ class Peak(NamedTuple):
     z: float
 
 
-def tile_spectrum(
-    fixed: NDArray[np.float32], moving: NDArray[np.float32], valid: tuple[NDArray[np.bool_], NDArray[np.bool_]]
-) -> Spectrum:
-    """Return the cross spectra of a tile's level sets; spectra of several tiles can be added.
+def fixed_spectra(tile: NDArray[np.float32], valid: NDArray[np.bool_]) -> Spectra:
+    """Return the spectra of a fixed tile's grey levels; of its pixels only the inner ones count.
 
     Parameters
     ----------
-    fixed, moving : (SIDE, SIDE) float32
-        The same place of both images, in grey.
-    valid : (bool array, bool array)
-        Which pixels of each count; of the fixed image only the inner ones are compared, so that every shift compares
-        as many.
+    tile : (SIDE, SIDE) float32
+        In grey.
+    valid : (SIDE, SIDE) bool
+        Which pixels count; the outer ones never do, so that every shift compares as many.
     """
-    inner = np.zeros(valid[0].shape, dtype=bool)
-    inner[REACH:-REACH, REACH:-REACH] = valid[0][REACH:-REACH, REACH:-REACH]
-    first, second = _level_sets(fixed, inner), _level_sets(moving, valid[1])
-    return np.asarray(np.conj(first)[:, None] * second[None], dtype=np.complex64)
+    inner = np.zeros_like(valid)
+    inner[REACH:-REACH, REACH:-REACH] = valid[REACH:-REACH, REACH:-REACH]
+    return np.conj(moving_spectra(tile, inner))
 
 
-def _level_sets(image: NDArray[np.float32], mask: NDArray[np.bool_]) -> Spectrum:
-    detail = image - cv2.GaussianBlur(image, (0, 0), _DETAIL_PIXELS)
-    values = detail[mask] if mask.any() else np.zeros(1, np.float32)
-    limits = np.quantile(values, np.arange(1, _LEVELS) / _LEVELS)
-    labels = np.where(mask, np.searchsorted(limits, detail), -1)
-    spectra: Spectrum = fft.rfft2(np.stack([(labels == level).astype(np.float32) for level in range(_LEVELS)]))
+def moving_spectra(tile: NDArray[np.float32], valid: NDArray[np.bool_]) -> Spectra:
+    """Return the spectra of a moving tile's grey levels, each of which holds as many of the pixels that count."""
+    detail = tile - cv2.GaussianBlur(tile, (0, 0), _DETAIL_PIXELS)
+    values = detail[valid] if valid.any() else np.zeros(1, np.float32)
+    limits = np.quantile(values, np.arange(1, _LEVELS) / _LEVELS).astype(np.float32)
+    above = np.stack([np.where(valid, detail > limit, False) for limit in limits])  # noqa: FBT003  numpy's own
+    sets = np.concatenate([valid[None] & ~above[:1], above[:-1] & ~above[1:], above[-1:]])
+    spectra: Spectra = fft.rfft2(sets.astype(np.float32))
     return spectra
 
 
-def find_peak(spectra: Sequence[Spectrum]) -> Peak:
-    """Return the peak of the information of all tiles together; z is 0 where nothing can be compared."""
-    if not spectra:
+def find_peak(tiles: Sequence[tuple[Spectra, Spectra]]) -> Peak:
+    """Return the peak of the information of all tiles together; z is 0 where nothing can be compared.
+
+    Parameters
+    ----------
+    tiles : sequence of (Spectra, Spectra)
+        Fixed and moving, of the same places.
+    """
+    if not tiles:
         return Peak(0.0, 0.0, 0.0)
+    crossed = sum(fixed[:, None] * moving[None] for fixed, moving in tiles)
     shifts = np.arange(-REACH, REACH + 1)
-    joint = fft.irfft2(sum(spectra), (SIDE, SIDE))[:, :, shifts[:, None], shifts]
+    joint = fft.irfft2(crossed, (SIDE, SIDE))[:, :, shifts[:, None], shifts]
     information = _information(np.maximum(joint, 0))
     known = np.isfinite(information)
     if not known.any():

@@ -11,7 +11,7 @@ import numpy as np
 
 from comir_batch.core.geometry import Grid
 from comir_batch.training.places import part_grid, part_region
-from comir_batch.training.shift_surface import REACH, SIDE, Peak, find_peak, tile_spectrum
+from comir_batch.training.shift_surface import REACH, SIDE, Peak, find_peak, fixed_spectra, moving_spectra
 from comir_batch.warp.reduce import reduce_area
 
 if TYPE_CHECKING:
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     from comir_batch.pipeline.chunked import ChunkedSlide
     from comir_batch.training.pairs import TrainingPair
+    from comir_batch.training.shift_surface import Spectra
     from comir_batch.training.split import Box
 
 WIDEST_DEG = 9.0
@@ -69,8 +70,8 @@ def best_turn(pair: TrainingPair, box: Box) -> Turn:
     mpp = max(own, float((high - low).max()) / _LONGEST)
     width, height = (int(n) for n in np.maximum((high - low) / mpp, 1))
     grid = Grid(width, height, mpp, mpp, *low.tolist())
-    still = _laid(fixed, grid, np.eye(2))
-    turns = [Turn(name, angle, _compare(still, _laid(moving, grid, linear)), mpp) for name, angle, linear in _linears()]
+    still = _Still(_laid(fixed, grid, np.eye(2)))
+    turns = [Turn(name, angle, still.compare(_laid(moving, grid, linear)), mpp) for name, angle, linear in _linears()]
     return max(turns, key=lambda turn: (turn.clear, turn.peak.z))
 
 
@@ -113,6 +114,40 @@ class _Image(NamedTuple):
     tissue: NDArray[np.bool_]
 
 
+class _Still:
+    """The fixed image, cut into tiles once: those with tissue, or all where these are too few."""
+
+    def __init__(self, image: _Image) -> None:
+        step, (height, width) = SIDE - 2 * REACH, image.pixels.shape
+        corners = product(range(0, height - SIDE + 1, step), range(0, width - SIDE + 1, step))
+        places = [np.s_[y : y + SIDE, x : x + SIDE] for y, x in corners]
+        self._on_tissue = [place for place in places if image.tissue[place].mean() >= _LEAST_TISSUE]
+        self._image, self._all = image, places
+        self._spectra: dict[tuple[int, int, bool], Spectra] = {}
+
+    def compare(self, moving: _Image) -> Peak:
+        """Return the peak of the shift of the moving image."""
+        both = [place for place in self._on_tissue if moving.tissue[place].mean() >= _LEAST_TISSUE]
+        places, on_tissue = (both, True) if len(both) >= _FEWEST_TILES else (self._all, False)
+        if len(places) < _FEWEST_TILES:
+            return Peak(0.0, 0.0, 0.0)
+        mask = _counted(moving, on_tissue=on_tissue)
+        return find_peak(
+            [(self._of(p, on_tissue=on_tissue), moving_spectra(moving.pixels[p], mask[p])) for p in places]
+        )
+
+    def _of(self, place: tuple[slice, slice], *, on_tissue: bool) -> Spectra:
+        key = place[0].start, place[1].start, on_tissue
+        if key not in self._spectra:
+            mask = _counted(self._image, on_tissue=on_tissue)
+            self._spectra[key] = fixed_spectra(self._image.pixels[place], mask[place])
+        return self._spectra[key]
+
+
+def _counted(image: _Image, *, on_tissue: bool) -> NDArray[np.bool_]:
+    return image.valid & image.tissue if on_tissue else image.valid
+
+
 def _laid(image: _Grey, grid: Grid, linear: NDArray[np.float64]) -> _Image:
     """Resample an image and its tissue on a grid, turned about its middle."""
     pixels, tissue, own = image
@@ -126,18 +161,3 @@ def _laid(image: _Grey, grid: Grid, linear: NDArray[np.float64]) -> _Image:
     flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
     laid, valid, inside = (cv2.warpAffine(plane, matrix, (grid.width, grid.height), flags=flags) for plane in planes)
     return _Image(np.asarray(laid), np.asarray(valid > 0.99), np.asarray(inside > 0.5))
-
-
-def _compare(fixed: _Image, moving: _Image) -> Peak:
-    step, (height, width) = SIDE - 2 * REACH, fixed.pixels.shape
-    corners = product(range(0, height - SIDE + 1, step), range(0, width - SIDE + 1, step))
-    tiles = [np.s_[y : y + SIDE, x : x + SIDE] for y, x in corners]
-    used = [tile for tile in tiles if min(image.tissue[tile].mean() for image in (fixed, moving)) >= _LEAST_TISSUE]
-    masks = fixed.valid & fixed.tissue, moving.valid & moving.tissue
-    if len(used) < _FEWEST_TILES:  # what counts as tissue is too little
-        used, masks = tiles, (fixed.valid, moving.valid)
-    if len(used) < _FEWEST_TILES:
-        return Peak(0.0, 0.0, 0.0)
-    return find_peak(
-        [tile_spectrum(fixed.pixels[tile], moving.pixels[tile], (masks[0][tile], masks[1][tile])) for tile in used]
-    )

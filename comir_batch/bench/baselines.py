@@ -121,7 +121,7 @@ def _matches(
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]] | None:
     inside = np.concatenate([image[mask] for image, mask in zip(images, masks, strict=True)])
     low, high = np.percentile(inside, [1, 99])
-    sift = cv2.SIFT.create(SIFT_FEATURES)
+    sift = cv2.SIFT.create(SIFT_FEATURES, enable_precise_upscale=True)  # else half a pixel off after a half turn
     points, descriptors = [], []
     for image, mask in zip(images, masks, strict=True):
         grey = np.clip((image - low) / max(high - low, 1e-12) * 255, 0, 255).astype(np.uint8)

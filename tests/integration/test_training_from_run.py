@@ -1,0 +1,108 @@
+"""Learning from a run: its accepted pairs as aligned ones."""
+
+from __future__ import annotations
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+
+from comir_batch.core.config import ExecutionConfig
+from comir_batch.core.errors import RunDirectoryError
+from comir_batch.core.manifest import read_manifest
+from comir_batch.io.mask_reader import read_mask
+from comir_batch.io.transform_files import read_json, write_json
+from comir_batch.pipeline.files import read_arrays, write_arrays
+from comir_batch.training.alignment import measure
+from comir_batch.training.from_run import pairs_of_run
+from comir_batch.training.pairs import prepare
+from comir_batch.training.split import WHOLE
+
+pytestmark = pytest.mark.slow
+
+
+def verdict(run, word, pair="p1"):
+    """Write another verdict over a pair's."""
+    path = run / "pairs" / pair / "verdict.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "verdict": word}))
+
+
+def mask_of(manifest):
+    return read_mask(read_manifest(manifest).rows[0].fixed_mask)
+
+
+def test_an_accepted_pair_is_prepared_aligned_and_its_misaligned_slides_are_not(copied, slides, tmp_path):
+    verdict(copied, "accept")
+    manifest, notes = pairs_of_run(copied, tmp_path)
+    assert len(notes) == 1
+    assert "of the fixed slide's tissue is learnt from" in notes[0]
+    (row,) = read_manifest(manifest).rows
+    assert (row.pair_id, row.fixed_modality, row.moving_modality) == ("p1", "stain", "negative")
+    assert row.fixed_mask == row.moving_mask
+    serial = ExecutionConfig(executor="serial")
+    (pair,) = prepare(manifest, tmp_path / "data", 0.0, serial, lambda _: None).pairs
+    assert pair.fixed.grid == pair.moving.grid
+    found = measure(pair, WHOLE)
+    assert found.known
+    assert found.off_px < 3
+    (pair,) = prepare(slides / "manifest.csv", tmp_path / "raw", 0.0, serial, lambda _: None).pairs
+    found = measure(pair, WHOLE)
+    assert not found.known or found.off_px > 10
+
+
+def test_what_the_run_doubts_is_masked(copied, tmp_path):
+    verdict(copied, "accept")
+    before = mask_of(pairs_of_run(copied, tmp_path / "before")[0])
+    (tiles,) = (copied / "work").glob("judge-*/tiles.npz")
+    arrays = read_arrays(tiles)
+    row, column = np.argwhere(np.isfinite(arrays["after"]))[0]
+    arrays["after"][row, column] = arrays["before"][row, column] - 1.0
+    write_arrays(tiles, **arrays)
+    manifest, notes = pairs_of_run(copied, tmp_path / "after")
+    after = mask_of(manifest)
+    assert "tiles that registration made no better" in notes[0]
+    y, x = 48 * row + 24, 48 * column + 24
+    assert before[y, x]
+    assert not after[y - 40 : y + 40, x - 40 : x + 40].any()
+    assert after.sum() > 0.5 * before.sum()
+    assert not (after & ~before).any()
+
+
+def test_a_run_without_its_work_files_is_taken_with_a_word(copied, tmp_path):
+    verdict(copied, "accept")
+    shutil.rmtree(copied / "work")
+    manifest, notes = pairs_of_run(copied, tmp_path)
+    assert "does not hold its held-out tiles any more" in notes[0]
+    assert mask_of(manifest).any()
+
+
+def test_tissue_that_lands_beside_the_moving_slide_is_masked(copied, tmp_path):
+    verdict(copied, "accept")
+    before = mask_of(pairs_of_run(copied, tmp_path / "before")[0])
+    path = copied / "pairs" / "p1" / "transform.json"
+    found = read_json(path)
+    shifted = type(found)((*found.parts, _shift(found, 60.0)))
+    write_json(shifted, path)
+    manifest, notes = pairs_of_run(copied, tmp_path / "after")
+    assert "tissue of one slide only" in notes[0]
+    assert mask_of(manifest).sum() < 0.8 * before.sum()
+
+
+def _shift(found, um):
+    affine = next(part for part in found.parts if hasattr(part, "matrix"))
+    return type(affine)(np.eye(2), np.array([um, 0.0]))
+
+
+def test_runs_that_cannot_be_learnt_from_say_why(copied, tmp_path):
+    with pytest.raises(RunDirectoryError, match="is not a run directory"):
+        pairs_of_run(tmp_path, tmp_path)
+    verdict(copied, "review")
+    with pytest.raises(RunDirectoryError, match="none of its 1 pairs is accepted"):
+        pairs_of_run(copied, tmp_path)
+    assert pairs_of_run(copied, tmp_path, ["p1"])[0].is_file()
+    with pytest.raises(RunDirectoryError, match="has no pair p7"):
+        pairs_of_run(copied, tmp_path, ["p7"])
+    (copied / "pairs" / "p1" / "aligned.ome.zarr" / "zarr.json").unlink()
+    with pytest.raises(RunDirectoryError, match=r"aligned images of p1 are missing\. Make them again with comir-batch"):
+        pairs_of_run(copied, tmp_path, ["p1"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
+from itertools import islice
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -76,7 +77,7 @@ class BatchSource:
         """Yield the batches from ``first`` on, and their numbers, while threads read the next ones."""
         numbers = iter(range(first, stop))
         with ThreadPoolExecutor(self._config.loaders, "crops") as pool:
-            waiting = deque((n, pool.submit(self.batch, n)) for n, _ in zip(numbers, range(self._limit), strict=False))
+            waiting = deque((number, pool.submit(self.batch, number)) for number in islice(numbers, self._limit))
             while waiting:
                 number, batch = waiting.popleft()
                 ready = batch.result()

@@ -101,6 +101,8 @@ class _Course:
     def run(self, stop: StopRequest, say: Callable[[str], None]) -> tuple[History, dict[str, DenseUNet]]:
         """Learn until it is over."""
         lesson, config, losses = self._lesson, self._config, self._history.losses
+        if self._validator.side < config.crop:
+            say(f"validated on crops of {self._validator.side} pixels for want of room; raise validation for more")
         crops = BatchSource(lesson.parts.training, lesson.modalities, lesson.stained, lesson.data.mpp, config)
         for number, batch in crops.ahead(len(losses), len(losses) if self._over else config.steps):
             losses.append(self._learner.step(batch, number))

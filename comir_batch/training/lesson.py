@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from comir_batch.training.pairs import Prepared
     from comir_batch.training.split import Part, Split
 
-_FEWEST_PLACES = 16
+_FEWEST_PLACES, _ENOUGH_PLACES = 4, 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +92,9 @@ def prepare_lesson(
     """
     data = prepare(manifest, folder, config.mpp, config.execution, subscriber, stop=stop)
     parts = split(data.pairs, config.region, config.validation, config.seed)
-    require_places(parts.training, config.crop, data.mpp, _FEWEST_PLACES)
+    places = require_places(parts.training, config.crop, data.mpp, _FEWEST_PLACES)
+    if places < _ENOUGH_PLACES:
+        say(f"there is room for {places} crops side by side: what so little teaches may not carry to other images")
     alignments = require_aligned(data.pairs, parts, enforced=config.check_alignment)
     for alignment in alignments.values():
         say(alignment.sentence)

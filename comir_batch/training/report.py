@@ -73,7 +73,7 @@ def write_report(
             Link("card.json", "card.json"),
             Link("training.json", "training.json"),
         ),
-        Provenance(f"comir-batch {__version__}", shlex.join(command)),
+        Provenance(__version__, shlex.join(command)),
     )
     write_text(files.report, article_page(article))
 

@@ -52,7 +52,7 @@ def write_study(request: StudyRequest, lesson: Lesson, trials: Sequence[Trial]) 
         " against ".join(lesson.data.modalities),
         tuple(sections),
         tuple(Link(name, name) for name in ("study.json", "table.md")),
-        Provenance(f"comir-batch {__version__}", shlex.join(request.command)),
+        Provenance(__version__, shlex.join(request.command)),
     )
     write_text(request.out / "study.html", article_page(article))
 

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
+from comir_batch.core.errors import SlideError
 from comir_batch.registration.quick import quick_rigid
 from comir_batch.representation.inference import Representer
 from comir_batch.representation.weights import load
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     Image = NDArray[np.float32]
 
 MARGIN = 32
+_SMALLEST = 32
 _WORST = 1.0
 
 
@@ -69,6 +71,16 @@ class Validator:
         Fields, a quarter of them at each level, and their side in pixels.
     seed : int
         Of the places and transforms.
+
+    Attributes
+    ----------
+    side : int
+        Of the fields: as asked for, or halved as often as takes for the parts to have room.
+
+    Raises
+    ------
+    SlideError
+        If the parts have no room for fields of 32 pixels.
     """
 
     def __init__(
@@ -81,14 +93,17 @@ class Validator:
         side: int,
         seed: int,
     ) -> None:
-        self._modalities, self._side = modalities, side
-        rng = np.random.default_rng([seed, count])
-        self._fields: list[list[Field]] = [[] for _ in LEVELS]
+        self._modalities, self.side = modalities, side
         readers = [PairReader(part, modalities, mpp) for part in parts]
-        for number in range(count):
-            level = number % len(LEVELS)
-            reader = readers[(number // len(LEVELS)) % len(readers)]
-            self._fields[level].append(draw_field(reader, rng, level, side))
+        while True:
+            try:
+                self._fields = _drawn(readers, np.random.default_rng([seed, count]), count, self.side)
+            except SlideError:
+                if self.side // 2 < _SMALLEST:
+                    raise
+                self.side //= 2
+            else:
+                break
 
     def validate(self, networks: Mapping[str, DenseUNet], device: Device) -> Validation:
         """Register every field with these networks, by modality."""
@@ -107,7 +122,16 @@ class Validator:
         found = quick_rigid(fixed[0], moving[0], field.fixed_valid, field.moving_valid)
         if found is None:
             return _WORST
-        return min(corner_error(found, field.truth, self._side) / self._side, _WORST)
+        return min(corner_error(found, field.truth, self.side) / self.side, _WORST)
+
+
+def _drawn(readers: Sequence[PairReader], rng: np.random.Generator, count: int, side: int) -> list[list[Field]]:
+    """Draw fields for each level, from all readers in turn."""
+    fields: list[list[Field]] = [[] for _ in LEVELS]
+    for number in range(count):
+        turn, level = divmod(number, len(LEVELS))
+        fields[level].append(draw_field(readers[turn % len(readers)], rng, level, side))
+    return fields
 
 
 def representers(model: Model, device: Device = "auto") -> tuple[Representer, Representer]:

@@ -173,7 +173,8 @@ class _Tiles:
         return [np.stack(np.meshgrid(columns, rows), axis=-1).reshape(-1, 2) for rows, columns in ninths]
 
     def _group(self, centres: NDArray[np.float64], *, on_tissue: bool) -> _Group:
-        used, spectra = [], []
+        used: list[NDArray[np.float64]] = []
+        spectra: list[tuple[Spectra, Spectra]] = []
         for centre in centres:
             pose = Pose(*(self._middle + centre * self.mpp).tolist())
             masks = [reader.valid(pose, SIDE) for reader in self._readers]

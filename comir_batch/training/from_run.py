@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import cv2
 import numpy as np
@@ -43,7 +43,8 @@ if TYPE_CHECKING:
     from comir_batch.pipeline.pair import Pair
 
 _COLUMNS = (*REQUIRED, "fixed_channel", "fixed_mpp", "fixed_series", "fixed_mask", "moving_mask")
-_DEVICES = ("cpu", "cuda")
+_DEVICES: tuple[Literal["cpu", "cuda"], ...] = ("cpu", "cuda")
+_BENT_STEP = 4  # pixels of the overview: control points lie much further apart
 _ANYWHERE_NEAR = np.ones((3, 3), dtype=bool)
 
 
@@ -131,20 +132,20 @@ def _trust(pair: Pair, config: RunConfig, layout: Layout) -> _Trust:
     fixed = _overview(pair.fixed.spec, pair.row.fixed_mask)
     moving = _overview(pair.moving.spec, pair.row.moving_mask)
     transform = read_transform_json(layout.pair(pair.name).transform_json)
-    points = _points(fixed.grid)
-    common = fixed.tissue & _lands_on(Mask(moving.tissue, moving.grid), transform, points).reshape(fixed.tissue.shape)
-    bent = ~_credible(transform, points, fixed.grid, config.judge.max_area_change).reshape(fixed.tissue.shape)
+    points, tissue = _points(fixed.grid), fixed.tissue.ravel()
     tiles = _bad_tiles(pair, config, layout)
-    unlike = np.zeros_like(common) if tiles is None else tiles.at(points).reshape(fixed.tissue.shape)
-    mask = common & ~bent & ~unlike
-    tissue = max(np.count_nonzero(fixed.tissue), 1)
-    sentence = f"{np.count_nonzero(mask) / tissue:.0%} of the fixed slide's tissue is learnt from"
-    reasons = ["tissue of one slide only", "an incredible change of area", "tiles that registration made no better"]
-    shares = [np.count_nonzero(left) / tissue for left in (fixed.tissue & ~common, common & bent, common & unlike)]
-    left = [f"{reason} {share:.0%}" for reason, share in zip(reasons, shares, strict=True) if share > 0]
+    doubts = {
+        "tissue of one slide only": ~_lands_on(Mask(moving.tissue, moving.grid), transform, points),
+        "an incredible change of area": _bent(transform, fixed.grid, config.judge.max_area_change).at(points),
+        "tiles that registration made no better": np.zeros_like(tissue) if tiles is None else tiles.at(points),
+    }
+    trusted = tissue & ~np.logical_or.reduce(list(doubts.values()))
+    total = max(int(tissue.sum()), 1)
+    sentence = f"{trusted.sum() / total:.0%} of the fixed slide's tissue is learnt from"
+    left = [f"{name} {(doubt & tissue).sum() / total:.0%}" for name, doubt in doubts.items() if (doubt & tissue).any()]
     sentence += f"; left out: {', '.join(left)}" if left else ""
     sentence += "; the run does not hold its held-out tiles any more, so none are left out" if tiles is None else ""
-    return _Trust(mask, sentence)
+    return _Trust(trusted.reshape(fixed.tissue.shape), sentence)
 
 
 def _overview(spec: SlideSpec, mask: Path | None) -> Overview:
@@ -163,11 +164,12 @@ def _lands_on(tissue: Mask, transform: Composite, points: NDArray[np.float64]) -
     return np.asarray(tissue.at(moved) & ((pixels >= -0.5) & (pixels <= last)).all(axis=1))
 
 
-def _credible(transform: Composite, points: NDArray[np.float64], grid: Grid, largest: float) -> NDArray[np.bool_]:
-    """Tell where a transform neither folds nor changes areas by more than a factor either way."""
-    change = transform.jacobian_determinant(points, step_um=grid.mpp_x)
+def _bent(transform: Composite, grid: Grid, largest: float) -> Mask:
+    """Return where a transform folds, or changes areas by more than a factor either way."""
+    coarse = grid.reduced(_BENT_STEP)
+    change = transform.jacobian_determinant(_points(coarse), step_um=grid.mpp_x)
     upright = change * (np.sign(np.median(change)) or 1.0)
-    return np.asarray((upright > 1 / largest) & (upright < largest))
+    return Mask(((upright < 1 / largest) | (upright > largest)).reshape(coarse.shape), coarse)
 
 
 def _bad_tiles(pair: Pair, config: RunConfig, layout: Layout) -> Mask | None:

@@ -83,7 +83,7 @@ class Places:
 
     def usable(self, points: NDArray[np.float64]) -> NDArray[np.bool_]:
         """Tell which of ``(N, 2)`` points in µm lie on tissue of both slides."""
-        return np.logical_and.reduce([mask.at(points) for mask in self._masks])
+        return np.asarray(np.logical_and.reduce([mask.at(points) for mask in self._masks]))
 
     def draw(self, rng: np.random.Generator, side: int) -> NDArray[np.float64]:
         """Draw the centre ``(x, y)`` of a crop that is on tissue and inside the part at every angle.

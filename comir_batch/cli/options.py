@@ -49,3 +49,7 @@ WarpRejected: TypeAlias = Annotated[
     bool, typer.Option("--warp-rejected", help="Write aligned images of rejected pairs too.")
 ]
 KeepWork: TypeAlias = Annotated[bool, typer.Option("--keep-work", help="Keep bulky intermediate results.")]
+HeldOut: TypeAlias = Annotated[
+    Path | None,
+    typer.Option(metavar="CSV", help="Manifest of aligned pairs to measure on, which nothing learns from."),
+]

@@ -27,6 +27,7 @@ def _command(name: str) -> Callable[..., None]:
         out: Annotated[Path, typer.Option("--out", "-o", metavar="DIR", help="The same one resumes a study.")] = Path(
             "study"
         ),
+        held_out: options.HeldOut = None,
         preset: Annotated[
             Literal["compact", "paper", "zurich"], typer.Option(help="Settings of all trainings.")
         ] = "compact",
@@ -49,7 +50,7 @@ def _command(name: str) -> Callable[..., None]:
             from comir_batch.training.study import StudyRequest, study
 
             resolved = load_train_config(preset, config, overrides({"device": device}, settings))
-            request = StudyRequest(name, pairs, out, resolved, seeds, fields, tuple(sys.argv))
+            request = StudyRequest(name, pairs, out, resolved, held_out, seeds, fields, tuple(sys.argv))
             stop = StopRequest()
             with show_progress() as subscriber, stop.on_signals():
                 trials = study(request, stop, lambda text: typer.echo(text, err=True), subscriber)

@@ -27,6 +27,7 @@ def train(  # noqa: PLR0913  a parameter an option
     ] = None,
     *,
     out: Annotated[Path, typer.Option("--out", "-o", metavar="DIR", help="Folder of the model.")] = Path("model"),
+    held_out: options.HeldOut = None,
     from_run: Annotated[
         Path | None, typer.Option(metavar="RUN", help="Learn from the accepted pairs of a run instead of a manifest.")
     ] = None,
@@ -64,13 +65,7 @@ def train(  # noqa: PLR0913  a parameter an option
         given: dict[str, Any] = {"device": device}
         resolved = load_train_config(preset, config, overrides(given, settings))
         request = TrainRequest(
-            source,
-            out,
-            resolved,
-            from_run=from_run is not None,
-            resume=resume,
-            keep_data=keep_data,
-            command=tuple(sys.argv),
+            source, out, resolved, held_out, from_run is not None, resume, keep_data, tuple(sys.argv)
         )
         stop = StopRequest(_say_stopping)
         with show_progress() as subscriber, stop.on_signals():

@@ -133,7 +133,7 @@ class ModelCard(_Frozen):
     held_out : str
         What it has not seen.
     data_sha256 : dict
-        Digest of each training file, by name.
+        Identity of each training file, by name: the SHA-256 of a file of at most 64 MiB (see `io.digest`).
     training : dict
         Settings, seed and versions of the training.
     metrics : dict

@@ -75,8 +75,8 @@ def _retoned(image: Image, rng: np.random.Generator, strength: float) -> Image:
     offset = strength * (rng.uniform(-0.06, 0.06) + rng.uniform(-0.02, 0.02, count))
     if count == 1 or rng.random() < 0.5:
         gamma, gain, offset = (np.full(count, value.mean()) for value in (gamma, gain, offset))
-    gamma, gain, offset = (value.astype(np.float32)[:, None, None] for value in (gamma, gain, offset))
-    return np.asarray(np.clip(image, 0, 1) ** gamma * gain + offset)
+    toned = np.clip(image, 0, 1) ** gamma[:, None, None] * gain[:, None, None] + offset[:, None, None]
+    return np.asarray(toned, dtype=np.float32)
 
 
 def _relit(image: Image, rng: np.random.Generator, strength: float) -> Image:

@@ -6,10 +6,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from comir_batch.core.card import ModalityCard
+from comir_batch.core.errors import ConfigError
 from comir_batch.training.alignment import require_aligned
 from comir_batch.training.pairs import prepare
 from comir_batch.training.places import require_places
-from comir_batch.training.split import split
+from comir_batch.training.split import Part, split
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     from comir_batch.training.alignment import Alignment
     from comir_batch.training.config import TrainConfig
     from comir_batch.training.pairs import Prepared
-    from comir_batch.training.split import Part, Split
+    from comir_batch.training.split import Split
 
 _FEWEST_PLACES, _ENOUGH_PLACES = 4, 64
 
@@ -39,17 +40,35 @@ class Lesson:
         Of the fixed and of the moving slides.
     alignments : dict
         How well each pair is aligned, by name.
+    held_out : tuple of Part
+        Other pairs, which the model is measured on.
     """
 
     data: Prepared
     parts: Split
     modalities: tuple[ModalityCard, ModalityCard]
     alignments: dict[str, Alignment]
+    held_out: tuple[Part, ...] = ()
 
     @property
     def measured(self) -> tuple[Part, ...]:
-        """What a model is measured on: the parts that it never read, else those that decided when to stop."""
-        return self.parts.unseen or self.parts.validation
+        """What a model is measured on: what it never read, else what decided when to stop."""
+        return self.held_out or self.parts.unseen or self.parts.validation
+
+    @property
+    def is_measured_unseen(self) -> bool:
+        """Whether the model has never read what it is measured on."""
+        return bool(self.held_out or self.parts.unseen)
+
+    @property
+    def unseen(self) -> str:
+        """In words, what the model never read."""
+        if self.held_out:
+            return f"The pairs {', '.join(part.pair.name for part in self.held_out)}"
+        if self.parts.unseen:
+            return "What lies outside the region that it learnt from, of each pair"
+        validated = ", ".join(sorted({part.pair.name for part in self.parts.validation}))
+        return f"Nothing for good; of {validated} what was not learnt from decided when to stop"
 
     @property
     def stained(self) -> tuple[bool, bool]:
@@ -62,6 +81,7 @@ class Lesson:
 
 def prepare_lesson(
     manifest: Path,
+    held_out: Path | None,
     folder: Path,
     config: TrainConfig,
     stop: StopRequest,
@@ -74,6 +94,8 @@ def prepare_lesson(
     ----------
     manifest : Path
         Aligned pairs.
+    held_out : Path or None
+        Aligned pairs that the model is measured on.
     folder : Path
         Takes the slides; what is there already is not made again.
     config : TrainConfig
@@ -90,7 +112,7 @@ def prepare_lesson(
     ManifestError, SlideError, ConfigError
         If they cannot be learnt from.
     """
-    data = prepare(manifest, folder, config.mpp, config.execution, subscriber, stop=stop)
+    data = prepare(manifest, folder / "pairs", config.mpp, config.execution, subscriber, stop=stop)
     parts = split(data.pairs, config.region, config.validation, config.seed)
     places = require_places(parts.training, config.crop, data.mpp, _FEWEST_PLACES)
     if places < _ENOUGH_PLACES:
@@ -98,7 +120,23 @@ def prepare_lesson(
     alignments = require_aligned(data.pairs, parts, enforced=config.check_alignment)
     for alignment in alignments.values():
         say(alignment.sentence)
-    return Lesson(data, parts, _modalities(config, data), alignments)
+    kept = () if held_out is None else _held_out(held_out, folder / "held-out", data, config, stop, subscriber)
+    return Lesson(data, parts, _modalities(config, data), alignments, kept)
+
+
+def _held_out(
+    manifest: Path, folder: Path, data: Prepared, config: TrainConfig, stop: StopRequest, subscriber: Subscriber
+) -> tuple[Part, ...]:
+    other = prepare(manifest, folder, data.mpp, config.execution, subscriber, stop=stop)
+    if (other.modalities, other.channels) != (data.modalities, data.channels):
+        raise ConfigError(
+            f"{manifest} has {_described(other)}, the pairs to learn from are {_described(data)}. Hold out the same"
+        )
+    return tuple(Part(pair) for pair in other.pairs)
+
+
+def _described(data: Prepared) -> str:
+    return " against ".join(f"{m} of {n} channels" for m, n in zip(data.modalities, data.channels, strict=True))
 
 
 def _modalities(config: TrainConfig, data: Prepared) -> tuple[ModalityCard, ModalityCard]:

@@ -96,7 +96,7 @@ def judgement(success: float) -> str:
 def _summary(lesson: Lesson, history: History) -> Section:
     best = history.validations[history.best]
     levels = ", ".join(f"{share:.0%}" for share in best.success)
-    unseen = "outside the region that it learnt from" if lesson.parts.unseen else "on crops that decided when to stop"
+    unseen = "on what the model never read" if lesson.is_measured_unseen else "on crops that decided when to stop"
     kept = (
         f"The weights are those after step {history.best} of {len(history.losses)}, when validation went best: known "
         f"rigid transforms of crops that were not learnt from were found to 2 % of the width in {best.mean:.0%} of the "

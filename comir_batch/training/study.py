@@ -61,6 +61,8 @@ class StudyRequest:
         Takes a model for each variant and seed, the table and the report; what is there already is not made again.
     config : TrainConfig
         What all variants have in common.
+    held_out : Path or None
+        Aligned pairs that the models are measured on.
     seeds : int
         Trainings of each variant, with the seeds from the config's on.
     fields : int
@@ -73,6 +75,7 @@ class StudyRequest:
     manifest: Path
     out: Path
     config: TrainConfig
+    held_out: Path | None = None
     seeds: int = 1
     fields: int = 200
     command: tuple[str, ...] = ()
@@ -155,7 +158,9 @@ def study(
         If it was asked to stop.
     """
     _claim(request)
-    lesson = prepare_lesson(request.manifest, request.out / "data", request.config, stop, say, subscriber)
+    lesson = prepare_lesson(
+        request.manifest, request.held_out, request.out / "data", request.config, stop, say, subscriber
+    )
     trials = []
     for seed in range(request.config.seed, request.config.seed + request.seeds):
         for variant, changes in STUDIES[request.name].items():

@@ -98,7 +98,7 @@ def _findings(request: StudyRequest, lesson: Lesson, trials: Sequence[Trial]) ->
     others = [name for name in success if name != base]
     better = [name for name in others if success[name] > success[base]]
     lower = [name for name in others if ranks[name] < ranks[base]]
-    where = "that no training read" if lesson.parts.unseen else "that chose the step to keep"
+    where = "that no training read" if lesson.is_measured_unseen else "that chose the step to keep"
     measured = f"Measured by {request.fields} known rigid transforms of crops of {request.config.crop} pixels {where}."
     most = (
         f"Most was found by {best} ({success[best]:.1%}); {base} found {success[base]:.1%}; {len(better)} of "

@@ -47,6 +47,8 @@ class TrainRequest:
         Folder of the model.
     config : TrainConfig
         Settings.
+    held_out : Path or None
+        Manifest of aligned pairs that the model is measured on.
     from_run : bool
         Whether the source is a run.
     resume : bool
@@ -60,6 +62,7 @@ class TrainRequest:
     source: Path
     out: Path
     config: TrainConfig
+    held_out: Path | None = None
     from_run: bool = False
     resume: bool = False
     keep_data: bool = False
@@ -93,7 +96,7 @@ def train(request: TrainRequest, stop: StopRequest, say: Callable[[str], None], 
     manifest, notes = _pairs(request, files)
     for note in notes:
         say(note)
-    lesson = prepare_lesson(manifest, files.data, request.config, stop, say, subscriber)
+    lesson = prepare_lesson(manifest, request.held_out, files.data, request.config, stop, say, subscriber)
     history, networks = learn(lesson, request.config, files.checkpoint, stop, say)
     say("measuring the model on what it has not learnt from")
     save(files.root, model_card(request.config, lesson, history), networks)
@@ -107,10 +110,10 @@ def train(request: TrainRequest, stop: StopRequest, say: Callable[[str], None], 
 
 def model_card(config: TrainConfig, lesson: Lesson, history: History) -> ModelCard:
     """Return the card of a model, without figures."""
-    pairs, region = lesson.data.pairs, " ".join(f"{share:g}" for share in config.region)
+    pairs = lesson.data.pairs
     supervised = config.supervision.approach != "none"
     settings = config.model_dump(mode="json", exclude=_NOT_SETTINGS) | {
-        "region": region,
+        "region": " ".join(f"{share:g}" for share in config.region),
         "supervision": f"{config.supervision.approach}, {config.supervision.critic}" if supervised else "none",
         "steps_done": len(history.losses),
         "steps_kept": history.best,
@@ -118,16 +121,13 @@ def model_card(config: TrainConfig, lesson: Lesson, history: History) -> ModelCa
         "torch": str(torch.__version__),
         "machine": platform.machine(),
     }
-    validated = ", ".join(sorted({part.pair.name for part in lesson.parts.validation}))
     return ModelCard(
         name=config.name or "-".join(lesson.data.modalities),
         modalities=lesson.modalities,
         mpp=lesson.data.mpp,
         slides=min(len({getattr(pair, side).digest for pair in pairs}) for side in ("fixed", "moving")),
         trained_on=config.trained_on or f"{len(pairs)} pairs: {', '.join(pair.name for pair in pairs)[:500]}",
-        held_out=f"What lies outside {region} (left, top, right, bottom as shares of each slide)"
-        if lesson.parts.unseen
-        else f"Nothing for good; of {validated} what was not learnt from decided when to stop",
+        held_out=lesson.unseen,
         licence=config.licence,
         data_sha256={slide.spec.path.name: slide.digest for pair in pairs for slide in (pair.fixed, pair.moving)},
         training=settings,

@@ -90,7 +90,7 @@ def _starts(images: tuple[RegistrationImage, RegistrationImage], max_angle_deg: 
     fixed, moving = (coarsened(image, mpp) for image in images)
     table = Turntable(moving)
     least = _LEAST_OVERLAP * min(np.count_nonzero(fixed.mask), np.count_nonzero(moving.mask))
-    scorer = Correlation(fixed, moving, Transforms(table.transform_shape(fixed.grid), 1), least)
+    scorer = Correlation(fixed, moving, Transforms(table.transform_shape(fixed.mask, least)), least)
     steps = math.ceil(max_angle_deg / _STEP_DEG)
     peaks = [table.best(scorer, step * _STEP_DEG) for step in range(-steps, steps + 1)]
     return [_Start(table.transform(peak, fixed.grid), peak.score) for peak in _highest(peaks)]

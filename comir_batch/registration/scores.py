@@ -10,8 +10,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
+import cv2
 import numpy as np
-from scipy import fft
 
 from comir_batch.registration.coarse import GreyLevels, shared_area
 
@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
     from comir_batch.registration.images import RegistrationImage
 
+    Plane = NDArray[np.float32]
+
 
 class Scorer(Protocol):
     """Compares one fixed image with moving ones."""
@@ -31,20 +33,23 @@ class Scorer(Protocol):
 
 
 class Transforms(NamedTuple):
-    """FFTs of one size; in arrays of scores, index ``(y, x)`` is the shift."""
+    """Real FFTs of one size, packed as OpenCV does (which is several times as fast as scipy's where it has IPP)."""
 
     shape: tuple[int, int]
-    threads: int
 
-    def spectra(self, planes: Sequence[NDArray[np.float32]]) -> NDArray[np.complex64]:
-        """Return the FFT of each plane."""
-        spectra: NDArray[np.complex64] = fft.rfft2(np.stack(planes), self.shape, workers=self.threads)
-        return spectra
+    def spectra(self, planes: Sequence[Plane]) -> list[Plane]:
+        """Return the packed FFT of each plane, zero beyond it."""
+        return [self._spectrum(plane) for plane in planes]
 
-    def inverse(self, spectra: NDArray[np.complex64]) -> NDArray[np.float32]:
-        """Return the planes of FFTs."""
-        planes: NDArray[np.float32] = fft.irfft2(spectra, self.shape, workers=self.threads)
-        return planes
+    def correlated(self, fixed: Plane, moving: Plane) -> Plane:
+        """Return the cross-correlation of two planes from their spectra; index ``(y, x)`` is the shift."""
+        product = cv2.mulSpectrums(moving, fixed, 0, conjB=True)
+        return np.asarray(cv2.dft(product, flags=cv2.DFT_INVERSE | cv2.DFT_SCALE), dtype=np.float32)
+
+    def _spectrum(self, plane: Plane) -> Plane:
+        padded = np.zeros(self.shape, np.float32)
+        padded[: plane.shape[0], : plane.shape[1]] = plane
+        return np.asarray(cv2.dft(padded, nonzeroRows=plane.shape[0]), dtype=np.float32)
 
 
 class Correlation:
@@ -55,20 +60,29 @@ class Correlation:
     ) -> None:
         self._least, self._transforms = least, transforms
         self._area = shared_area(fixed, moving)
-        self._fixed = np.conj(transforms.spectra(_moments(fixed.pixels, fixed.mask)))
+        self._fixed = transforms.spectra(_moments(fixed.pixels, fixed.mask))
 
     def scores(self, pixels: NDArray[np.float32], mask: NDArray[np.bool_]) -> NDArray[np.float32]:
         """Return Fisher's transform of the correlation over each overlap, times the root of the samples in it."""
-        fixed, moving = self._fixed, self._transforms.spectra(_moments(pixels, mask))
-        products = np.concatenate([fixed * moving[0], fixed[0] * moving[1:], fixed[1:2] * moving[1]])
-        count, sum_f, squares_f, sum_m, squares_m, product = self._transforms.inverse(products)
+        (fixed, *fixed_moments), (moving, *moments) = self._fixed, self._transforms.spectra(_moments(pixels, mask))
+        correlated = self._transforms.correlated
+        count = correlated(fixed, moving)
         enough = count >= self._least
-        n = np.where(enough, count, 1)
+        n, sum_f, squares_f, sum_m, squares_m, product = (
+            plane[enough]
+            for plane in (
+                count,
+                *(correlated(moment, moving) for moment in fixed_moments),
+                *(correlated(fixed, moment) for moment in moments),
+                correlated(fixed_moments[0], moments[0]),
+            )
+        )
         variance = (squares_f - sum_f**2 / n) * (squares_m - sum_m**2 / n)
         covariance = product - sum_f * sum_m / n
         ncc = covariance / np.sqrt(np.maximum(variance, (1e-4 * n) ** 2))
-        scores = np.arctanh(np.clip(ncc, -0.999, 0.999)) * np.sqrt(n / self._area)
-        return np.where(enough, scores, -np.inf)
+        scores = np.full(count.shape, -np.inf, dtype=np.float32)
+        scores[enough] = np.arctanh(np.clip(ncc, -0.999, 0.999)) * np.sqrt(n / self._area)
+        return scores
 
 
 def _moments(pixels: NDArray[np.float32], mask: NDArray[np.bool_]) -> list[NDArray[np.float32]]:
@@ -88,16 +102,16 @@ class Information:
         self._area = shared_area(fixed, moving)
         self._levels = GreyLevels.of(moving.pixels[moving.mask])
         sets = _level_sets(GreyLevels.of(fixed.pixels[fixed.mask]), fixed.pixels, fixed.mask)
-        self._fixed = np.conj(transforms.spectra(sets))
+        self._fixed = transforms.spectra(sets)
 
     def scores(self, pixels: NDArray[np.float32], mask: NDArray[np.bool_]) -> NDArray[np.float32]:
         """Return `information_score` of each overlap."""
         moving = self._transforms.spectra(_level_sets(self._levels, pixels, mask))
-        joint = np.stack([self._transforms.inverse(level * moving) for level in self._fixed])
-        total = joint.sum(axis=(0, 1))
+        joint = [[self._transforms.correlated(level, other) for other in moving] for level in self._fixed]
+        total = np.sum(joint, axis=(0, 1))
         enough = total >= self._least
         scores = np.full(total.shape, -np.inf, dtype=np.float32)
-        scores[enough] = information_score(joint[:, :, enough], self._area)
+        scores[enough] = information_score(np.array([[plane[enough] for plane in row] for row in joint]), self._area)
         return scores
 
 

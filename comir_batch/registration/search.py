@@ -65,7 +65,7 @@ def search(view: View, config: RegisterConfig) -> tuple[Candidate, ...]:
     mpp = common_mpp(view.fixed, view.moving, side)
     fixed, moving = coarsened(view.fixed, mpp), coarsened(view.moving, mpp)
     turned = Turntable(moving)
-    scorer = _scorer(view, fixed, moving, turned.transform_shape(fixed.grid), config)
+    scorer = _scorer(view, fixed, moving, turned, config)
     angles = np.arange(config.angles) * 360.0 / config.angles
     peaks = [turned.best(scorer, angle, mirrored=mirrored) for mirrored in (False, True) for angle in angles]
     if not any(math.isfinite(peak.score) for peak in peaks):
@@ -88,11 +88,11 @@ def search(view: View, config: RegisterConfig) -> tuple[Candidate, ...]:
 
 
 def _scorer(
-    view: View, fixed: RegistrationImage, moving: RegistrationImage, shape: tuple[int, int], config: RegisterConfig
+    view: View, fixed: RegistrationImage, moving: RegistrationImage, turned: Turntable, config: RegisterConfig
 ) -> Scorer:
     least = config.min_overlap * min(np.count_nonzero(fixed.mask), np.count_nonzero(moving.mask))
     kind = Correlation if view.metric == "ncc" else Information
-    return kind(fixed, moving, Transforms(shape, config.threads), least)
+    return kind(fixed, moving, Transforms(turned.transform_shape(fixed.mask, least)), least)
 
 
 def _steps_apart(a: Peak, b: Peak, config: RegisterConfig) -> float:

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import cv2
 import numpy as np
-from scipy import fft
 
 from comir_batch.core.transform import Affine
 
@@ -17,6 +16,9 @@ if TYPE_CHECKING:
     from comir_batch.core.geometry import Grid
     from comir_batch.registration.images import RegistrationImage
     from comir_batch.registration.scores import Scorer
+
+
+_TWOS = 4
 
 
 class Peak(NamedTuple):
@@ -54,9 +56,15 @@ class Turntable:
         self.side = math.ceil(math.hypot(*moving.grid.shape)) + 2
         self._middle = (self.side - 1) / 2
 
-    def transform_shape(self, fixed: Grid) -> tuple[int, int]:
-        """Return the shape of an FFT in which no shift of the fixed image wraps around."""
-        rows, columns = (fft.next_fast_len(side + self.side - 1, real=True) for side in fixed.shape)
+    def transform_shape(self, fixed: NDArray[np.bool_], least: float) -> tuple[int, int]:
+        """Return the shape of an FFT in which no shift with an overlap of `least` pixels is mixed up with another.
+
+        Shifts wrap around where fewer rows (columns) overlap than those that it falls short of the two images' sum; in
+        so few there are less than `least` pixels of the fixed mask.
+        """
+        spared = (math.ceil(least / fixed.sum(axis=1 - axis).max()) - 1 for axis in (0, 1))
+        sides = zip(fixed.shape, spared, strict=True)
+        rows, columns = (_fast_size(side + self.side - 1 - max(spare, 0)) for side, spare in sides)
         return rows, columns
 
     def best(self, scorer: Scorer, angle: float, *, mirrored: bool = False) -> Peak:
@@ -85,6 +93,11 @@ class Turntable:
     def _signed(self, index: int, size: int) -> int:
         """Undo the wrap-around: shifts run from ``-(fixed side - 1)`` to ``side - 1``."""
         return index if index < self.side else index - size
+
+
+def _fast_size(least: int) -> int:
+    """Return a size whose FFT is quick: one with many factors of two, and few of three and five."""
+    return _TWOS * int(cv2.getOptimalDFTSize(-(-least // _TWOS)))
 
 
 def _turn(angle: float, *, mirrored: bool) -> NDArray[np.float64]:

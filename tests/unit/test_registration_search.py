@@ -8,9 +8,11 @@ from comir_batch.bench.known_motion import Motion, move
 from comir_batch.core.config import RegisterConfig
 from comir_batch.core.errors import RegistrationError
 from comir_batch.core.geometry import Grid
-from comir_batch.registration.coarse import common_mpp
+from comir_batch.registration.coarse import coarsened, common_mpp
 from comir_batch.registration.images import RegistrationImage, View
+from comir_batch.registration.scores import Correlation, Information, Transforms
 from comir_batch.registration.search import search
+from comir_batch.registration.turntable import Turntable
 
 CONFIG = RegisterConfig(search_side=128, angles=72, candidates=3)
 GRID = Grid(220, 260, 2.0, 2.0, 50.0, -20.0)
@@ -80,3 +82,22 @@ def test_too_little_overlap_is_an_error():
             View("raw", "ncc", view.fixed.masked(dots), view.moving.masked(bar)),
             RegisterConfig(search_side=512, angles=8, min_overlap=0.9),
         )
+
+
+@pytest.mark.parametrize("kind", [Correlation, Information])
+def test_shifts_that_wrap_around_do_not_mix(kind):
+    view, _, _ = _pair(Motion(25.0), "ncc")
+    fixed, moving = (coarsened(image, 8.0) for image in (view.fixed, view.moving))
+    table, least = Turntable(moving), 0.4 * np.count_nonzero(fixed.mask)
+    small = table.transform_shape(fixed.mask, least)
+    large = tuple(side + table.side for side in fixed.grid.shape)
+    assert max(small) < min(large)
+    few, all_of_them = (kind(fixed, moving, Transforms(shape), least) for shape in (small, large))
+    for angle in (0.0, 45.0, 200.0):
+        one, other = table.best(few, angle), table.best(all_of_them, angle)
+        assert one.shift == other.shift
+        assert one.score == pytest.approx(other.score, abs=1e-3)
+        finite = [
+            np.isfinite(scorer.scores(*table._turned(angle, mirrored=False))).sum() for scorer in (few, all_of_them)
+        ]
+        assert abs(finite[0] - finite[1]) <= 2  # counts at the limit, to rounding

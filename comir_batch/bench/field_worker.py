@@ -95,7 +95,8 @@ class Batch:
 def measure_batch(batch: Batch) -> list[dict[str, Any]]:
     """Return a row for each field: condition, number, and ``[error_px or None, CPU seconds]`` by method.
 
-    A field without a place in the parts has a ``note`` instead of methods.
+    ``unbent_px`` is the error of the truth without its deformation, if any. A field without a place in the parts has a
+    ``note`` instead of methods.
     """
     workplace = _workplace(batch.setup)
     return [workplace.row(batch.condition, number) for number in batch.numbers]
@@ -133,7 +134,8 @@ class _Workplace:
             return {**head, "note": str(error)}
         with TemporaryDirectory(prefix="comir-batch-bench-") as folder:
             found = measure(sample, condition, self._represent, self._setup.config, Path(folder))
-        return {**head, "methods": {method: list(measured) for method, measured in found.items()}}
+        methods = {method: list(measured) for method, measured in found.items()}
+        return {**head, "unbent_px": sample.unbent_px, "methods": methods}
 
 
 def _readers(setup: Setup) -> Iterator[Readers]:

@@ -142,6 +142,12 @@ class Sample:
         apart = found.map(self.points) - self.truth.map(self.points)
         return np.asarray(np.linalg.norm(apart, axis=1) / self.grid.mpp_x)
 
+    @property
+    def unbent_px(self) -> float:
+        """Mean error that the truth without its deformation has; 0 where there is none."""
+        stiff = Composite(tuple(part for part in self.truth.parts if isinstance(part, Affine)))
+        return float(self.errors_px(stiff).mean())
+
     def in_um(self, matrix: NDArray[np.float64]) -> Composite:
         """Return a ``(2, 3)`` map of pixels as a transform."""
         return Composite((Affine(matrix[:, :2], matrix[:, 2] * self.grid.mpp_x),))

@@ -40,9 +40,10 @@ def summarise(rows: Iterable[Mapping[str, Any]], conditions: Sequence[Condition]
     Returns
     -------
     list of dict
-        ``condition``, ``title``, ``side``, ``unplaced`` (fields for which the slides had no place) and ``methods``: by
-        name ``n``, ``found`` (share), ``low`` and ``high`` (its interval), ``error_px`` (median over what was found,
-        None where nothing was) and ``seconds`` (median CPU time of a field).
+        ``condition``, ``title``, ``side``, ``unplaced`` (fields for which the slides had no place), ``unbent_px``
+        (median error of the truth without its deformation) and ``methods``: by name ``n``, ``found`` (share), ``low``
+        and ``high`` (its interval), ``error_px`` (median over what was found, None where nothing was) and ``seconds``
+        (median CPU time of a field).
     """
     grouped: dict[str, list[Mapping[str, Any]]] = defaultdict(list)
     for row in rows:
@@ -51,13 +52,15 @@ def summarise(rows: Iterable[Mapping[str, Any]], conditions: Sequence[Condition]
 
 
 def _group(condition: Condition, rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    placed = [row["methods"] for row in rows if "methods" in row]
-    measured = {name: [row[name] for row in placed] for name in METHODS if placed and name in placed[0]}
+    placed = [row for row in rows if "methods" in row]
+    asked = placed[0]["methods"] if placed else {}
+    measured = {name: [row["methods"][name] for row in placed] for name in METHODS if name in asked}
     return {
         "condition": condition.name,
         "title": condition.title,
         "side": condition.side,
         "unplaced": len(rows) - len(placed),
+        "unbent_px": float(np.median([row["unbent_px"] for row in placed])) if placed else 0.0,
         "methods": {name: _cell(values, condition) for name, values in measured.items()},
     }
 
@@ -81,6 +84,8 @@ def cells(groups: Sequence[Mapping[str, Any]]) -> tuple[tuple[str, ...], list[tu
     for group in groups:
         counts = {cell["n"] for cell in group["methods"].values()}
         title = f"{group['title']} (n = {max(counts, default=0)})"
+        if group["unbent_px"]:
+            title += f"; the true turn and shift alone leave {group['unbent_px']:.2f} px"
         for label, show in (("found, % (95 % CI)", _share), ("error where found, px", _error), ("CPU s", _seconds)):
             shown = [show(group["methods"][name]) if name in group["methods"] else "-" for name in METHODS]
             rows.append((title, label, *shown))

@@ -36,12 +36,15 @@ def test_a_table_from_fields_and_a_killed_one_goes_on(tmp_path):
         "level 1: turn 0-5°, shift 0-3 px of 128",
         "level 1, and bent by up to 3% of the side",
     ]
+    assert {len(row) for row in rows} == {7}
     table = json.loads((tmp_path / "out" / "table.json").read_text())
     first, bent = table["conditions"]
     assert set(first["methods"]) == {"elastix", "sift", "raw", "comir", "both"}
     assert set(bent["methods"]) == {"raw", "comir", "both"}
     assert first["methods"]["sift"]["found"] == first["methods"]["comir"]["found"] == 1.0
     assert first["methods"]["comir"]["error_px"] < 1.0
+    assert first["unbent_px"] == 0 < bent["unbent_px"] < 0.03 * 128
+    assert f"alone leave {bent['unbent_px']:.2f} px" in (tmp_path / "out" / "table.md").read_text()
 
     fields = tmp_path / "out" / "fields.jsonl"
     whole, second = fields.read_text().splitlines(keepends=True)

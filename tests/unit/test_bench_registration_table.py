@@ -23,7 +23,12 @@ def test_intervals_are_those_of_published_tables(hits, count, low, high):
 
 
 def row(number, *, raw, sift=None, condition="level-2"):
-    return {"condition": condition, "number": number, "methods": {"raw": [raw, 2.0 + number], "sift": [sift, 0.5]}}
+    return {
+        "condition": condition,
+        "number": number,
+        "unbent_px": 0.0,
+        "methods": {"raw": [raw, 2.0 + number], "sift": [sift, 0.5]},
+    }
 
 
 def test_found_means_two_per_cent_of_the_side_and_no_transform_is_not_found():

@@ -38,7 +38,7 @@ _COLUMNS = (
 
 
 def write_study(request: StudyRequest, lesson: Lesson, trials: Sequence[Trial]) -> None:
-    """Write the table as Markdown and the report as HTML."""
+    """Write the table as Markdown, the report as HTML, and its charts as files of their own."""
     table = Table("Every model, on the same unseen crops", _COLUMNS, tuple(_row(trial) for trial in trials))
     write_text(request.out / "table.md", _markdown(table))
     first = [trial for trial in trials if trial.seed == request.config.seed]
@@ -55,6 +55,9 @@ def write_study(request: StudyRequest, lesson: Lesson, trials: Sequence[Trial]) 
         Provenance(__version__, shlex.join(request.command)),
     )
     write_text(request.out / "study.html", article_page(article))
+    for chart in (chart for section in sections for chart in section.charts):
+        name = f"{chart.title}.svg".lower().replace(", ", "-").replace(" ", "-")
+        write_text(request.out / "charts" / name, str(chart.svg))
 
 
 def _row(trial: Trial) -> tuple[str | float, ...]:
@@ -123,8 +126,8 @@ def _mean(values: Sequence[float]) -> float:
 def _space_section(name: str, trials: Sequence[Trial]) -> Section:
     spaces = {trial.variant: _space(trial, name) for trial in trials}
     modalities = [turning.modality for turning in trials[0].diagnosis.turning]
-    spectra = [_spectra(f"Singular values, {modality}", modality, spaces) for modality in modalities]
-    maps = [_map(variant, space) for variant, space in spaces.items()]
+    spectra = [_spectra(f"Singular values of the {name}, {m}", m, spaces) for m in modalities]
+    maps = [_map(f"{name.capitalize()}, {variant}", space) for variant, space in spaces.items()]
     words = (
         "Singular values of the covariance of features, as shares of the largest: the sooner they fall, the fewer "
         "dimensions are used. On the maps, lines join crops of one place: short lines and a wide spread are good."
@@ -145,9 +148,9 @@ def _spectra(title: str, modality: str, spaces: dict[str, Space]) -> Chart:
     return lines(title, series, "rank", "share of the largest", log_y=True)
 
 
-def _map(variant: str, space: Space) -> Chart:
+def _map(title: str, space: Space) -> Chart:
     series = [Series(name, *np.array(points).T) for name, points in space.points.items()]
-    return scatter(variant, series, f"dimension 1 ({space.distance})", "dimension 2", links=True, equal=True)
+    return scatter(title, series, f"dimension 1 ({space.distance})", "dimension 2", links=True, equal=True)
 
 
 def _turning(trials: Sequence[Trial]) -> tuple[Chart, ...]:

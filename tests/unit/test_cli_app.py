@@ -18,11 +18,16 @@ COMMANDS = [
     ["models"],
     ["models", "list"],
     ["models", "show"],
+    *(["models", name] for name in ("verify", "add", "remove", "import")),
+    ["train"],
+    ["diagnose"],
+    ["study", "supervision"],
+    ["study", "symmetry"],
     ["render"],
     ["status"],
     ["cancel"],
     ["doctor"],
-    ["bench", "recovery"],
+    *(["bench", name] for name in ("recovery", "registration", "training")),
     *([stage] for stage in STAGES),
 ]
 HEADER = "pair_id,fixed,moving,fixed_modality,moving_modality\n"

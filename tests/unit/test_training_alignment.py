@@ -113,7 +113,7 @@ def test_unrelated_images_cannot_be_told(ihc):
 def test_every_misaligned_row_is_refused_with_its_measure(ihc):
     parts = split(ihc[:3], (0.0, 0.0, 1.0, 1.0), 0.2, 1)
     with pytest.raises(ManifestError) as caught:
-        require_aligned(ihc[:3], parts)
+        require_aligned(ihc[:3], parts, tolerance_px=TOLERANCE)
     assert [problem.row for problem in caught.value.problems] == [3, 4]
     assert all("--from-run" in problem.remedy for problem in caught.value.problems)
     assert list(require_aligned(ihc[:3], parts, enforced=False)) == ["p0", "p1", "p2"]

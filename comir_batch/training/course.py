@@ -110,7 +110,7 @@ class _Course:
             if self._over:
                 break
             self._save_if_due(stop)
-        self._history.seconds = self._seconds
+        self._save()
         return self._history, self._learner.networks(self._best)
 
     @property
@@ -135,11 +135,15 @@ class _Course:
 
     def _save_if_due(self, stop: StopRequest) -> None:
         if stop.requested or time.monotonic() - self._saved > 60 * self._config.checkpoint_minutes:
-            tensors = self._learner.state() | {f"best.{name}": tensor for name, tensor in self._best.items()}
-            history = {**self._history.to_json(), "seconds": self._seconds}
-            Checkpoint(tensors, {**_identity(self._config, self._lesson), "history": history}).save(self._checkpoint)
-            self._saved = time.monotonic()
+            self._save()
             stop.check()
+
+    def _save(self) -> None:
+        self._history.seconds, self._began = self._seconds, time.monotonic()
+        tensors = self._learner.state() | {f"best.{name}": tensor for name, tensor in self._best.items()}
+        record = {**_identity(self._config, self._lesson), "history": self._history.to_json()}
+        Checkpoint(tensors, record).save(self._checkpoint)
+        self._saved = time.monotonic()
 
 
 def _progress(done: int, steps: int, history: History, validation: Validation, seconds: float) -> str:

@@ -31,6 +31,11 @@ class TrainingFiles:
         return self.root / "checkpoint.safetensors"
 
     @property
+    def draft(self) -> Path:
+        """The model until it is measured, so that a training that is killed meanwhile can be resumed."""
+        return self.root / "draft"
+
+    @property
     def record(self) -> Path:
         """Settings, data, losses and validations."""
         return self.root / "training.json"

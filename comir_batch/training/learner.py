@@ -82,7 +82,7 @@ class Learner:
     @property
     def average(self) -> dict[str, Tensor]:
         """A copy of the running average of weights and batch statistics, which is what a model is made of."""
-        return {name: tensor.detach().cpu().clone() for name, tensor in self._average.items()}
+        return {name: _kept(tensor) for name, tensor in self._average.items()}
 
     def state(self) -> dict[str, Tensor]:
         """Return all that goes on learning needs, by name."""
@@ -90,7 +90,7 @@ class Learner:
         state |= {f"average.{name}": tensor for name, tensor in self._average.items()}
         for index, values in self._optimiser.state_dict()["state"].items():
             state |= {f"optimiser.{index}.{name}": torch.as_tensor(value) for name, value in values.items()}
-        return {name: tensor.detach().cpu().contiguous().clone() for name, tensor in state.items()}
+        return {name: _kept(tensor) for name, tensor in state.items()}
 
     def resume(self, state: Mapping[str, Tensor]) -> None:
         """Go on from what `state` returned."""
@@ -174,6 +174,11 @@ def _optimiser(networks: Sequence[DenseUNet], config: TrainConfig) -> torch.opti
     if config.optimiser == "sgd":
         return torch.optim.SGD(parameters, lr=config.learning_rate, momentum=0.9, weight_decay=config.weight_decay)
     return torch.optim.Adam(parameters, lr=config.learning_rate, weight_decay=config.weight_decay)
+
+
+def _kept(tensor: Tensor) -> Tensor:
+    """Return a copy on the CPU in the order of its axes, as files want it."""
+    return tensor.detach().to("cpu", memory_format=torch.contiguous_format, copy=True)
 
 
 def _network(card: ModalityCard, weights: Mapping[str, Tensor], k: int) -> DenseUNet:

@@ -13,7 +13,7 @@ from comir_batch import __version__
 from comir_batch.core.card import ModelCard
 from comir_batch.core.errors import ConfigError
 from comir_batch.pipeline.files import write_json
-from comir_batch.representation.store import find_model, is_model, save_card
+from comir_batch.representation.store import CARD, WEIGHTS, find_model, is_model, save_card
 from comir_batch.representation.weights import save
 from comir_batch.training.course import learn
 from comir_batch.training.evaluate import evaluate
@@ -99,11 +99,13 @@ def train(request: TrainRequest, stop: StopRequest, say: Callable[[str], None], 
     lesson = prepare_lesson(manifest, request.held_out, files.data, request.config, stop, say, subscriber)
     history, networks = learn(lesson, request.config, files.checkpoint, stop, say)
     say("measuring the model on what it has not learnt from")
-    save(files.root, model_card(request.config, lesson, history), networks)
-    card = _measured(files, lesson, request.config.seed)
+    save(files.draft, model_card(request.config, lesson, history), networks)
+    card = _measured(files.draft, lesson, request.config.seed)
     settings = request.config.model_dump(mode="json")
     write_json(files.record, {"settings": settings, "command": list(request.command), **history.to_json()})
-    write_report(files, find_model(files.root), lesson, history, request.command, notes)
+    write_report(files, find_model(files.draft), lesson, history, request.command, notes)
+    for name in (WEIGHTS, CARD):  # the card, which makes a model of the folder, last
+        (files.draft / name).replace(files.root / name)
     _clear_up(files, keep_data=request.keep_data)
     return card
 
@@ -150,13 +152,13 @@ def _require_free(files: TrainingFiles, request: TrainRequest) -> None:
         raise ConfigError(f"there is nothing to resume in {files.root}. Leave --resume out, or correct --out")
 
 
-def _measured(files: TrainingFiles, lesson: Lesson, seed: int) -> ModelCard:
-    model = find_model(files.root)
+def _measured(folder: Path, lesson: Lesson, seed: int) -> ModelCard:
+    model = find_model(folder)
     figures = evaluate(model, lesson.measured, seed=seed)
-    return save_card(files.root, model.card.model_copy(update={"metrics": figures}))
+    return save_card(folder, model.card.model_copy(update={"metrics": figures}))
 
 
 def _clear_up(files: TrainingFiles, *, keep_data: bool) -> None:
     files.checkpoint.unlink(missing_ok=True)
-    if not keep_data:
-        shutil.rmtree(files.data, ignore_errors=True)
+    for folder in (files.draft, *(() if keep_data else (files.data,))):
+        shutil.rmtree(folder, ignore_errors=True)

@@ -43,6 +43,7 @@ def test_what_goes_on_from_a_state_equals_what_never_stopped(optimiser):
     second.resume(first.state())
     assert losses(second, range(3, 6)) == expected[3:]
     after, wanted = second.state(), whole.state()
+    assert all(tensor.is_contiguous() for tensor in (*wanted.values(), *whole.average.values()))
     assert after.keys() == wanted.keys()
     assert all(torch.equal(after[name], wanted[name]) for name in wanted)
 

@@ -16,6 +16,7 @@ from comir_batch.registration.elastix_process import shared_process
 from comir_batch.registration.fit import Fitter
 from comir_batch.registration.images import RegistrationImage, View
 from comir_batch.registration.starts import Starts, final_view
+from comir_batch.representation.one_image import as_one_image
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -81,7 +82,8 @@ def measure(
     """
     clock = _Clock(config.threads)
     with clock.measuring("represent"):
-        comir = tuple(run(crop).mean(axis=0) for run, crop in zip(represent, sample.inputs, strict=True))
+        first, second = (run(crop) for run, crop in zip(represent, sample.inputs, strict=True))
+        comir = as_one_image((first, second), sample.masks)
     found: dict[str, tuple[Composite | None, Sequence[str]]] = {}
     try:
         if condition.angle == "small" and not condition.bent:

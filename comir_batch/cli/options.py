@@ -53,3 +53,7 @@ HeldOut: TypeAlias = Annotated[
     Path | None,
     typer.Option(metavar="CSV", help="Manifest of aligned pairs to measure on, which nothing learns from."),
 ]
+TrainSettings: TypeAlias = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="One setting, for example temperature=0.2; repeatable."),
+]

@@ -34,7 +34,7 @@ def _command(name: str) -> Callable[..., None]:
         config: Annotated[
             Path | None, typer.Option(metavar="TOML", help="File with settings of all trainings.")
         ] = None,
-        settings: options.Settings = None,
+        settings: options.TrainSettings = None,
         seeds: Annotated[int, typer.Option(min=1, help="Trainings of each variant.")] = 1,
         fields: Annotated[int, typer.Option(min=4, help="Known transforms that each model is measured on.")] = 200,
         device: options.Device = None,

@@ -31,15 +31,16 @@ def train(  # noqa: PLR0913  a parameter an option
     from_run: Annotated[
         Path | None, typer.Option(metavar="RUN", help="Learn from the accepted pairs of a run instead of a manifest.")
     ] = None,
+    pair: Annotated[
+        list[str] | None,
+        typer.Option(metavar="ID", help="With --from-run: take this pair, accepted or for review; repeatable."),
+    ] = None,
     preset: Annotated[
         Literal["compact", "paper", "zurich"],
         typer.Option(help="Settings: ours, or those of the CoMIR paper's biomedical or aerial experiment."),
     ] = "compact",
     config: Annotated[Path | None, typer.Option(metavar="TOML", help="File with settings of the training.")] = None,
-    settings: Annotated[
-        list[str] | None,
-        typer.Option("--set", metavar="KEY=VALUE", help="One setting, for example temperature=0.2; repeatable."),
-    ] = None,
+    settings: options.TrainSettings = None,
     device: options.Device = None,
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on with the training that was stopped in --out.")
@@ -48,8 +49,8 @@ def train(  # noqa: PLR0913  a parameter an option
 ) -> None:
     """Train a model on aligned pairs; its folder gets weights, a card, and a report that says how good it is."""
     source = from_run or pairs
-    if source is None or (from_run and pairs):
-        raise typer.BadParameter("give a manifest of aligned pairs, or --from-run")
+    if source is None or (from_run and pairs) or (pair and not from_run):
+        raise typer.BadParameter("give a manifest of aligned pairs, or --from-run with or without --pair")
     with exit_codes():
         from comir_batch.pipeline.packages import require_computing
 
@@ -65,13 +66,22 @@ def train(  # noqa: PLR0913  a parameter an option
         given: dict[str, Any] = {"device": device}
         resolved = load_train_config(preset, config, overrides(given, settings))
         request = TrainRequest(
-            source, out, resolved, held_out, from_run is not None, resume, keep_data, tuple(sys.argv)
+            source,
+            out,
+            resolved,
+            held_out,
+            from_run is not None,
+            tuple(pair or ()),
+            resume,
+            keep_data,
+            tuple(sys.argv),
         )
         stop = StopRequest(_say_stopping)
         with show_progress() as subscriber, stop.on_signals():
             card = learn(request, stop, lambda text: typer.echo(text, err=True), subscriber)
     rows = [(name, str(value)) for name, value in card.metrics.items()]
-    print_table(f"model {card.name}", ("figure on unseen crops", "value"), rows)
+    print_table(f"model {card.name}", ("figure", "value"), rows)
+    typer.echo(f"measured on: {card.held_out}")
     typer.echo(f"model:  {out}\nreport: {out / 'report.html'}")
 
 

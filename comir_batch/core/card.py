@@ -133,7 +133,7 @@ class ModelCard(_Frozen):
     held_out : str
         What it has not seen.
     data_sha256 : dict
-        Identity of each training file, by name: the SHA-256 of a file of at most 64 MiB (see `io.digest`).
+        Identity of each training file, by pair, side and name: its SHA-256 if it has at most 64 MiB (see `io.digest`).
     training : dict
         Settings, seed and versions of the training.
     metrics : dict

@@ -15,6 +15,7 @@ from comir_batch.pipeline.overview import Overview, sample_nearest
 from comir_batch.pipeline.strips import read_reduced
 from comir_batch.registration.images import RegistrationImage, View
 from comir_batch.registration.memory import reduction_for
+from comir_batch.representation.one_image import as_one_image
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -28,7 +29,6 @@ if TYPE_CHECKING:
 
 _GREY_PERCENTILES = (1.0, 99.5)
 # So many of a slide's pixels, evenly taken, decide an axis.
-_AXIS_PIXELS = 1_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,40 +100,8 @@ def _images(
 def _comirs(
     folders: tuple[Path, Path], masks: tuple[NDArray[np.bool_], NDArray[np.bool_]], factor: int
 ) -> list[NDArray[np.float32]]:
-    """Return one image of each representation: its channel, or several projected on `principal_axis` of the pair."""
-    both = [_load(ZarrArray.open(SlideFiles(folder).pixels), factor, _float) for folder in folders]
-    if all(len(pixels) == 1 for pixels in both):
-        return [pixels[0] for pixels in both]
-    known = [np.flatnonzero(mask & np.isfinite(pixels).all(axis=0)) for pixels, mask in zip(both, masks, strict=True)]
-    fixed, moving = (
-        pixels.reshape(len(pixels), -1)[:, index[:: 1 + len(index) // _AXIS_PIXELS]]
-        for pixels, index in zip(both, known, strict=True)
-    )
-    axis = principal_axis(fixed, moving)
-    return [np.asarray(np.tensordot(axis, pixels, 1), np.float32) for pixels in both]
-
-
-def principal_axis(fixed: NDArray[np.float32], moving: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Return the direction in which the channels of two representations vary most, which makes one image of several.
-
-    Registration compares single images. Both slides must be seen along one axis, or the images would not be alike: it
-    is the first principal axis of the mean of the two slides' covariances. Each slide counts as much as the other,
-    however much tissue it has, and a constant between the two decides nothing, as it does not in the correlation that
-    follows. Of the two signs the one is taken that makes the largest component positive.
-
-    Parameters
-    ----------
-    fixed, moving : (C, N) and (C, M) float32
-        Channels of the pixels with tissue.
-
-    Returns
-    -------
-    (C,) float32
-        Of unit length.
-    """
-    covariance = sum(np.cov(pixels.astype(np.float64)) for pixels in (fixed, moving))
-    axis = np.linalg.eigh(covariance).eigenvectors[:, -1]
-    return np.asarray(axis * np.sign(axis[np.abs(axis).argmax()]), np.float32)
+    first, second = (_load(ZarrArray.open(SlideFiles(folder).pixels), factor, _float) for folder in folders)
+    return list(as_one_image((first, second), masks))
 
 
 def _grey(side: Side, factor: int) -> NDArray[np.float32]:

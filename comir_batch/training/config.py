@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from pydantic import Field, ValidationError, field_validator, model_validator
 
 from comir_batch.core.card import Input
-from comir_batch.core.config import ExecutionConfig, Section
+from comir_batch.core.config import ExecutionConfig, Section, merged
 from comir_batch.core.errors import ConfigError
 from comir_batch.representation.network import preset
 from comir_batch.training.critics import Critic
@@ -207,7 +207,7 @@ def load_train_config(preset: str, path: Path | None, overrides: dict[str, Any])
     """
     if preset not in PRESETS:
         raise ConfigError(f"there is no preset {preset!r}; there are {', '.join(PRESETS)}")
-    return checked({**PRESETS[preset], **_read(path), **overrides})
+    return checked(merged(merged(PRESETS[preset], _read(path)), overrides))
 
 
 def checked(values: dict[str, Any]) -> TrainConfig:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 JOINT = "both"
-_GOOD, _FAIR = 0.9, 0.7
+GOOD, FAIR = 0.9, 0.7
 _USED = 2.0  # effective rank below which a space has collapsed
 _DIGITS = 6
 
@@ -193,7 +193,7 @@ class Diagnosis:
 
 def _of_success(success: Success) -> Iterator[str]:
     levels = ", ".join(f"{share:.0%}" for share in success.levels)
-    word = "Good" if success.mean >= _GOOD else "Fair" if success.mean >= _FAIR else "Bad"
+    word = "Good" if success.mean >= GOOD else "Fair" if success.mean >= FAIR else "Bad"
     yield (
         f"{word}: known rigid transforms are found again in {success.mean:.0%} of {success.fields} crops of "
         f"{success.side} pixels ({levels} at turns up to 5°, 10°, 15° and 20°)."
@@ -210,16 +210,16 @@ def _of_turning(turning: Turning) -> Iterator[str]:
             f"the representation of {turning.modality}",
             f"(lowest correlation {lowest:.2f}, {how} by {angle}°)",
         )
-        if lowest >= _GOOD:
+        if lowest >= GOOD:
             yield f"Good: {name} {verb}s with the image {where}."
-        elif lowest >= _FAIR:
+        elif lowest >= FAIR:
             yield f"Fair: {name} {verb}s with the image, but not closely {where}."
         else:
             yield f"Bad: {name} does not {verb} with the image {where}; training with {remedy} mends it."
 
 
 def _of_partners(partners: Partners) -> Iterator[str]:
-    word = "Good" if partners.retrieved >= _GOOD else "Fair" if partners.retrieved >= _FAIR else "Bad"
+    word = "Good" if partners.retrieved >= GOOD else "Fair" if partners.retrieved >= FAIR else "Bad"
     yield (
         f"{word}: {partners.retrieved:.0%} of {partners.crops} crops correlate best with their partner; a true pair "
         f"correlates better than a wrong one with probability {partners.auc:.3f} (means "

@@ -15,6 +15,7 @@ import numpy as np
 
 from comir_batch.core.errors import SlideError
 from comir_batch.registration.quick import quick_rigid
+from comir_batch.representation.one_image import as_one_image
 from comir_batch.training.crops import Pose
 
 if TYPE_CHECKING:
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from comir_batch.training.crops import PairReader
 
     Image = NDArray[np.float32]
+    Represent = Callable[[Image], Image]
 
 FOUND = 0.02
 """Largest mean corner error, as a share of the side, of a transform that counts as found."""
@@ -144,21 +146,28 @@ def corner_error(found: ArrayLike, truth: ArrayLike, side: int) -> float:
     return float(np.linalg.norm(apart, axis=0).mean())
 
 
-def success(represent: tuple[Callable[[Image], Image], Callable[[Image], Image]], fields: Sequence[Field]) -> float:
-    """Return the share of fields whose transform is found from their representations, by `quick_rigid`.
+def success(represent: tuple[Represent, Represent], fields: Sequence[Field]) -> float:
+    """Return the share of fields whose transform is found from their representations (see `field_error`)."""
+    return float(np.mean([field_error(represent, field) <= FOUND for field in fields]))
+
+
+def field_error(represent: tuple[Represent, Represent], field: Field) -> float:
+    """Return how far off a field's transform is found from its representations by `quick_rigid`.
 
     Parameters
     ----------
     represent : (callable, callable)
-        For the fixed and for the moving crops: ``(C, S, S)`` to ``(latent, S, S)``; the first channel is compared.
-    fields : sequence of Field
-        At least one.
+        For the fixed and for the moving crop: ``(C, S, S)`` to ``(latent, S, S)``.
+    field : Field
+        The crops.
+
+    Returns
+    -------
+    float
+        Mean corner error as a share of the side, at most 1; 1 where nothing is found.
     """
-    return float(np.mean([_found(represent, field) for field in fields]))
-
-
-def _found(represent: tuple[Callable[[Image], Image], Callable[[Image], Image]], field: Field) -> bool:
-    fixed, moving = (run(crop)[0] for run, crop in zip(represent, (field.fixed, field.moving), strict=True))
-    found = quick_rigid(fixed, moving, field.fixed_valid, field.moving_valid)
+    first, second = (run(crop) for run, crop in zip(represent, (field.fixed, field.moving), strict=True))
+    masks = field.fixed_valid, field.moving_valid
+    found = quick_rigid(*as_one_image((first, second), masks), *masks)
     side = field.fixed.shape[-1]
-    return found is not None and corner_error(found, field.truth, side) <= FOUND * side
+    return 1.0 if found is None else min(corner_error(found, field.truth, side) / side, 1.0)

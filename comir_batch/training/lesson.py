@@ -5,11 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from comir_batch.core.card import ModalityCard
-from comir_batch.core.errors import ConfigError
+from comir_batch.core.errors import ConfigError, SlideError
 from comir_batch.training.alignment import require_aligned
 from comir_batch.training.pairs import prepare
-from comir_batch.training.places import require_places
+from comir_batch.training.places import Places, require_places
+from comir_batch.training.sampling import SMALLEST
 from comir_batch.training.split import Part, split
 
 if TYPE_CHECKING:
@@ -121,7 +124,22 @@ def prepare_lesson(
     for alignment in alignments.values():
         say(alignment.sentence)
     kept = () if held_out is None else _held_out(held_out, folder / "held-out", data, config, stop, subscriber)
-    return Lesson(data, parts, _modalities(config, data), alignments, kept)
+    lesson = Lesson(data, parts, _modalities(config, data), alignments, kept)
+    _require_room(lesson)
+    return lesson
+
+
+def _require_room(lesson: Lesson) -> None:
+    """See to it that the model can be measured, before it is trained."""
+    refused: SlideError | None = None
+    for part in lesson.measured:
+        try:
+            Places(part, lesson.data.mpp).draw(np.random.default_rng(0), SMALLEST)
+        except SlideError as error:
+            refused = error
+        else:
+            return
+    raise SlideError(f"there is no room to measure the model: {refused}; or hold out more (--held-out, validation)")
 
 
 def _held_out(
@@ -131,6 +149,12 @@ def _held_out(
     if (other.modalities, other.channels) != (data.modalities, data.channels):
         raise ConfigError(
             f"{manifest} has {_described(other)}, the pairs to learn from are {_described(data)}. Hold out the same"
+        )
+    learnt = {slide.digest for pair in data.pairs for slide in (pair.fixed, pair.moving)}
+    both = [pair.name for pair in other.pairs if {pair.fixed.digest, pair.moving.digest} & learnt]
+    if both:
+        raise ConfigError(
+            f"{manifest}: slides of {', '.join(both)} are also learnt from. Remove them from one manifest"
         )
     return tuple(Part(pair) for pair in other.pairs)
 

@@ -14,6 +14,7 @@ from comir_batch.report.charts import Series, lines
 from comir_batch.report.data import Link, Provenance
 from comir_batch.report.figures import displayed, panel
 from comir_batch.training.diagnose import diagnose
+from comir_batch.training.diagnosis import FAIR, GOOD
 from comir_batch.training.diagnosis_sections import sections
 from comir_batch.training.sampling import Sampler
 
@@ -23,12 +24,12 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from comir_batch.representation.store import Model
+    from comir_batch.training.diagnosis import Success
     from comir_batch.training.files import TrainingFiles
     from comir_batch.training.history import History
     from comir_batch.training.lesson import Lesson
     from comir_batch.training.split import Part
 
-_GOOD, _FAIR = 0.9, 0.6
 _EXAMPLES = 3
 _SMOOTHED = 25
 
@@ -61,7 +62,7 @@ def write_report(
         f"Training of {model.card.name}",
         " against ".join(card.modality for card in model.card.modalities),
         (
-            _summary(lesson, history),
+            _summary(lesson, history, found.success),
             _curves(history),
             Section("What the networks make of unseen tissue", pictures=tuple(_examples(model, lesson.measured))),
             *sections(found),
@@ -80,9 +81,9 @@ def write_report(
 
 def judgement(success: float) -> str:
     """Return in words what a share of known transforms that were found again means."""
-    if success >= _GOOD:
+    if success >= GOOD:
         return "This model can be relied on for images like those that it was measured on."
-    if success >= _FAIR:
+    if success >= FAIR:
         return (
             "This model helps, and fails now and then: runs compare it with the raw images, and their verdicts decide. "
             "More pairs, or more steps, should make it better."
@@ -93,7 +94,7 @@ def judgement(success: float) -> str:
     )
 
 
-def _summary(lesson: Lesson, history: History) -> Section:
+def _summary(lesson: Lesson, history: History, success: Success) -> Section:
     best = history.validations[history.best]
     levels = ", ".join(f"{share:.0%}" for share in best.success)
     unseen = "on what the model never read" if lesson.is_measured_unseen else "on crops that decided when to stop"
@@ -103,7 +104,7 @@ def _summary(lesson: Lesson, history: History) -> Section:
         f"cases ({levels} at turns below 5, 10, 15 and 20°), by a quick search without elastix."
     )
     after = f"The figures further down were measured {unseen}. Learning took {history.seconds / 60:.1f} minutes."
-    return Section("How good it is", (judgement(best.mean), kept, after))
+    return Section("How good it is", (judgement(success.mean), kept, after))
 
 
 def _curves(history: History) -> Section:

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     Image = NDArray[np.float32]
 
-CROP, WINDOW, SMALLEST = 128, 256, 64
+CROP, WINDOW, SMALLEST = 128, 256, 32
 _CONTEXT = 64  # pixels around a window that the network sees too; a whole number of strides
 
 

@@ -51,6 +51,8 @@ class TrainRequest:
         Manifest of aligned pairs that the model is measured on.
     from_run : bool
         Whether the source is a run.
+    only : tuple of str
+        Pairs of the run to take, accepted or for review; empty for all that were accepted.
     resume : bool
         Whether to go on with the training that was stopped there.
     keep_data : bool
@@ -64,6 +66,7 @@ class TrainRequest:
     config: TrainConfig
     held_out: Path | None = None
     from_run: bool = False
+    only: tuple[str, ...] = ()
     resume: bool = False
     keep_data: bool = False
     command: tuple[str, ...] = ()
@@ -92,7 +95,6 @@ def train(request: TrainRequest, stop: StopRequest, say: Callable[[str], None], 
     """
     files = TrainingFiles(request.out.resolve())
     _require_free(files, request)
-    files.root.mkdir(parents=True, exist_ok=True)
     manifest, notes = _pairs(request, files)
     for note in notes:
         say(note)
@@ -131,7 +133,11 @@ def model_card(config: TrainConfig, lesson: Lesson, history: History) -> ModelCa
         trained_on=config.trained_on or f"{len(pairs)} pairs: {', '.join(pair.name for pair in pairs)[:500]}",
         held_out=lesson.unseen,
         licence=config.licence,
-        data_sha256={slide.spec.path.name: slide.digest for pair in pairs for slide in (pair.fixed, pair.moving)},
+        data_sha256={
+            f"{pair.name}/{side}/{getattr(pair, side).spec.path.name}": getattr(pair, side).digest
+            for pair in pairs
+            for side in ("fixed", "moving")
+        },
         training=settings,
         weights_sha256="",
     )
@@ -139,7 +145,7 @@ def model_card(config: TrainConfig, lesson: Lesson, history: History) -> ModelCa
 
 def _pairs(request: TrainRequest, files: TrainingFiles) -> tuple[Path, tuple[str, ...]]:
     """Return the manifest of aligned pairs, and what is to be said of it."""
-    return pairs_of_run(request.source, files.from_run) if request.from_run else (request.source, ())
+    return pairs_of_run(request.source, files.from_run, request.only) if request.from_run else (request.source, ())
 
 
 def _require_free(files: TrainingFiles, request: TrainRequest) -> None:

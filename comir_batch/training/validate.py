@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
 from comir_batch.core.errors import SlideError
-from comir_batch.registration.quick import quick_rigid
 from comir_batch.representation.inference import Representer
 from comir_batch.representation.weights import load
 from comir_batch.training.crops import PairReader
-from comir_batch.training.known_rigid import FOUND, LEVELS, corner_error, draw_field
+from comir_batch.training.known_rigid import FOUND, LEVELS, draw_field, field_error
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -29,7 +29,6 @@ if TYPE_CHECKING:
 
 MARGIN = 32
 _SMALLEST = 32
-_WORST = 1.0
 
 
 class Validation(NamedTuple):
@@ -114,15 +113,9 @@ class Validator:
         )
 
     def errors(self, pair: tuple[Representer, Representer]) -> list[NDArray[np.float64]]:
-        """Return the mean corner error of every field as a share of the width, at most 1, for each level."""
-        return [np.array([self._error(pair, field) for field in fields]) for fields in self._fields]
-
-    def _error(self, pair: tuple[Representer, Representer], field: Field) -> float:
-        fixed, moving = crop_representation(pair[0], field.fixed), crop_representation(pair[1], field.moving)
-        found = quick_rigid(fixed[0], moving[0], field.fixed_valid, field.moving_valid)
-        if found is None:
-            return _WORST
-        return min(corner_error(found, field.truth, self.side) / self.side, _WORST)
+        """Return the error of every field as a share of the width (see `field_error`), for each level."""
+        represent = partial(crop_representation, pair[0]), partial(crop_representation, pair[1])
+        return [np.array([field_error(represent, field) for field in fields]) for fields in self._fields]
 
 
 def _drawn(readers: Sequence[PairReader], rng: np.random.Generator, count: int, side: int) -> list[list[Field]]:

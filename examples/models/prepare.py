@@ -134,22 +134,21 @@ def _scenes(folder: Path) -> Iterable[tuple[str, Image]]:
 
 
 def he_stain(data: Path, out: Path) -> None:
-    """Write a newcomer's set: 16 tiles of stained sections, 512 pixels, and a made-up label of their haematoxylin.
+    """Write a newcomer's set: 16 tiles of a stained slide, 512 pixels, and a made-up label of their haematoxylin.
 
     The label is what a fluorescent stain might show: the amount of haematoxylin, through a curve, unevenly taken up,
-    blurred, on an uneven ground with noise. Four more tiles, from another slide, are held out.
+    blurred, on an uneven ground with noise. Tiles of three other slides are held out.
     """
     folder = data / "histology_landmarks"
     pairs = Pairs(out, ("he", "label"), masked=True)
-    sources = (
-        ("kidney", "rat_kidney/images_1600px/Rat_Kidney_Section02_HE.jpg", 6),
-        ("case001", "case001_unlabelled/Case001_HE.jpg", 2),
-        ("lung", "cima_lung_lesion1/images_1200px/29-041-Izd2-w35-He-les1.jpg", 2),
+    others = (
+        ("kidney", "rat_kidney/images_1600px/Rat_Kidney_Section02_HE.jpg"),
+        ("case001", "case001_unlabelled/Case001_HE.jpg"),
+        ("lung", "cima_lung_lesion1/images_1200px/29-041-Izd2-w35-He-les1.jpg"),
     )
-    tiles = [tile for name, path, count in sources for tile in _tiles(name, folder / path, count)]
-    svs = _tiles("cmu", data / "slides" / "aperio_svs_cmu1_small_region" / "CMU-1-Small-Region.svs", 10)
-    held_out = svs[6:]
-    for manifest, chosen in (("pairs.csv", tiles + svs[:6]), ("held-out.csv", held_out)):
+    tiles = _tiles("cmu", data / "slides" / "aperio_svs_cmu1_small_region" / "CMU-1-Small-Region.svs", 16)
+    held_out = [tile for name, path in others for tile in _tiles(name, folder / path, 2)]
+    for manifest, chosen in (("pairs.csv", tiles), ("held-out.csv", held_out)):
         for name, tile in chosen:
             rgb = pairs.write(f"{name}-he", np.moveaxis(tile, -1, 0), RGB, 0.5)
             pairs.add(

@@ -72,7 +72,10 @@ def test_cards_say_what_they_must(name):
 
 def test_the_card_of_a_real_pair_names_its_very_files(ndpi_pair):
     card = find_model("dapi-tritc").card
-    assert card.data_sha256 == {path.name: slide_digest(path) for path in ndpi_pair}
+    assert card.data_sha256 == {
+        f"ndpi/{side}/{path.name}": slide_digest(path)
+        for side, path in zip(("fixed", "moving"), ndpi_pair, strict=True)
+    }
 
 
 @pytest.mark.parametrize("name", NAMES)

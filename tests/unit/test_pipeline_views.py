@@ -12,8 +12,9 @@ from comir_batch.core.slide import Level, SlideInfo
 from comir_batch.io.zarr_array import ZarrArray
 from comir_batch.pipeline.layout import SlideFiles
 from comir_batch.pipeline.overview import Overview
-from comir_batch.pipeline.views import Side, load_views, principal_axis
+from comir_batch.pipeline.views import Side, load_views
 from comir_batch.pipeline.working import Working
+from comir_batch.representation.one_image import principal_axis
 
 SIDE = 128
 

@@ -145,7 +145,7 @@ def test_small_parts_are_measured_with_smaller_crops_and_tiny_ones_not_at_all(mo
     strip = Sampler(model, [Part(pair, Box(y1=70.0))], "cpu")
     assert strip.draw(2, np.random.default_rng(0))[0] == 64
     assert strip.draw(2, np.random.default_rng(0), window=True)[0] == 128
-    with pytest.raises(SlideError, match=r"crops of 64 pixels need 45 µm, the part has 256 x 20 µm"):
+    with pytest.raises(SlideError, match=r"crops of 32 pixels need 23 µm, the part has 256 x 20 µm"):
         Sampler(model, [Part(pair, Box(y1=20.0))], "cpu").draw(2, np.random.default_rng(0))
 
 

@@ -85,11 +85,12 @@ class Setup:
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """A task's fields: numbers of one condition."""
+    """A task's fields, numbers of one condition, and the methods to measure on them."""
 
     setup: Setup
     condition: str
     numbers: tuple[int, ...]
+    methods: tuple[str, ...]
 
 
 def measure_batch(batch: Batch) -> list[dict[str, Any]]:
@@ -99,7 +100,7 @@ def measure_batch(batch: Batch) -> list[dict[str, Any]]:
     ``note`` instead of methods.
     """
     workplace = _workplace(batch.setup)
-    return [workplace.row(batch.condition, number) for number in batch.numbers]
+    return [workplace.row(batch.condition, number, batch.methods) for number in batch.numbers]
 
 
 _workplaces: dict[str, _Workplace] = {}
@@ -124,7 +125,7 @@ class _Workplace:
         fixed, moving = (load(setup.model, card.modality, "cpu") for card in setup.modalities)
         self._represent = partial(crop_representation, fixed), partial(crop_representation, moving)
 
-    def row(self, name: str, number: int) -> dict[str, Any]:
+    def row(self, name: str, number: int, wanted: tuple[str, ...]) -> dict[str, Any]:
         condition = self._conditions[name]
         order = list(self._conditions).index(name)
         head: dict[str, Any] = {"condition": name, "number": number}
@@ -133,7 +134,9 @@ class _Workplace:
         except SlideError as error:
             return {**head, "note": str(error)}
         with TemporaryDirectory(prefix="comir-batch-bench-") as folder:
-            found = measure(sample, condition, self._represent, self._setup.config, Path(folder))
+            found = measure(
+                sample, wanted, self._represent, self._setup.config, Path(folder), deformable=condition.bent
+            )
         methods = {method: list(measured) for method, measured in found.items()}
         return {**head, "unbent_px": sample.unbent_px, "methods": methods}
 

@@ -19,7 +19,7 @@ from comir_batch.registration.starts import Starts, final_view
 from comir_batch.representation.one_image import as_one_image
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Collection, Iterator, Sequence
     from pathlib import Path
 
     import numpy as np
@@ -42,6 +42,7 @@ METHODS = {
 }
 """Titles of the methods by name."""
 _VIEWS = {"raw": ("raw",), "comir": ("comir",), "both": ("comir", "raw")}
+_NEED_COMIRS = {"sift", "comir", "both"}
 
 
 class Measured(NamedTuple):
@@ -59,48 +60,73 @@ class Measured(NamedTuple):
     seconds: float
 
 
-def measure(
-    sample: Sample, condition: Condition, represent: tuple[Represent, Represent], config: RegisterConfig, folder: Path
-) -> dict[str, Measured]:
-    """Register a field by every method that can hope to, and return the errors by name of the method.
+def methods_for(condition: Condition) -> tuple[str, ...]:
+    """Return the names of the methods that can hope to register the fields of a condition.
 
     elastix starts within 23 degrees and is rigid, so it is asked for small angles only; a rigid SIFT cannot mirror;
-    neither bends. Searches, refined starts and fits that several methods have in common are done once.
+    neither bends.
+    """
+    hopeless = {
+        "elastix": condition.angle != "small" or condition.bent,
+        "sift": condition.angle == "mirrored" or condition.bent,
+    }
+    return tuple(name for name in METHODS if not hopeless.get(name, False))
+
+
+def measure(
+    sample: Sample,
+    wanted: Collection[str],
+    represent: tuple[Represent, Represent],
+    config: RegisterConfig,
+    folder: Path,
+    *,
+    deformable: bool,
+) -> dict[str, Measured]:
+    """Register a field by some methods, and return the errors by name of the method.
+
+    Searches, refined starts and fits that several methods have in common are done once.
 
     Parameters
     ----------
     sample : Sample
         The field.
-    condition : Condition
-        What was done to it.
+    wanted : collection of str
+        Names of methods.
     represent : (callable, callable)
         Normalised fixed and moving crops ``(C, S, S)`` to CoMIRs ``(latent, S, S)``.
     config : RegisterConfig
         Of our pipeline.
     folder : Path
         For elastix; removed afterwards.
+    deformable : bool
+        Whether our pipeline bends, too.
     """
     clock = _Clock(config.threads)
-    with clock.measuring("represent"):
-        first, second = (run(crop) for run, crop in zip(represent, sample.inputs, strict=True))
-        comir = as_one_image((first, second), sample.masks)
     found: dict[str, tuple[Composite | None, Sequence[str]]] = {}
     try:
-        if condition.angle == "small" and not condition.bent:
+        if "elastix" in wanted:
             with clock.measuring("elastix"):
                 transform = elastix_mutual_information(*_images(sample, sample.grey), config.threads, folder / "starts")
             found["elastix"] = transform, ["elastix"]
-        if condition.angle != "mirrored" and not condition.bent:
+        comir = _represented(sample, represent, clock) if _NEED_COMIRS & set(wanted) else None
+        if comir and "sift" in wanted:
             with clock.measuring("sift"):
-                matrix = sift_rigid((comir[0], comir[1]), sample.masks)
+                matrix = sift_rigid(comir, sample.masks)
             found["sift"] = None if matrix is None else sample.in_um(matrix), ["represent", "sift"]
-        found |= _Pipelines(sample, (comir[0], comir[1]), config, folder, clock).found(deformable=condition.bent)
+        found |= _Pipelines(sample, comir, config, folder, clock).found(wanted, deformable=deformable)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
     return {
         name: Measured(_error(sample, transform), sum(clock.seconds.get(step, 0.0) for step in steps))
         for name, (transform, steps) in found.items()
     }
+
+
+def _represented(sample: Sample, represent: tuple[Represent, Represent], clock: _Clock) -> tuple[Image, Image]:
+    with clock.measuring("represent"):
+        first, second = (run(crop) for run, crop in zip(represent, sample.inputs, strict=True))
+        fixed, moving = as_one_image((first, second), sample.masks)
+    return fixed, moving
 
 
 def _error(sample: Sample, transform: Composite | None) -> float | None:
@@ -137,24 +163,28 @@ class _Pipelines:
     """Our pipeline on both views of a field, and on each alone; what they share is computed once."""
 
     def __init__(
-        self, sample: Sample, comir: tuple[Image, Image], config: RegisterConfig, folder: Path, clock: _Clock
+        self, sample: Sample, comir: tuple[Image, Image] | None, config: RegisterConfig, folder: Path, clock: _Clock
     ) -> None:
         self._config, self._folder, self._clock = config, folder, clock
-        self._views = (
-            View("comir", "ncc", *_images(sample, comir)),
-            View("raw", "mi", *_images(sample, sample.grey)),
-        )
+        self._views = (View("raw", "mi", *_images(sample, sample.grey)),)
+        if comir is not None:
+            self._views = View("comir", "ncc", *_images(sample, comir)), *self._views
         self._fits: dict[str, Composite | None] = {}
 
-    def found(self, *, deformable: bool) -> dict[str, tuple[Composite | None, Sequence[str]]]:
-        """Return the transform of each method and the steps that it takes."""
+    def found(self, wanted: Collection[str], *, deformable: bool) -> dict[str, tuple[Composite | None, Sequence[str]]]:
+        """Return the transform of each method of ours that is wanted, and the steps that it takes."""
+        methods = {method: names for method, names in _VIEWS.items() if method in wanted}
+        needed = {name for names in methods.values() for name in names}
+        if not needed:
+            return {}
         try:
-            starts = Starts(self._views, self._config, self._folder)
+            views = [view for view in self._views if view.name in needed]
+            starts = Starts(views, self._config, self._folder)
         except RegistrationError:  # nothing to hold out
-            return dict.fromkeys(_VIEWS, (None, ()))
+            return dict.fromkeys(methods, (None, ()))
         judged: dict[str, list[Start]] = {view.name: self._judged(starts, view) for view in starts.views}
         found: dict[str, tuple[Composite | None, Sequence[str]]] = {}
-        for method, names in _VIEWS.items():
+        for method, names in methods.items():
             steps = [f"{step} {name}" for name in names for step in ("search", "starts")]
             mine = [start.judged_by(names) for name in names for start in judged[name]]
             views = [view for view in starts.views if view.name in names]
@@ -164,7 +194,7 @@ class _Pipelines:
         return found
 
     def _judged(self, starts: Starts, view: View) -> list[Start]:
-        """Return the starts that one view finds, as both judge them; empty if it finds none."""
+        """Return the starts that one view finds, as all judge them; empty if it finds none."""
         try:
             with self._clock.measuring(f"search {view.name}"):
                 found = starts.searched(view)

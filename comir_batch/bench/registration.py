@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from comir_batch.bench.field_worker import Batch, Setup, measure_batch
 from comir_batch.bench.fields import conditions
+from comir_batch.bench.methods import METHODS, methods_for
 from comir_batch.bench.registration_table import cells, markdown, summarise
 from comir_batch.core.config import ExecutionConfig
 from comir_batch.core.errors import ConfigError, ModelError, TaskError
@@ -21,19 +22,18 @@ from comir_batch.pipeline.files import read_json, write_json, write_text
 from comir_batch.registration.memory import registration_memory_mb
 from comir_batch.representation.memory import memory_mb
 from comir_batch.training.pairs import prepare
-from comir_batch.training.split import split
+from comir_batch.training.unseen import unseen_parts, whole_parts
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
     from pathlib import Path
 
+    from comir_batch.bench.fields import Condition
     from comir_batch.core.config import RegisterConfig
     from comir_batch.core.events import Subscriber
     from comir_batch.core.task import Outcome
     from comir_batch.execution.stop import StopRequest
     from comir_batch.representation.store import Model
-    from comir_batch.training.pairs import TrainingPair
-    from comir_batch.training.split import Part
 
 _BATCH = 4
 _RETRIES = 2
@@ -55,14 +55,16 @@ class BenchRequest:
     config : RegisterConfig
         Of our pipeline.
     learnt : (float, float, float, float) or None
-        The part of the fixed slides that the model has learnt from, as shares; fields come from the rest. None where it
-        has not seen the pairs at all.
+        The part of the fixed slides that the model has learnt from, as shares; fields come from the rest. None for what
+        the model's card says.
+    whole : bool
+        Take fields from whole slides, whatever the model has learnt from.
     count : int
         Fields of each condition.
     side : int
         Of the fields, in pixels.
-    only : tuple of str
-        Names of conditions; empty for all.
+    only, methods : tuple of str
+        Names of conditions and of methods; empty for all.
     seed : int
         Of the fields.
     workers : int
@@ -73,10 +75,12 @@ class BenchRequest:
     pairs: Path
     out: Path
     config: RegisterConfig
-    learnt: tuple[float, float, float, float] | None
+    learnt: tuple[float, float, float, float] | None = None
+    whole: bool = False
     count: int = 100
     side: int = 256
     only: tuple[str, ...] = ()
+    methods: tuple[str, ...] = ()
     seed: int = 0
     workers: int = 1
 
@@ -94,6 +98,9 @@ Table = tuple[tuple[str, ...], list[tuple[str, ...]]]
 def compare(request: BenchRequest, stop: StopRequest, subscriber: Subscriber) -> Table:
     """Measure what is not measured yet, write ``table.json`` and ``table.md``, and return the table.
 
+    The table shows what this call and earlier ones measured in the folder, of the conditions and as many fields as are
+    asked for.
+
     Raises
     ------
     ConfigError
@@ -105,31 +112,35 @@ def compare(request: BenchRequest, stop: StopRequest, subscriber: Subscriber) ->
     StoppedError
         If the work was asked to stop; the same call goes on with it.
     """
-    names = _names(request)
-    setup = _setup(request, stop, subscriber)
+    chosen = _chosen(request)
+    setup, where = _setup(request, stop, subscriber)
     rows = _Rows(request.out, setup)
-    missing = {name: [n for n in range(request.count) if (name, n) not in rows.done] for name in names}
-    _run(request, _batches(setup, missing), rows, stop, subscriber)
+    tasks = [task for condition in chosen for task in _tasks(request, setup, condition, rows)]
+    _run(request, tasks, rows, stop, subscriber)
+    names = {condition.name for condition in chosen}
     wanted = [row for row in rows.done.values() if row["condition"] in names and row["number"] < request.count]
-    groups = summarise(wanted, conditions(request.side))
-    write_json(request.out / "table.json", {"setup": setup.description, "count": request.count, "conditions": groups})
-    write_text(request.out / "table.md", markdown(groups, _introduction(request, setup)))
+    groups = summarise(wanted, chosen)
+    about = {"setup": setup.description, "measured": where, "count": request.count}
+    write_json(request.out / "table.json", {**about, "conditions": groups})
+    write_text(request.out / "table.md", markdown(groups, _introduction(request, where)))
     return cells(groups)
 
 
-def _names(request: BenchRequest) -> list[str]:
-    known = [condition.name for condition in conditions(request.side)]
-    unknown = sorted(set(request.only) - set(known))
-    if unknown:
-        raise ConfigError(f"there is no condition {', '.join(unknown)}; there are {', '.join(known)}")
+def _chosen(request: BenchRequest) -> list[Condition]:
+    known = {condition.name: condition for condition in conditions(request.side)}
+    for what, asked, there in (("condition", request.only, known), ("method", request.methods, METHODS)):
+        unknown = sorted(set(asked) - set(there))
+        if unknown:
+            raise ConfigError(f"there is no {what} {', '.join(unknown)}; there are {', '.join(there)}")
     if request.side < _SMALLEST_SIDE:
         raise ConfigError(
             f"fields of {request.side} pixels are too small to hold tiles out; take {_SMALLEST_SIDE} or more"
         )
-    return [name for name in known if name in (request.only or known)]
+    return [condition for name, condition in known.items() if name in (request.only or known)]
 
 
-def _setup(request: BenchRequest, stop: StopRequest, subscriber: Subscriber) -> Setup:
+def _setup(request: BenchRequest, stop: StopRequest, subscriber: Subscriber) -> tuple[Setup, str]:
+    """Return what fields are drawn from, and a sentence that says which part of the slides that is."""
     card = request.model.card
     prepared = prepare(request.pairs, request.out / "slides", card.mpp, request.execution, subscriber, stop=stop)
     if not card.knows(*prepared.modalities):
@@ -138,20 +149,13 @@ def _setup(request: BenchRequest, stop: StopRequest, subscriber: Subscriber) -> 
             f"the model {card.name} is for {known}, the pairs are of {' and '.join(prepared.modalities)}; give pairs "
             "of its modalities"
         )
-    return Setup(_parts(request, prepared.pairs), request.model, request.side, request.seed, request.config)
-
-
-def _parts(request: BenchRequest, pairs: Sequence[TrainingPair]) -> tuple[Part, ...]:
-    if request.learnt is None:
-        return split(pairs, (0.0, 0.0, 1.0, 1.0), 0.0, 0).training
-    unseen = split(pairs, request.learnt, 0.0, 0).unseen
-    if not unseen:
-        raise ConfigError("the model has learnt from all of the pairs; give the region that it learnt from, or others")
-    return unseen
+    pairs = prepared.pairs
+    parts, where = whole_parts(card, pairs) if request.whole else unseen_parts(card, pairs, request.learnt)
+    return Setup(parts, request.model, request.side, request.seed, request.config), where
 
 
 class _Rows:
-    """The measured fields: a line each in ``fields.jsonl``, written when they come."""
+    """The measured fields in ``fields.jsonl``: a line each, or several with a few of the methods, as they come."""
 
     def __init__(self, out: Path, setup: Setup) -> None:
         self._path, described = out / "fields.jsonl", out / "setup.json"
@@ -161,23 +165,39 @@ class _Rows:
         lines = self._path.read_text(encoding="utf-8").splitlines(keepends=True) if self._path.is_file() else []
         whole = [line for line in lines if line.endswith("\n")]  # the last one may have been cut off
         write_text(self._path, "".join(whole))
-        self.done = {(row["condition"], row["number"]): row for row in map(json.loads, whole)}
+        self.done: dict[tuple[str, int], dict[str, Any]] = {}
+        for row in map(json.loads, whole):
+            self._take(row)
 
     def add(self, rows: Iterable[dict[str, Any]]) -> None:
         """Keep rows."""
         with self._path.open("a", encoding="utf-8") as stream:
             for row in rows:
                 stream.write(json.dumps(row) + "\n")
-                self.done[row["condition"], row["number"]] = row
+                self._take(row)
+
+    def missing(self, condition: str, number: int, wanted: Iterable[str]) -> tuple[str, ...]:
+        """Return which of some methods have not been measured on a field; none where it has no place."""
+        row = self.done.get((condition, number), {"methods": {}})
+        return tuple(name for name in wanted if "methods" in row and name not in row["methods"])
+
+    def _take(self, row: dict[str, Any]) -> None:
+        earlier = self.done.setdefault((row["condition"], row["number"]), row)
+        earlier.get("methods", {}).update(row.get("methods", {}))
 
 
-def _batches(setup: Setup, missing: dict[str, list[int]]) -> list[Task]:
+def _tasks(request: BenchRequest, setup: Setup, condition: Condition, rows: _Rows) -> Iterator[Task]:
+    """Yield tasks of a few fields that lack the same methods."""
     memory = registration_memory_mb(setup.side**2) + max(memory_mb(card, setup.side) for card in setup.modalities)
-    return [
-        Task(f"{name}-{numbers[0]}", measure_batch, Batch(setup, name, tuple(numbers)), memory_mb=memory)
-        for name, wanted in missing.items()
-        for numbers in (wanted[first : first + _BATCH] for first in range(0, len(wanted), _BATCH))
-    ]
+    wanted = [name for name in methods_for(condition) if name in (request.methods or METHODS)]
+    lacking: dict[tuple[str, ...], list[int]] = {}
+    for number in range(request.count):
+        lacking.setdefault(rows.missing(condition.name, number, wanted), []).append(number)
+    lacking.pop((), None)
+    for methods, numbers in lacking.items():
+        for first in range(0, len(numbers), _BATCH):
+            batch = Batch(setup, condition.name, tuple(numbers[first : first + _BATCH]), methods)
+            yield Task(f"{condition.name}-{numbers[first]}", measure_batch, batch, memory_mb=memory)
 
 
 class _Batches:
@@ -233,11 +253,9 @@ def _notice(subscriber: Subscriber, message: str) -> None:
     subscriber(Event(Kind.NOTICE, data={"message": message}))
 
 
-def _introduction(request: BenchRequest, setup: Setup) -> str:
+def _introduction(request: BenchRequest, where: str) -> str:
     card = request.model.card
-    where = "pairs that the model has not seen" if request.learnt is None else "what the model has not learnt from"
     return (
-        f"Model {card.name}, {card.mpp:g} µm/px; {len(setup.parts)} parts of {where}. A transform is found if the "
-        f"corners (landmarks, where the field is bent) lie within 2 % of the side on average. Errors are medians, "
-        f"CPU seconds medians for one field."
+        f"Model {card.name}, {card.mpp:g} µm/px. {where} A transform is found if the corners (landmarks, where the "
+        f"field is bent) lie within 2 % of the side on average. Errors are medians, CPU seconds medians for one field."
     )

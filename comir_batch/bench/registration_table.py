@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -53,15 +54,14 @@ def summarise(rows: Iterable[Mapping[str, Any]], conditions: Sequence[Condition]
 
 def _group(condition: Condition, rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     placed = [row for row in rows if "methods" in row]
-    asked = placed[0]["methods"] if placed else {}
-    measured = {name: [row["methods"][name] for row in placed] for name in METHODS if name in asked}
+    measured = {name: [row["methods"][name] for row in placed if name in row["methods"]] for name in METHODS}
     return {
         "condition": condition.name,
         "title": condition.title,
         "side": condition.side,
         "unplaced": len(rows) - len(placed),
         "unbent_px": float(np.median([row["unbent_px"] for row in placed])) if placed else 0.0,
-        "methods": {name: _cell(values, condition) for name, values in measured.items()},
+        "methods": {name: _cell(values, condition) for name, values in measured.items() if values},
     }
 
 
@@ -82,19 +82,21 @@ def cells(groups: Sequence[Mapping[str, Any]]) -> tuple[tuple[str, ...], list[tu
     """Return the columns and rows of the table as text: three rows for each condition."""
     rows: list[tuple[str, ...]] = []
     for group in groups:
-        counts = {cell["n"] for cell in group["methods"].values()}
-        title = f"{group['title']} (n = {max(counts, default=0)})"
+        count = max((cell["n"] for cell in group["methods"].values()), default=0)
+        title = f"{group['title']} (n = {count})"
         if group["unbent_px"]:
             title += f"; the true turn and shift alone leave {group['unbent_px']:.2f} px"
-        for label, show in (("found, % (95 % CI)", _share), ("error where found, px", _error), ("CPU s", _seconds)):
+        share = partial(_share, count)
+        for label, show in (("found, % (95 % CI)", share), ("error where found, px", _error), ("CPU s", _seconds)):
             shown = [show(group["methods"][name]) if name in group["methods"] else "-" for name in METHODS]
             rows.append((title, label, *shown))
             title = ""
     return ("condition", "", *METHODS.values()), rows
 
 
-def _share(cell: Mapping[str, Any]) -> str:
-    return f"{100 * cell['found']:.0f} ({100 * cell['low']:.0f}-{100 * cell['high']:.0f})"
+def _share(count: int, cell: Mapping[str, Any]) -> str:
+    fewer = "" if cell["n"] == count else f", n = {cell['n']}"
+    return f"{100 * cell['found']:.0f} ({100 * cell['low']:.0f}-{100 * cell['high']:.0f}{fewer})"
 
 
 def _error(cell: Mapping[str, Any]) -> str:

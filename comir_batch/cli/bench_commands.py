@@ -57,24 +57,26 @@ def registration(  # noqa: PLR0913  a parameter an option
         tuple[float, float, float, float] | None,
         typer.Option(
             metavar="LEFT TOP RIGHT BOTTOM",
-            help="Part of the fixed slides that the model has learnt from, as shares; fields come from the rest.",
+            help="Part of all fixed slides that counts as learnt from, as shares; by default what the card says.",
         ),
     ] = None,
-    whole: Annotated[bool, typer.Option("--whole", help="The model has not seen the pairs at all.")] = False,
+    whole: Annotated[bool, typer.Option("--whole", help="Take fields from whole slides, learnt from or not.")] = False,
     count: Annotated[int, typer.Option(min=1, help="Fields of each condition.")] = 100,
     side: Annotated[int, typer.Option(help="Of the fields, in pixels of the model's pixel size.")] = 256,
     only: Annotated[
         list[str] | None, typer.Option(metavar="CONDITION", help="One condition, for example level-1; repeatable.")
+    ] = None,
+    methods: Annotated[
+        list[str] | None,
+        typer.Option(metavar="METHOD", help="elastix, sift, raw, comir or both; repeatable. Results add up in --out."),
     ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Of the fields.")] = 0,
     workers: Annotated[int, typer.Option(min=0, help="Worker processes; 0 for one a core and 5 GiB.")] = 1,
     settings: options.Settings = None,
 ) -> None:
     """Find known transforms of held-out fields again: with the model, without one, by elastix alone, and by SIFT."""
-    if (region is None) != whole:
-        raise typer.BadParameter(
-            "say what the model has learnt from (--region), or that it has not seen them (--whole)"
-        )
+    if region is not None and whole:
+        raise typer.BadParameter("give --region or --whole, not both")
     with exit_codes():
         from comir_batch.pipeline.packages import require_computing
 
@@ -87,7 +89,18 @@ def registration(  # noqa: PLR0913  a parameter an option
 
         config = load_config(None, overrides({"register.threads": 1}, settings)).register_
         request = BenchRequest(
-            find_model(model), pairs, out, config, region, count, side, tuple(only or ()), seed, workers
+            find_model(model),
+            pairs,
+            out,
+            config,
+            region,
+            whole,
+            count,
+            side,
+            tuple(only or ()),
+            tuple(methods or ()),
+            seed,
+            workers,
         )
         stop = StopRequest()
         with show_progress() as subscriber, stop.on_signals():

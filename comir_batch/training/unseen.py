@@ -30,8 +30,8 @@ def unseen_parts(
     pairs : sequence of TrainingPair
         At least one.
     region : (float, float, float, float), optional
-        What was learnt from: left, top, right and bottom as shares of the fixed slide. By default it is the card's, of
-        the pairs that the card lists the slides of, and nothing of the others.
+        What was learnt from: left, top, right and bottom as shares of every fixed slide. By default it is the card's,
+        of the pairs that the card lists the slides of, and nothing of the others.
 
     Raises
     ------
@@ -42,12 +42,13 @@ def unseen_parts(
         parts = split(pairs, region, 0, 0).unseen
         if not parts:
             raise ConfigError("the region leaves nothing of the slides to measure on: give a smaller one, or --whole")
-        return parts, f"Measured outside {_text(region)} (left, top, right, bottom as shares of each slide), as asked."
-    learnt = set(card.data_sha256.values())
-    known = [pair for pair in pairs if {pair.fixed.digest, pair.moving.digest} & learnt]
+        asked = f"Measured outside {_text(region)} (left, top, right, bottom as shares of each slide), as asked."
+        return parts, asked + ("" if _holds(region, _region(card)) else _warning(card, pairs))
+    known = _learnt_from(card, pairs)
     others = tuple(Part(pair) for pair in pairs if pair not in known)
     if not known:
-        return others, f"Measured on whole slides; {card.name} learnt from none of them, as its card says."
+        says = f"{card.name} learnt from none of them" if card.data_sha256 else "no slide that it learnt from is listed"
+        return others, f"Measured on whole slides; {says}, as its card says."
     kept = split(known, _region(card), 0, 0).unseen
     if not kept:
         return _after_all(card, known, others)
@@ -56,6 +57,30 @@ def unseen_parts(
         f"of {len(pairs)} pairs: the rest of them is what {card.name} learnt from."
     )
     return (*kept, *others), sentence
+
+
+def whole_parts(card: ModelCard, pairs: Sequence[TrainingPair]) -> tuple[tuple[Part, ...], str]:
+    """Return whole pairs to measure a model on, and a sentence that warns where it learnt from them."""
+    return tuple(Part(pair) for pair in pairs), f"Measured on whole slides, as asked.{_warning(card, pairs)}"
+
+
+def _learnt_from(card: ModelCard, pairs: Sequence[TrainingPair]) -> list[TrainingPair]:
+    learnt = set(card.data_sha256.values())
+    return [pair for pair in pairs if {pair.fixed.digest, pair.moving.digest} & learnt]
+
+
+def _warning(card: ModelCard, pairs: Sequence[TrainingPair]) -> str:
+    known = _learnt_from(card, pairs)
+    if not known:
+        return ""
+    count = f"{len(known)} of these {len(pairs)} pairs"
+    return f" Careful: {card.name} learnt from {_text(_region(card))} of {count}, so that the figures flatter it."
+
+
+def _holds(outer: Region, inner: Region) -> bool:
+    return all(a <= b for a, b in zip(outer[:2], inner[:2], strict=True)) and all(
+        a >= b for a, b in zip(outer[2:], inner[2:], strict=True)
+    )
 
 
 def _after_all(

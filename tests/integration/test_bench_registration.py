@@ -1,6 +1,7 @@
 """The registration benchmark end to end: a table from fields, and a killed one goes on where it was."""
 
 import json
+from dataclasses import replace
 
 import ihc_pairs
 import pytest
@@ -56,19 +57,65 @@ def test_a_table_from_fields_and_a_killed_one_goes_on(tmp_path):
         run(tmp_path, seed=5)
 
 
+@pytest.mark.slow
+def test_methods_that_are_measured_one_by_one_add_up(tmp_path):
+    ihc_pairs.manifest(tmp_path)
+    together = request(tmp_path, only=("half-overlap",), methods=("comir", "raw", "both"))
+    compare(together, StopRequest(), lambda _: None)
+    apart = replace(together, out=tmp_path / "apart")
+    for method in ("raw", "comir", "comir", "both"):
+        compare(replace(apart, methods=(method,)), StopRequest(), lambda _: None)
+    assert len((apart.out / "fields.jsonl").read_text().splitlines()) == 3  # what is there is not measured again
+    tables = [json.loads((folder / "table.json").read_text()) for folder in (together.out, apart.out)]
+    first, second = (
+        {name: cell | {"seconds": 0} for name, cell in table["conditions"][0]["methods"].items()} for table in tables
+    )
+    assert first == second
+    assert set(first) == {"raw", "comir", "both"}
+
+
 def test_what_cannot_be_measured_is_said(tmp_path):
     ihc_pairs.manifest(tmp_path)
     with pytest.raises(ConfigError, match="no condition sideways; there are level-1, "):
         run(tmp_path, only=("sideways",))
     with pytest.raises(ConfigError, match="take 96 or more"):
         run(tmp_path, side=64)
-    with pytest.raises(ConfigError, match="learnt from all"):
+    with pytest.raises(ConfigError, match="no method guessing; there are elastix, "):
+        run(tmp_path, methods=("guessing",))
+    with pytest.raises(ConfigError, match="leaves nothing of the slides"):
         run(tmp_path, learnt=(0.0, 0.0, 1.0, 1.0))
     with pytest.raises(ModelError, match="dapi and tritc, the pairs are of haematoxylin and dab"):
         run(tmp_path, model=find_model("dapi-tritc"))
 
 
-def test_the_command_wants_to_know_what_the_model_has_seen(tmp_path):
-    result = CliRunner().invoke(app, ["bench", "registration", "haematoxylin-dab", "pairs.csv", "--out", str(tmp_path)])
+def test_what_the_model_learnt_from_is_left_out_without_being_asked(tmp_path):
+    data = ihc_pairs.pair(tmp_path)
+    slides = {"h": data.fixed.digest, "d": data.moving.digest}
+    ihc_pairs.tiny_model(tmp_path / "model", data_sha256=slides, training={"region": "0 0 0.625 1"})
+    words = [str(tmp_path / "model"), str(tmp_path / "pairs.csv"), "--side", "128", "--count", "1", "--only", "level-1"]
+    words += ["--methods", "sift"]
+
+    def table(*more):
+        out = tmp_path / "-".join(("out", *more))
+        result = CliRunner().invoke(app, ["bench", "registration", *words, "--out", str(out), *more])
+        assert result.exit_code == 0, result.output
+        return json.loads((out / "table.json").read_text()), (out / "table.md").read_text()
+
+    record, page = table()
+    assert record["setup"]["parts"][0][3:] == ["160.0", "0.0", "inf", "inf"]
+    assert "outside 0 0 0.625 1" in record["measured"]
+    assert record["measured"] in page
+    assert list(record["conditions"][0]["methods"]) == ["sift"]
+    record, page = table("--whole")
+    assert record["setup"]["parts"][0][3:] == ["0.0", "0.0", "inf", "inf"]
+    assert "as asked. Careful: tiny-0 learnt from 0 0 0.625 1 of 1 of these 1 pairs" in page
+    _, page = table("--region", "0", "0", "0.5", "1")
+    assert "Measured outside 0 0 0.5 1" in page
+    assert "Careful" in page
+
+
+def test_a_region_of_the_whole_makes_no_sense(tmp_path):
+    words = ["haematoxylin-dab", "pairs.csv", "--out", str(tmp_path), "--whole", "--region", "0", "0", "0.5", "1"]
+    result = CliRunner().invoke(app, ["bench", "registration", *words])
     assert result.exit_code == 2
-    assert "--region" in result.stderr
+    assert "not both" in result.stderr

@@ -61,3 +61,13 @@ def test_the_page_has_three_rows_a_condition_and_a_dash_where_a_method_was_not_a
     assert share["comir-batch with the model"] == "-"
     lines = markdown(groups, "intro").splitlines()
     assert sum(line.startswith("| ") for line in lines) == 5
+
+
+def test_a_method_that_was_measured_on_fewer_fields_says_so():
+    rows = [row(number, raw=1.0) for number in range(3)]
+    del rows[2]["methods"]["sift"]
+    columns, lines = cells(summarise(rows, CONDITIONS))
+    share = dict(zip(columns, lines[0], strict=True))
+    assert share["condition"].endswith("(n = 3)")
+    assert share["comir-batch without a model"] == "100 (29-100)"
+    assert share["SIFT on CoMIRs"] == "0 (0-84, n = 2)"

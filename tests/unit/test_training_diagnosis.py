@@ -17,7 +17,7 @@ from comir_batch.training.diagnose import _averaged, _distances, _likeness, diag
 from comir_batch.training.diagnosis import Spread
 from comir_batch.training.diagnosis_sections import sections
 from comir_batch.training.split import WHOLE, Box, Part
-from comir_batch.training.unseen import unseen_parts
+from comir_batch.training.unseen import unseen_parts, whole_parts
 
 QUICK = {"crops": 16, "step": 90, "device": "cpu"}
 SMALL = Box(y1=60.0)  # so small that crops are
@@ -192,7 +192,21 @@ def test_what_the_card_says_was_learnt_from_is_left_out(model, pair):
     assert "flatters" in sentence
     parts, sentence = unseen_parts(card, [pair])
     assert [part.box for part in parts] == [WHOLE]
+    assert "no slide that it learnt from is listed" in sentence
+    _, sentence = unseen_parts(upper, [stranger])
     assert "learnt from none of them" in sentence
+
+
+def test_who_asks_for_more_than_is_unseen_is_warned(model, pair):
+    slides = {"h": pair.fixed.digest}
+    upper = model.card.model_copy(update={"data_sha256": slides, "training": {"region": "0 0 1 0.75"}})
+    warning = "Careful: tiny-0 learnt from 0 0 1 0.75 of 1 of these 1 pairs"
+    parts, sentence = whole_parts(upper, [pair])
+    assert [part.box for part in parts] == [WHOLE]
+    assert warning in sentence
+    assert "Careful" not in whole_parts(model.card, [pair])[1]
+    assert warning in unseen_parts(upper, [pair], (0.0, 0.0, 1.0, 0.5))[1]
+    assert "Careful" not in unseen_parts(upper, [pair], (0.0, 0.0, 1.0, 0.8))[1]
 
 
 def test_a_region_that_is_given_counts_for_all(model, pair):

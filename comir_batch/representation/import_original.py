@@ -19,6 +19,7 @@ from comir_batch.core.card import Architecture, Input, ModalityCard, ModelCard
 from comir_batch.core.errors import ModelError
 from comir_batch.representation.inert_pickle import Record, read_checkpoint, tensor
 from comir_batch.representation.network import DenseUNet
+from comir_batch.representation.store import is_model
 from comir_batch.representation.weights import save
 
 if TYPE_CHECKING:
@@ -89,8 +90,13 @@ def import_original(checkpoint: Path, folder: Path, facts: Facts) -> ModelCard:
     Raises
     ------
     ModelError
-        If the file is no such checkpoint, its networks are of a kind that is not supported, or the facts do not fit.
+        If the file is no such checkpoint, its networks are of a kind that is not supported, or the facts do not fit; or
+        if the folder holds a model already.
     """
+    if is_model(folder):
+        raise ModelError(f"{folder} holds a model already. Choose another --out")
+    if folder.exists() and not folder.is_dir():
+        raise ModelError(f"{folder} is a file, not a folder. Choose another --out")
     cards, networks = [], {}
     for modality, (key, module) in zip(facts.modalities, _two_networks(checkpoint), strict=True):
         where = f"{key} of {checkpoint}"

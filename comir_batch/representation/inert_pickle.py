@@ -7,6 +7,8 @@ each name becomes a `Record`, which keeps what it was called with. Tensors are m
 from __future__ import annotations
 
 import io
+import math
+import os
 import pickle
 import zipfile
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -132,6 +134,8 @@ def tensor(record: Any) -> torch.Tensor | None:
         return None
     try:
         storage, offset, size, stride = record.args[:4]
+        if math.prod(size) > storage.elements:
+            raise ValueError("a tensor that repeats its numbers")
         flat = torch.frombuffer(bytearray(storage.data), dtype=storage.dtype)
         return flat.as_strided(size, stride, offset).clone(memory_format=torch.contiguous_format)
     except _DAMAGED as error:
@@ -142,12 +146,20 @@ def _read_zip(file: io.BufferedReader) -> Any:
     with zipfile.ZipFile(file) as archive:
         (main,) = (name for name in archive.namelist() if name.endswith("/data.pkl"))
         folder = main.removesuffix("data.pkl")
-        if f"{folder}byteorder" in archive.namelist() and archive.read(f"{folder}byteorder") != b"little":
+        if f"{folder}byteorder" in archive.namelist() and _entry(archive, f"{folder}byteorder") != b"little":
             raise pickle.UnpicklingError("numbers of a machine that writes the highest byte first")
-        reader = _Reader(io.BytesIO(archive.read(main)))
+        reader = _Reader(io.BytesIO(_entry(archive, main)))
         content = reader.load()
-        _fill(reader, lambda key, _: archive.read(f"{folder}data/{key}"))
+        _fill(reader, file, lambda key, storage: _entry(archive, f"{folder}data/{key}", storage.nbytes))
     return content
+
+
+def _entry(archive: zipfile.ZipFile, name: str, nbytes: int | None = None) -> bytes:
+    """Read an entry of the length that it should have; torch compresses none, so that none is larger than its file."""
+    info = archive.getinfo(name)
+    if info.compress_type != zipfile.ZIP_STORED or (nbytes is not None and info.file_size != nbytes):
+        raise pickle.UnpicklingError("an entry that is compressed or of another length")
+    return archive.read(info)
 
 
 def _read_stream(file: io.BufferedReader) -> Any:
@@ -167,11 +179,14 @@ def _read_stream(file: io.BufferedReader) -> Any:
             raise pickle.UnpicklingError("a storage of another length")
         return file.read(storage.nbytes)
 
-    _fill(reader, following)
+    _fill(reader, file, following)
     return content
 
 
-def _fill(reader: _Reader, numbers: Callable[[str, _Storage], bytes]) -> None:
+def _fill(reader: _Reader, file: io.BufferedReader, numbers: Callable[[str, _Storage], bytes]) -> None:
+    """Give each storage its numbers; together they are no longer than the file."""
+    if sum(storage.nbytes for storage in reader.storages.values()) > os.fstat(file.fileno()).st_size:
+        raise pickle.UnpicklingError("the file is cut short")
     for key, storage in reader.storages.items():
         storage.data = numbers(key, storage)
         if len(storage.data) != storage.nbytes:

@@ -263,7 +263,7 @@ def test_nothing_in_a_checkpoint_is_executed(checkpoint, tmp_path, legacy):
     assert not touched.exists()
     torch.save({"modelA": evil[0], "modelB": evil[1]}, path, _use_new_zipfile_serialization=not legacy)
     with pytest.raises(ModelError, match="holds 0 pickled networks"):
-        import_original(path, tmp_path / "out", FACTS)
+        import_original(path, tmp_path / "other", FACTS)
     assert not touched.exists()
 
 
@@ -337,7 +337,7 @@ def test_facts_that_do_not_fit_are_refused(checkpoint, tmp_path):
     path = checkpoint(network(), network())
     with pytest.raises(ModelError, match="log names nir"):
         import_original(path, tmp_path / "out", Facts("x", ("a", "b"), 0.5, log=("nir",)))
-    with pytest.raises(ModelError, match="both networks are of the modality 'a'"):
+    with pytest.raises(ModelError, match="modalities 'a' and 'a' cannot be told apart"):
         import_original(path, tmp_path / "out", Facts("x", ("a", "a"), 0.5))
 
 
@@ -357,7 +357,34 @@ def test_a_tensor_that_leaves_its_storage_is_refused(tmp_path):
     record.args = (storage, 2, (4,), (1,))
     with pytest.raises(ModelError, match="a tensor of the checkpoint is damaged"):
         tensor(record)
+    record.args = (storage, 0, (1000, 4), (0, 1))
+    with pytest.raises(ModelError, match="a tensor of the checkpoint is damaged"):
+        tensor(record)
     assert tensor(pickle.PickleBuffer(b"")) is None
+
+
+@pytest.mark.parametrize("spoil", ["compressed", "longer"])
+def test_entries_that_are_larger_than_they_should_be_are_not_read(tmp_path, spoil):
+    torch.save(torch.zeros(1000), tmp_path / "sound.pt")
+    way = zipfile.ZIP_DEFLATED if spoil == "compressed" else zipfile.ZIP_STORED
+    more = b"" if spoil == "compressed" else bytes(4)
+    with zipfile.ZipFile(tmp_path / "sound.pt") as sound, zipfile.ZipFile(tmp_path / "t.pt", "w") as spoilt:
+        for name in sound.namelist():
+            content, is_numbers = sound.read(name), name.endswith("/data/0")
+            spoilt.writestr(name, content + more * is_numbers, way if is_numbers else zipfile.ZIP_STORED)
+    with pytest.raises(ModelError, match="is damaged"):
+        read_checkpoint(tmp_path / "t.pt")
+
+
+def test_a_model_or_a_file_is_not_written_over(checkpoint, tmp_path):
+    path = checkpoint(network(), network())
+    import_original(path, tmp_path / "out", FACTS)
+    before = {file: file.read_bytes() for file in (tmp_path / "out").iterdir()}
+    with pytest.raises(ModelError, match=r"holds a model already\. Choose another --out"):
+        import_original(path, tmp_path / "out", FACTS)
+    assert before == {file: file.read_bytes() for file in (tmp_path / "out").iterdir()}
+    with pytest.raises(ModelError, match="is a file, not a folder"):
+        import_original(path, path, FACTS)
 
 
 def test_the_command_makes_a_model_that_is_sound(checkpoint, tmp_path):

@@ -113,6 +113,11 @@ class ModalityCard(_Frozen):
     photometric: Photometric | Literal[""] = ""
 
 
+def are_distinct(first: str, second: str) -> bool:
+    """Tell whether two modalities may share a model: the names of their weights begin with theirs and a dot."""
+    return not (f"{first}.".startswith(f"{second}.") or f"{second}.".startswith(f"{first}."))
+
+
 class ModelCard(_Frozen):
     """What stands beside the weights.
 
@@ -162,8 +167,11 @@ class ModelCard(_Frozen):
     @model_validator(mode="after")
     def _distinct(self) -> ModelCard:
         first, second = (card.modality for card in self.modalities)
-        if first == second:
-            raise ValueError(f"both networks are of the modality {first!r}; a card has one network of each of two")
+        if not are_distinct(first, second):
+            raise ValueError(
+                f"modalities {first!r} and {second!r} cannot be told apart; a card has two that differ, and neither "
+                "may be the other with a dot and more behind it, since names of weights begin so"
+            )
         channels = {card.architecture.latent_channels for card in self.modalities}
         if len(channels) != 1:
             raise ValueError(f"the networks have {sorted(channels)} latent channels; both need the same number")

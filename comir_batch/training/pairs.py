@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from comir_batch.core.card import are_distinct
 from comir_batch.core.config import ChunkConfig, ExecutionConfig, RunConfig
 from comir_batch.core.errors import ManifestError, Problem
 from comir_batch.core.events import EventBus
@@ -174,8 +175,8 @@ def _model_or_start(row: PairRow) -> Iterator[Problem]:
 def _differences(pairs: Sequence[Pair]) -> Iterator[Problem]:
     """Compare each pair with the first."""
     for pair in pairs:
-        if pair.fixed.modality == pair.moving.modality:
-            reason = f"both slides are of the modality {pair.fixed.modality}"
+        if not are_distinct(pair.fixed.modality, pair.moving.modality):
+            reason = f"a model cannot tell the modalities {pair.fixed.modality} and {pair.moving.modality} apart"
             yield Problem(pair.row.row, "moving_modality", reason, "Give the two modalities different names")
             continue
         for column in ("fixed", "moving"):

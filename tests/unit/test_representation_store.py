@@ -145,12 +145,13 @@ def test_a_folder_needs_no_separator_where_no_model_has_its_name(folder, monkeyp
     assert find_model("tiny").folder == folder.resolve()
 
 
-def test_two_networks_of_one_modality_are_refused(folder):
+@pytest.mark.parametrize("name", ["a", "a.stem"])
+def test_two_networks_whose_weights_cannot_be_told_apart_are_refused(folder, name):
     card = json.loads((folder / "card.json").read_text())
-    for network in card["modalities"]:
-        network["modality"] = "a"
+    for network, modality in zip(card["modalities"], ("a", name), strict=True):
+        network["modality"] = modality
     (folder / "card.json").write_text(json.dumps(card))
-    with pytest.raises(ModelError, match="both networks are of the modality 'a'"):
+    with pytest.raises(ModelError, match=f"modalities 'a' and '{name}' cannot be told apart"):
         find_model(folder)
 
 

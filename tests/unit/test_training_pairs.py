@@ -75,6 +75,7 @@ def test_all_that_is_wrong_is_told_at_once(folder):
         "p5,h.png,missing.png,haematoxylin,dab,0.5,0.5,,",
         "p6,h.png,d.png,dab,dab,0.5,0.5,,",
         "p7,h.png,d.png,haematoxylin,dab,0.5,0.5,,start.json",
+        "p8,h.png,d.png,dab,dab.h,0.5,0.5,,",
         header=header,
     )
     assert set(found) == {
@@ -85,10 +86,12 @@ def test_all_that_is_wrong_is_told_at_once(folder):
         (6, "moving"),
         (7, "moving_modality"),
         (8, "initial_transform"),
+        (9, "moving_modality"),
     }
     assert "has 3 channels (red, green, blue), the slide of row 2 has 1 channels" in found[3, "fixed"]
     assert "dab, but haematoxylin in row 2" in found[4, "fixed_modality"]
     assert "a model is to be trained" in found[5, "model"]
+    assert "cannot tell the modalities dab and dab.h apart" in found[9, "moving_modality"]
     assert not (folder / "data").exists()
 
 

@@ -130,7 +130,7 @@ class TrainConfig(Section):
     precision: Literal["float32", "bfloat16"] = "bfloat16"
     compile: bool = False
     device: Literal["auto", "cpu", "cuda"] = "auto"
-    seed: int = Field(default=1, ge=0)
+    seed: int = Field(default=1, ge=0, lt=2**31)
     threads: int = Field(default=2, ge=1)
     loaders: int = Field(default=1, ge=1)
     check_alignment: bool = True

@@ -38,6 +38,7 @@ def test_the_command_line_lies_over_the_file_and_the_file_over_the_preset(tmp_pa
         ({"learning_rate": float("nan")}, "learning_rate"),
         ({"supervision": {"approach": "sometimes"}}, "supervision.approach"),
         ({"fixed": {"reduction": "sum"}}, "fixed.reduction"),
+        ({"seed": 2**31}, "seed"),
     ],
 )
 def test_a_wrong_setting_is_named(values, message):

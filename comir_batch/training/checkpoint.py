@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-_VERSION = "1"
+_VERSION = "2"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -30,7 +30,7 @@ class Checkpoint:
     tensors : dict
         By name: those of the learner, and ``best.*``, the best weights so far.
     record : dict
-        JSON: settings, step, losses, validations.
+        JSON: what decides the result, and what happened so far.
     """
 
     tensors: Mapping[str, Tensor]

@@ -29,7 +29,8 @@ if TYPE_CHECKING:
     from comir_batch.training.validate import Validation
 
 # What a result does not depend on, so that a training may be resumed with another value.
-_FREE = {"loaders", "checkpoint_minutes", "execution"}
+# The device is told as it is found.
+_FREE = {"loaders", "checkpoint_minutes", "execution", "device"}
 _RECENT = 50
 
 
@@ -54,7 +55,7 @@ def learn(
     Raises
     ------
     ConfigError
-        If the checkpoint is of other settings or slides, or the loss is not finite any more.
+        If the checkpoint is of other settings, slides or device, or the loss is not finite any more.
     StoppedError
         If it was asked to stop.
     """
@@ -67,9 +68,10 @@ def learn(
 
 @contextmanager
 def _repeatable(config: TrainConfig) -> Iterator[None]:
-    """Fix torch's threads; leave them and its chance as they were afterwards."""
+    """Fix torch's threads and cuDNN's choice of algorithms; leave them and its chance as they were afterwards."""
     with ExitStack() as stack:
         stack.enter_context(torch.random.fork_rng())
+        stack.enter_context(torch.backends.cudnn.flags(deterministic=True, benchmark=False))
         stack.callback(torch.set_num_threads, torch.get_num_threads())
         torch.set_num_threads(config.threads)
         yield
@@ -93,7 +95,7 @@ class _Course:
 
     def resume(self, earlier: Checkpoint) -> None:
         """Go on from a checkpoint."""
-        _require_same(earlier.record, _identity(self._config, self._lesson))
+        _require_same(earlier.record["identity"], identity(self._config, self._lesson))
         self._learner.resume(earlier.tensors)
         self._history = History.from_json(earlier.record["history"])
         self._best = _part(earlier.tensors, "best.")
@@ -141,7 +143,7 @@ class _Course:
     def _save(self) -> None:
         self._history.seconds, self._began = self._seconds, time.monotonic()
         tensors = self._learner.state() | {f"best.{name}": tensor for name, tensor in self._best.items()}
-        record = {**_identity(self._config, self._lesson), "history": self._history.to_json()}
+        record = {"identity": identity(self._config, self._lesson), "history": self._history.to_json()}
         Checkpoint(tensors, record).save(self._checkpoint)
         self._saved = time.monotonic()
 
@@ -159,21 +161,36 @@ def _part(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
     return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
 
 
-def _identity(config: TrainConfig, lesson: Lesson) -> dict[str, Any]:
-    """Return what a training must have in common with the one that it goes on with."""
+def identity(config: TrainConfig, lesson: Lesson) -> dict[str, Any]:
+    """Return, as JSON, all that decides what a training comes to: its settings, its data, and where it computes."""
     return {
         "settings": config.model_dump(mode="json", exclude=_FREE),
-        "slides": [f"{pair.name} {pair.fixed.digest} {pair.moving.digest}" for pair in lesson.data.pairs],
+        # The folders' names stand for content, channel, series, working level and mask.
+        "slides": {
+            f"{pair.name} {side}": getattr(pair, side).folder.name
+            for pair in lesson.data.pairs
+            for side in ("fixed", "moving")
+        },
+        "modalities": [card.model_dump(mode="json") for card in lesson.modalities],
+        "mpp": lesson.data.mpp,
+        "device": resolve_device(config.device),
         "torch": str(torch.__version__),
     }
 
 
-def _require_same(record: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
-    if record["slides"] != wanted["slides"]:
-        raise ConfigError("the pairs are not those of the training that was stopped. Begin anew in another --out")
-    before, now = record["settings"], wanted["settings"]
-    other = [f"{key} was {before.get(key)!r}, is {now.get(key)!r}" for key in now if before.get(key) != now.get(key)]
-    if record["torch"] != wanted["torch"]:
-        other.append(f"torch was {record['torch']}, is {wanted['torch']}")
-    if other:
-        raise ConfigError(f"a training goes on with the settings that it began with: {'; '.join(other)}")
+def _require_same(before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
+    slides = _differing(before["slides"], now["slides"])
+    if slides:
+        raise ConfigError(
+            "the pairs, their channels or masks are not those of the training that was stopped "
+            f"({', '.join(slides[:5])}). Begin anew in another --out"
+        )
+    first, second = (each | each["settings"] for each in (before, now))
+    names = [name for name in _differing(first, second) if name != "settings"]
+    if names:
+        other = "; ".join(f"{name} was {first.get(name)!r}, is {second.get(name)!r}" for name in names)
+        raise ConfigError(f"a training goes on with the settings that it began with: {other}")
+
+
+def _differing(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    return [name for name in {**before, **now} if before.get(name) != now.get(name)]

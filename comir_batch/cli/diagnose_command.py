@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import sys
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -58,20 +59,22 @@ def diagnose(  # noqa: PLR0913  a parameter an option
         from comir_batch.representation.store import find_model
         from comir_batch.training.diagnose import diagnose as measure
         from comir_batch.training.diagnose import require_comparable
+        from comir_batch.training.folder import held
         from comir_batch.training.split import Part
         from comir_batch.training.unseen import unseen_parts
 
         chosen, others = find_model(model), [find_model(name) for name in against or ()]
         require_comparable(chosen, others)
-        slides = _prepared(pairs, out, chosen.card.mpp)
-        if whole:
-            parts, which = tuple(Part(pair) for pair in slides), "Measured on whole slides, as asked."
-        else:
-            parts, which = unseen_parts(chosen.card, slides, region)
-        found = measure(chosen, parts, others, crops=crops, seed=seed, device=device or "auto")
-        _write(found, which, out)
-        if not keep_data:
-            shutil.rmtree(out / "data", ignore_errors=True)
+        with held(out, "diagnosis", partial(typer.echo, err=True)):
+            slides = _prepared(pairs, out, chosen.card.mpp)
+            if whole:
+                parts, which = tuple(Part(pair) for pair in slides), "Measured on whole slides, as asked."
+            else:
+                parts, which = unseen_parts(chosen.card, slides, region)
+            found = measure(chosen, parts, others, crops=crops, seed=seed, device=device or "auto")
+            _write(found, which, out)
+            if not keep_data:
+                shutil.rmtree(out / "data", ignore_errors=True)
     _print(found, which, out)
 
 

@@ -51,7 +51,7 @@ def train(  # noqa: PLR0913  a parameter an option
     source = from_run or pairs
     if source is None or (from_run and pairs) or (pair and not from_run):
         raise typer.BadParameter("give a manifest of aligned pairs, or --from-run with or without --pair")
-    with exit_codes():
+    with exit_codes("the same command with --resume goes on"):
         from comir_batch.pipeline.packages import require_computing
 
         require_computing()
@@ -79,9 +79,9 @@ def train(  # noqa: PLR0913  a parameter an option
         stop = StopRequest(_say_stopping)
         with show_progress() as subscriber, stop.on_signals():
             card = learn(request, stop, lambda text: typer.echo(text, err=True), subscriber)
-    rows = [(name, str(value)) for name, value in card.metrics.items()]
+    rows = [(name, str(value)) for name, value in card.metrics.items() if name != "measured_on"]
     print_table(f"model {card.name}", ("figure", "value"), rows)
-    typer.echo(f"measured on: {card.held_out}")
+    typer.echo(f"measured on: {card.metrics['measured_on']}")
     typer.echo(f"model:  {out}\nreport: {out / 'report.html'}")
 
 

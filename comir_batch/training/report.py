@@ -13,7 +13,6 @@ from comir_batch.report.article import Article, Picture, Section, Table, article
 from comir_batch.report.charts import Series, lines
 from comir_batch.report.data import Link, Provenance
 from comir_batch.report.figures import displayed, panel
-from comir_batch.training.diagnose import diagnose
 from comir_batch.training.diagnosis import FAIR, GOOD
 from comir_batch.training.diagnosis_sections import sections
 from comir_batch.training.sampling import Sampler
@@ -24,7 +23,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from comir_batch.representation.store import Model
-    from comir_batch.training.diagnosis import Success
+    from comir_batch.training.diagnosis import Diagnosis, Success
     from comir_batch.training.files import TrainingFiles
     from comir_batch.training.history import History
     from comir_batch.training.lesson import Lesson
@@ -37,6 +36,7 @@ _SMOOTHED = 25
 def write_report(
     files: TrainingFiles,
     model: Model,
+    found: Diagnosis,
     lesson: Lesson,
     history: History,
     command: Sequence[str],
@@ -50,6 +50,8 @@ def write_report(
         Where.
     model : Model
         What came of it, with its figures on the card.
+    found : Diagnosis
+        Of the model.
     lesson : Lesson
         What it learnt from.
     history : History
@@ -57,14 +59,13 @@ def write_report(
     command, notes : sequence of str
         The command line, and what was said of the pairs.
     """
-    found = diagnose(model, lesson.measured)
     article = Article(
         f"Training of {model.card.name}",
         " against ".join(card.modality for card in model.card.modalities),
         (
             _summary(lesson, history, found.success),
             _curves(history),
-            Section("What the networks make of unseen tissue", pictures=tuple(_examples(model, lesson.measured))),
+            _pictures(model, lesson),
             *sections(found),
             _data(lesson, notes),
             _settings(model),
@@ -130,6 +131,11 @@ def _curves(history: History) -> Section:
     errors = [100 * history.validations[n].error for n in done]
     error = lines("Mean corner error", [Series("all levels", done, errors)], "step", "% of the width")
     return Section("How it learnt", charts=(loss, success, error))
+
+
+def _pictures(model: Model, lesson: Lesson) -> Section:
+    tissue = "unseen tissue" if lesson.is_measured_unseen else "tissue that decided when to stop"
+    return Section(f"What the networks make of {tissue}", pictures=tuple(_examples(model, lesson.measured)))
 
 
 def _examples(model: Model, parts: Sequence[Part]) -> Iterator[Picture]:

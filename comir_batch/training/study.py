@@ -1,7 +1,8 @@
-"""Studies: the same training with one thing changed at a time, measured on the same unseen crops."""
+"""Studies: the same training with one thing changed at a time, measured on the same crops."""
 
 from __future__ import annotations
 
+import json
 import shutil
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
@@ -13,8 +14,9 @@ from comir_batch.pipeline.files import read_json, write_json
 from comir_batch.representation.store import find_model, is_model
 from comir_batch.representation.weights import save
 from comir_batch.training.config import checked
-from comir_batch.training.course import learn
+from comir_batch.training.course import identity, learn
 from comir_batch.training.diagnose import diagnose
+from comir_batch.training.folder import held
 from comir_batch.training.known_rigid import FOUND
 from comir_batch.training.lesson import prepare_lesson
 from comir_batch.training.study_report import write_study
@@ -100,7 +102,7 @@ class Trial:
     minutes : float
         Of learning.
     diagnosis : Diagnosis
-        Of the model, on unseen crops.
+        Of the model.
     """
 
     variant: str
@@ -153,14 +155,23 @@ def study(
     Raises
     ------
     ManifestError, SlideError, ConfigError
-        If the pairs cannot be learnt from, or the folder holds another study.
+        If the pairs cannot be learnt from, or the folder holds another study or other files.
+    RunDirectoryError
+        If another process works there.
     StoppedError
         If it was asked to stop.
     """
-    _claim(request)
+    with held(request.out, "study", say):
+        return _study(request, stop, say, subscriber)
+
+
+def _study(
+    request: StudyRequest, stop: StopRequest, say: Callable[[str], None], subscriber: Subscriber
+) -> tuple[Trial, ...]:
     lesson = prepare_lesson(
         request.manifest, request.held_out, request.out / "data", request.config, stop, say, subscriber
     )
+    _require_same(request, lesson)
     trials = []
     for seed in range(request.config.seed, request.config.seed + request.seeds):
         for variant, changes in STUDIES[request.name].items():
@@ -177,15 +188,13 @@ def study(
     return tuple(trials)
 
 
-def _claim(request: StudyRequest) -> None:
-    """Note what the folder is for; refuse one that is for something else."""
-    mark = request.out / "settings.json"
-    settings = request.config.model_dump(mode="json", exclude={"execution", "loaders", "checkpoint_minutes"})
-    wanted = {"study": request.name, "manifest": str(request.manifest.resolve()), "settings": settings}
-    if mark.exists() and read_json(mark) != wanted:
+def _require_same(request: StudyRequest, lesson: Lesson) -> None:
+    """Note what is studied; refuse a folder with models of another study."""
+    note = request.out / "settings.json"
+    wanted = {"study": request.name, **identity(request.config, lesson)}
+    if note.exists() and read_json(note) != json.loads(json.dumps(wanted)):
         raise ConfigError(f"{request.out} holds a study of other pairs or settings. Choose another --out")
-    request.out.mkdir(parents=True, exist_ok=True)
-    write_json(mark, wanted)
+    write_json(note, wanted)
 
 
 def _changed(config: TrainConfig, changes: Mapping[str, Any]) -> TrainConfig:

@@ -11,13 +11,15 @@ import torch
 
 from comir_batch import __version__
 from comir_batch.core.card import ModelCard
-from comir_batch.core.errors import ConfigError
+from comir_batch.core.errors import ConfigError, StoppedError
 from comir_batch.pipeline.files import write_json
-from comir_batch.representation.store import CARD, WEIGHTS, find_model, is_model, save_card
+from comir_batch.representation.store import CARD, WEIGHTS, Model, find_model, is_model, save_card
 from comir_batch.representation.weights import save
 from comir_batch.training.course import learn
+from comir_batch.training.diagnose import diagnose
 from comir_batch.training.evaluate import evaluate
 from comir_batch.training.files import TrainingFiles
+from comir_batch.training.folder import held
 from comir_batch.training.from_run import pairs_of_run
 from comir_batch.training.lesson import prepare_lesson
 from comir_batch.training.report import write_report
@@ -28,7 +30,9 @@ if TYPE_CHECKING:
 
     from comir_batch.core.events import Subscriber
     from comir_batch.execution.stop import StopRequest
+    from comir_batch.representation.network import DenseUNet
     from comir_batch.training.config import TrainConfig
+    from comir_batch.training.diagnosis import Diagnosis
     from comir_batch.training.history import History
     from comir_batch.training.lesson import Lesson
 
@@ -89,27 +93,41 @@ def train(request: TrainRequest, stop: StopRequest, say: Callable[[str], None], 
     Raises
     ------
     ManifestError, SlideError, ConfigError
-        If the pairs cannot be learnt from, or the settings do not suit them.
+        If the pairs cannot be learnt from, or the settings do not suit them; or if the folder holds other files.
+    RunDirectoryError
+        If another process trains there.
     StoppedError
         If it was asked to stop.
     """
     files = TrainingFiles(request.out.resolve())
-    _require_free(files, request)
+    if is_model(files.root):
+        raise ConfigError(f"{files.root} holds a model already. Choose another --out")
+    if request.resume and not files.root.exists():
+        raise ConfigError(f"there is nothing to resume in {files.root}. Leave --resume out, or correct --out")
+    with held(files.root, "training", say):
+        _require_resumed(files, say, resume=request.resume)
+        return _train(request, files, stop, say, subscriber)
+
+
+def _train(
+    request: TrainRequest, files: TrainingFiles, stop: StopRequest, say: Callable[[str], None], subscriber: Subscriber
+) -> ModelCard:
+    config = request.config
     manifest, notes = _pairs(request, files)
     for note in notes:
         say(note)
-    lesson = prepare_lesson(manifest, request.held_out, files.data, request.config, stop, say, subscriber)
-    history, networks = learn(lesson, request.config, files.checkpoint, stop, say)
+    lesson = prepare_lesson(manifest, request.held_out, files.data, config, stop, say, subscriber)
+    history, networks = _learnt(lesson, config, files, stop, say)
     say("measuring the model on what it has not learnt from")
-    save(files.draft, model_card(request.config, lesson, history), networks)
-    card = _measured(files.draft, lesson, request.config.seed)
-    settings = request.config.model_dump(mode="json")
+    save(files.draft, model_card(config, lesson, history), networks)
+    model, found = _measured(files.draft, lesson, config)
+    settings = config.model_dump(mode="json")
     write_json(files.record, {"settings": settings, "command": list(request.command), **history.to_json()})
-    write_report(files, find_model(files.draft), lesson, history, request.command, notes)
+    write_report(files, model, found, lesson, history, request.command, notes)
     for name in (WEIGHTS, CARD):  # the card, which makes a model of the folder, last
         (files.draft / name).replace(files.root / name)
     _clear_up(files, keep_data=request.keep_data)
-    return card
+    return model.card
 
 
 def model_card(config: TrainConfig, lesson: Lesson, history: History) -> ModelCard:
@@ -148,20 +166,40 @@ def _pairs(request: TrainRequest, files: TrainingFiles) -> tuple[Path, tuple[str
     return pairs_of_run(request.source, files.from_run, request.only) if request.from_run else (request.source, ())
 
 
-def _require_free(files: TrainingFiles, request: TrainRequest) -> None:
-    """Refuse to overwrite a model, and to take up by accident, or in vain, what was stopped."""
-    if is_model(files.root):
-        raise ConfigError(f"{files.root} holds a model already. Choose another --out")
-    if files.checkpoint.exists() and not request.resume:
+def _require_resumed(files: TrainingFiles, say: Callable[[str], None], *, resume: bool) -> None:
+    """Refuse to take up by accident what was stopped; say so if there is nothing to take up."""
+    if files.checkpoint.exists() and not resume:
         raise ConfigError(f"{files.root} holds a training that was stopped: give --resume, or choose another --out")
-    if request.resume and not files.root.is_dir():
-        raise ConfigError(f"there is nothing to resume in {files.root}. Leave --resume out, or correct --out")
+    if resume and not files.checkpoint.exists():
+        say("no checkpoint yet: beginning anew")
 
 
-def _measured(folder: Path, lesson: Lesson, seed: int) -> ModelCard:
+def _learnt(
+    lesson: Lesson, config: TrainConfig, files: TrainingFiles, stop: StopRequest, say: Callable[[str], None]
+) -> tuple[History, dict[str, DenseUNet]]:
+    try:
+        return learn(lesson, config, files.checkpoint, stop, say)
+    except StoppedError as error:
+        raise StoppedError("stopped before the end; the same command with --resume goes on", error.exit_code) from error
+
+
+def _measured(folder: Path, lesson: Lesson, config: TrainConfig) -> tuple[Model, Diagnosis]:
+    """Measure a model, and put its figures on its card."""
     model = find_model(folder)
-    figures = evaluate(model, lesson.measured, seed=seed)
-    return save_card(folder, model.card.model_copy(update={"metrics": figures}))
+    found = diagnose(model, lesson.measured, device=config.device)
+    figures: dict[str, str | int | float] = {
+        **evaluate(model, lesson.measured, seed=config.seed),
+        **{f"found_{level}": round(share, 4) for level, share in enumerate(found.success.levels, 1)},
+        "found_of": found.success.fields,
+        "measured_on": _measured_on(lesson),
+    }
+    return Model(save_card(folder, model.card.model_copy(update={"metrics": figures})), model.folder), found
+
+
+def _measured_on(lesson: Lesson) -> str:
+    names = ", ".join(dict.fromkeys(part.pair.name for part in lesson.measured))
+    what = "which the model never read" if lesson.is_measured_unseen else "which decided when to stop"
+    return f"{len(lesson.measured)} parts, {what}, of {names[:200]}"
 
 
 def _clear_up(files: TrainingFiles, *, keep_data: bool) -> None:

@@ -39,7 +39,8 @@ _COLUMNS = (
 
 def write_study(request: StudyRequest, lesson: Lesson, trials: Sequence[Trial]) -> None:
     """Write the table as Markdown, the report as HTML, and its charts as files of their own."""
-    table = Table("Every model, on the same unseen crops", _COLUMNS, tuple(_row(trial) for trial in trials))
+    crops = "unseen crops" if lesson.is_measured_unseen else "crops, which decided when to stop"
+    table = Table(f"Every model, on the same {crops}", _COLUMNS, tuple(_row(trial) for trial in trials))
     write_text(request.out / "table.md", _markdown(table))
     first = [trial for trial in trials if trial.seed == request.config.seed]
     sections = [

@@ -28,8 +28,14 @@ _PASSING = (errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.EREMOTEIO)
 
 
 @contextmanager
-def exit_codes() -> Iterator[None]:
-    """Turn the errors that a user can understand into a message on stderr and typer.Exit with their code."""
+def exit_codes(again: str = "the same command resumes") -> Iterator[None]:
+    """Turn the errors that a user can understand into a message on stderr and typer.Exit with their code.
+
+    Parameters
+    ----------
+    again : str
+        How work goes on that a disk or a file system has stopped.
+    """
     try:
         yield
     except ManifestError as error:
@@ -46,9 +52,9 @@ def exit_codes() -> Iterator[None]:
         raise typer.Exit(UNREAD) from error
     except OSError as error:
         if error.errno in _FULL:
-            _fail(f"stopped by the operating system: {error}. Make room; the same command resumes", RESUMABLE)
+            _fail(f"stopped by the operating system: {error}. Make room; {again}", RESUMABLE)
         if error.errno in _PASSING:
-            _fail(f"stopped by the file system: {error}. See whether it is well; the same command resumes", RESUMABLE)
+            _fail(f"stopped by the file system: {error}. See whether it is well; {again}", RESUMABLE)
         if error.errno in _FORBIDDEN:
             _fail(f"{error}. Check that the folder can be written", BAD_INPUT)
         raise

@@ -93,6 +93,15 @@ def test_a_full_disk_can_be_resumed_and_a_forbidden_folder_is_bad_input(number, 
     assert f"{os.strerror(number)}: '/run/x'" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EIO])
+def test_a_command_says_how_it_goes_on(number, capsys):
+    with pytest.raises(typer.Exit), exit_codes("--resume goes on"):
+        raise OSError(number, os.strerror(number))
+    said = capsys.readouterr().err
+    assert said.endswith("; --resume goes on\n")
+    assert "the same command" not in said
+
+
 @pytest.mark.parametrize("number", [errno.ENOENT, errno.EMFILE, errno.EINVAL])
 def test_other_errors_of_the_operating_system_are_faults_of_the_program(number, monkeypatch, capsys):
     def command():

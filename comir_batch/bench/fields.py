@@ -121,7 +121,7 @@ class Sample:
     grey : ((S, S), (S, S)) float32
         Mean over channels, 0 to 1 between percentiles of the tissue, as a run compares raw images.
     masks : ((S, S), (S, S)) bool
-        Pixels inside the part of the slides that may be read.
+        Pixels inside the part of the slides that may be read, and inside masks that were given.
     grid : Grid
         Of both crops; begins at (0, 0).
     truth : Composite
@@ -200,7 +200,7 @@ def _bent(readers: Readers, rng: np.random.Generator, truth: NDArray[np.float64]
     grey, _, _ = _moved(raw, place, motion, side)
     if mask.mean() < _LEAST_VALID:
         raise SlideError(f"a bent field of {side} pixels does not lie in the part of the slides that may be read")
-    grid, fixed_mask = Grid(side, side, model.mpp, model.mpp), model.fixed.valid(place, side)
+    grid, fixed_mask = Grid(side, side, model.mpp, model.mpp), model.fixed.usable(place, side)
     return Sample(
         (model.fixed.read(place, side), inputs),
         (raw.fixed.read(place, side)[0], grey[0]),
@@ -227,7 +227,7 @@ def _moved(
     margin = (wide - side) // 2
     grid = Grid(wide, wide, reader.mpp, reader.mpp, -margin * reader.mpp, -margin * reader.mpp)
     pixels, moved_grid, truth = move(reader.moving.read(place, wide), grid, motion)
-    valid = move(reader.moving.valid(place, wide)[None].astype(np.float32), grid, motion)[0][0]
+    valid = move(reader.moving.usable(place, wide)[None].astype(np.float32), grid, motion)[0][0]
     middle = np.full((1, 2), (side - 1) / 2 * reader.mpp)
     unbent = truth.parts[-1].map(middle)[0] - motion.shift_um
     x, y = np.rint(moved_grid.to_pixels(unbent[None])[0] - (side - 1) / 2).astype(int)

@@ -43,6 +43,8 @@ class ChunkedSlide:
         Stands for the slide's content.
     modality : str
         As the manifest names it.
+    masked : bool
+        Whether its tissue is a mask that the user gave.
     """
 
     folder: Path
@@ -50,6 +52,7 @@ class ChunkedSlide:
     spec: SlideSpec
     digest: str
     modality: str
+    masked: bool = False
 
     @property
     def grid(self) -> Grid:
@@ -88,4 +91,4 @@ def chunked_slides(pair: Pair, config: RunConfig, layout: Layout) -> tuple[Chunk
 
 
 def _chunked(slide: Slide, work: ChunkWork) -> ChunkedSlide:
-    return ChunkedSlide(work.folder, work.working, slide.spec, slide.digest, slide.modality)
+    return ChunkedSlide(work.folder, work.working, slide.spec, slide.digest, slide.modality, work.mask is not None)

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from comir_batch.training.augment import disturbed
-from comir_batch.training.crops import PairReader
+from comir_batch.training.crops import PairReader, shares
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -33,7 +33,7 @@ class Batch(NamedTuple):
 
 
 class BatchSource:
-    """Reads batches from parts of aligned pairs, each part as often as it has room for crops.
+    """Reads batches from parts of aligned pairs, each part as often as it has room for crops, if it has any.
 
     Parameters
     ----------
@@ -47,6 +47,11 @@ class BatchSource:
         Pixel size of the crops in µm.
     config : TrainConfig
         Sizes, augmentation and seed.
+
+    Raises
+    ------
+    SlideError
+        If no part has a place for a crop, or a part has no tissue.
     """
 
     def __init__(
@@ -59,8 +64,7 @@ class BatchSource:
     ) -> None:
         self._stained, self._config = stained, config
         self._readers = [PairReader(part, modalities, mpp) for part in parts]
-        places = np.array([reader.places(config.crop) for reader in self._readers], dtype=np.float64)
-        self._shares = np.maximum(places, 1) / np.maximum(places, 1).sum()
+        self._shares = shares(self._readers, config.crop)
 
     def batch(self, number: int) -> Batch:
         """Return one batch."""

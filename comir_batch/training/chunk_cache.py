@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
+from dataclasses import dataclass
 from itertools import product
 from threading import Lock
 from typing import TYPE_CHECKING
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from comir_batch.core.geometry import Region
+from comir_batch.io.zarr_array import METADATA
 
 if TYPE_CHECKING:
     from typing import Any
@@ -21,8 +23,14 @@ if TYPE_CHECKING:
 _LIMIT_BYTES = 256_000_000
 
 
+Key = tuple[str, int, int]
+"""Stands for an array: its path, and which metadata file and when it was written."""
+
+
 class ChunkCache:
     """The chunks that were read last, of any number of arrays; threads may share it.
+
+    An array that is made anew in the same place is another one.
 
     Parameters
     ----------
@@ -32,16 +40,21 @@ class ChunkCache:
 
     def __init__(self, limit_bytes: int = _LIMIT_BYTES) -> None:
         self._limit, self._held, self._lock = limit_bytes, 0, Lock()
-        self._chunks: OrderedDict[tuple[str, int, int], NDArray[Any]] = OrderedDict()
+        self._chunks: OrderedDict[tuple[Key, int, int], NDArray[Any]] = OrderedDict()
 
-    def read(self, array: ZarrArray, region: Region) -> NDArray[np.generic]:
+    def opened(self, array: ZarrArray) -> CachedArray:
+        """Return an array that is read through the cache."""
+        written = (array.path / METADATA).stat()
+        return CachedArray(self, array, (str(array.path), written.st_ino, written.st_mtime_ns))
+
+    def read(self, stored: CachedArray, region: Region) -> NDArray[np.generic]:
         """Return the ``(C, Y, X)`` pixels of a region that lies inside the array."""
-        side = array.chunk
+        array, side = stored.array, stored.array.chunk
         pixels: NDArray[Any] = np.empty((array.shape[0], *region.shape), array.dtype)
         rows = range(region.y0 // side, -(-region.y1 // side))
         columns = range(region.x0 // side, -(-region.x1 // side))
         for row, column in product(rows, columns):
-            chunk = self._chunk(array, row, column)
+            chunk = self._chunk(stored, row, column)
             corner = Region(
                 column * side, row * side, column * side + chunk.shape[2], row * side + chunk.shape[1], region.level
             )
@@ -51,8 +64,8 @@ class ChunkCache:
             pixels[:, *here.slices] = chunk[:, *there.slices]
         return pixels
 
-    def _chunk(self, array: ZarrArray, row: int, column: int) -> NDArray[Any]:
-        key = str(array.path), row, column
+    def _chunk(self, stored: CachedArray, row: int, column: int) -> NDArray[Any]:
+        array, key = stored.array, (stored.key, row, column)
         with self._lock:
             if key in self._chunks:
                 self._chunks.move_to_end(key)
@@ -69,3 +82,16 @@ class ChunkCache:
             while self._held > self._limit:
                 self._held -= self._chunks.popitem(last=False)[1].nbytes
         return chunk
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class CachedArray:
+    """An array, and the cache through which it is read."""
+
+    cache: ChunkCache
+    array: ZarrArray
+    key: Key
+
+    def read(self, region: Region) -> NDArray[np.generic]:
+        """Return the ``(C, Y, X)`` pixels of a region that lies inside the array."""
+        return self.cache.read(self, region)

@@ -35,6 +35,12 @@ class Pose(NamedTuple):
     angle: float = 0.0
     mirrored: bool = False
 
+    @property
+    def linear(self) -> NDArray[np.float64]:
+        """The ``(2, 2)`` map from offsets on the crop to offsets on the slide."""
+        cosine, sine, mirror = np.cos(self.angle), np.sin(self.angle), -1.0 if self.mirrored else 1.0
+        return np.array([[mirror * cosine, -sine], [mirror * sine, cosine]])
+
 
 class CropReader:
     """Reads normalised crops of a part of one slide, anywhere and at any angle, at one pixel size.
@@ -66,7 +72,8 @@ class CropReader:
     """
 
     def __init__(self, slide: ChunkedSlide, box: Box, card: Input, mpp: float, *, whole_ranges: bool = False) -> None:
-        self._array, self._card, self._mpp = slide.array(), card, mpp
+        self._stored, self._card, self._mpp = _CACHE.opened(slide.array()), card, mpp
+        self._masked = slide.masked
         self._region = part_region(slide, slide.grid, box)
         self.grid = part_grid(slide.grid, self._region)
         overview = slide.overview()
@@ -107,6 +114,11 @@ class CropReader:
         last = self.grid.width - 0.5, self.grid.height - 0.5
         return np.asarray(((places >= -0.5) & (places <= last)).all(axis=1).reshape(side, side))
 
+    def usable(self, pose: Pose, side: int) -> NDArray[np.bool_]:
+        """Return which pixels of a crop, ``(side, side)``, lie inside the part and inside the mask that was given."""
+        valid = self.valid(pose, side)
+        return valid & self.tissue_at(pose, side) if self._masked else valid
+
     def tissue_at(self, pose: Pose, side: int) -> NDArray[np.bool_]:
         """Return which pixels of a crop, ``(side, side)``, lie on tissue."""
         places = self.grid.to_um(self._places(pose, side))
@@ -118,7 +130,7 @@ class CropReader:
 
     def pixels(self, region: Region) -> NDArray[np.generic]:
         """Return the slide's own ``(C, Y, X)`` pixels of a region of the part's grid."""
-        return _CACHE.read(self._array, region.shifted(self._region.x0, self._region.y0))
+        return self._stored.read(region.shifted(self._region.x0, self._region.y0))
 
     def _places(self, pose: Pose, side: int) -> NDArray[np.float64]:
         """Return where on the part's grid the pixels of a crop lie, ``(side * side, 2)``."""
@@ -131,8 +143,7 @@ class CropReader:
 
     def _matrix(self, pose: Pose, side: int) -> NDArray[np.float64]:
         """Return the ``(2, 3)`` map from crop pixels to pixels of the part's grid."""
-        cosine, sine, mirror = np.cos(pose.angle), np.sin(pose.angle), -1.0 if pose.mirrored else 1.0
-        linear = self._mpp * np.array([[mirror * cosine, -sine], [mirror * sine, cosine]])
+        linear = self._mpp * pose.linear
         start = np.array([pose.x, pose.y]) - linear @ np.full(2, (side - 1) / 2)
         offset = self.grid.to_pixels(start[None])[0]
         return np.column_stack([linear / [[self.grid.mpp_x], [self.grid.mpp_y]], offset])
@@ -189,9 +200,28 @@ class PairReader:
         """Return the crops of both slides."""
         return self.fixed.read(pose, side), self.moving.read(pose, side)
 
+    def refusal(self, side: int) -> str:
+        """Return why the part has no place for a crop; empty if it has one."""
+        return self._places.refusal(side)
+
     def places(self, side: int) -> int:
         """Return how many crops, side by side, are tissue of both slides in at least half their area."""
         return self._places.count(side)
+
+
+def shares(readers: Sequence[PairReader], side: int) -> NDArray[np.float64]:
+    """Return how often to read crops from each reader, as shares: as often as it has room, never where it has no place.
+
+    Raises
+    ------
+    SlideError
+        If none has a place.
+    """
+    refusals = [reader.refusal(side) for reader in readers]
+    if all(refusals):
+        raise SlideError(refusals[-1])
+    room = [0 if no else max(reader.places(side), 1) for reader, no in zip(readers, refusals, strict=True)]
+    return np.array(room) / sum(room)
 
 
 def _ranges(

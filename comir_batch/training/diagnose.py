@@ -24,9 +24,10 @@ from comir_batch.training.diagnosis import (
     Turning,
 )
 from comir_batch.training.evaluate import match, turning, unit
-from comir_batch.training.known_rigid import LEVELS, draw_field, success
+from comir_batch.training.known_rigid import LEVELS, draw_field, has_room, success
 from comir_batch.training.mds import smacof
-from comir_batch.training.sampling import SMALLEST, Sampler
+from comir_batch.training.places import SMALLEST
+from comir_batch.training.sampling import Sampler
 from comir_batch.training.validate import crop_representation
 
 if TYPE_CHECKING:
@@ -127,9 +128,12 @@ def _success(sampler: Sampler, count: int, rng: np.random.Generator) -> Success:
 
 
 def _fields(places: Sequence[Place], side: int, rng: np.random.Generator) -> list[Field]:
-    """Draw known transforms of crops as large as the parts have room for."""
+    """Draw known transforms of crops as large as one part has room for, from those that have."""
+    readers = [place.reader for place in places]
+    able = {reader for reader in set(readers) if has_room(reader, side)} or set(readers)
+    roomy = [reader for reader in readers if reader in able]
     try:
-        return [draw_field(place.reader, rng, index % len(LEVELS), side) for index, place in enumerate(places)]
+        return [draw_field(roomy[i % len(roomy)], rng, i % len(LEVELS), side) for i in range(len(places))]
     except SlideError:
         if side <= SMALLEST:
             raise

@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 
 from comir_batch.training.crops import Pose
-from comir_batch.training.sampling import Sampler, tissue
+from comir_batch.training.sampling import Sampler
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -135,8 +135,7 @@ def _turned_standard(network: Network, place: Place, pose: Pose, side: int) -> V
 
 def turned_back(image: Image, pose: Pose) -> Image:
     """Turn the representation of a crop to what the crop at the same place and angle 0 would have."""
-    cosine, sine, mirror = np.cos(pose.angle), np.sin(pose.angle), -1.0 if pose.mirrored else 1.0
-    linear = np.linalg.inv([[mirror * cosine, -sine], [mirror * sine, cosine]])
+    linear = np.linalg.inv(pose.linear)
     centre = np.full(2, (image.shape[-1] - 1) / 2)
     matrix = np.column_stack([linear, centre - linear @ centre])
     flags = cv2.INTER_CUBIC | cv2.WARP_INVERSE_MAP
@@ -163,7 +162,7 @@ def _agreement(networks: tuple[Network, Network], places: Sequence[Place], side:
     shifts: list[float] = []
     for place in places:
         first, second = (network.window(place, side) for network in networks)
-        seen = tissue(place, side, mpp)
+        seen = place.reader.fixed.tissue_at(place.upright, side)
         for kept, image in zip(values, (first, second), strict=True):
             kept.append(image[:, seen].ravel().astype(np.float64))
         shifts += [mpp * shift for shift in _shifts(first, second, seen)]

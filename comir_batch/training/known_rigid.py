@@ -59,7 +59,7 @@ class Field:
     fixed, moving : (C, S, S) float32
         Normalised; resampled from the slides once.
     fixed_valid, moving_valid : (S, S) bool
-        Pixels inside the part of the slides that may be read.
+        Pixels inside the part of the slides that may be read, and inside masks that were given.
     truth : (2, 3) float64
         Maps pixels ``(x, y)`` of the fixed crop to pixels of the moving crop.
     """
@@ -118,14 +118,24 @@ def find_place(reader: PairReader, rng: np.random.Generator, truth: NDArray[np.f
     )
 
 
+def has_room(reader: PairReader, side: int) -> bool:
+    """Tell whether a part has a place for a field under the largest transforms."""
+    rng = np.random.default_rng(0)
+    try:
+        find_place(reader, rng, LEVELS[-1].draw(rng, side), side)
+    except SlideError:
+        return False
+    return True
+
+
 def read_field(reader: PairReader, placement: Placement, side: int) -> Field:
     """Read the crops of a placement."""
     fixed, moving, truth = placement
     return Field(
         reader.fixed.read(fixed, side),
         reader.moving.read(moving, side),
-        reader.fixed.valid(fixed, side),
-        reader.moving.valid(moving, side),
+        reader.fixed.usable(fixed, side),
+        reader.moving.usable(moving, side),
         truth,
     )
 

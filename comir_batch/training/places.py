@@ -6,8 +6,10 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
+from scipy import ndimage
 
 from comir_batch.core.errors import SlideError
+from comir_batch.pipeline.overview import sample_nearest
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -20,6 +22,9 @@ if TYPE_CHECKING:
 
 _MOST_CELLS = 256  # along an axis
 _SAMPLES = 8  # along an axis of a square, to tell its share of tissue
+_LEAST_KEPT = 0.75  # of a crop, by the masks that were given
+SMALLEST = 32
+"""Side in pixels of the smallest crops that a model is measured on."""
 
 
 def part_region(slide: ChunkedSlide, grid: Grid, box: Box) -> Region:
@@ -78,6 +83,7 @@ class Places:
         ends = [_ends(slide, part.box) for slide in slides]
         self._low, self._high = np.max([low for low, _ in ends], axis=0), np.min([high for _, high in ends], axis=0)
         self._masks = [_tissue(slide, part.box) for slide in slides]
+        self._given = [mask for mask, slide in zip(self._masks, slides, strict=True) if slide.masked]
         self._name, self._mpp = part.pair.name, mpp
         self._cells: dict[int, _Cells] = {}
 
@@ -85,17 +91,25 @@ class Places:
         """Tell which of ``(N, 2)`` points in µm lie on tissue of both slides."""
         return np.asarray(np.logical_and.reduce([mask.at(points) for mask in self._masks]))
 
+    def refusal(self, side: int) -> str:
+        """Return why the part has no place for a crop; empty if it has one."""
+        return "" if len(self._cells_for(side).corners) else self._no_place(side)
+
+    def keep_to_masks(self, side: int) -> bool:
+        """Tell whether the crops are at least three quarters inside the masks that were given, if any were."""
+        return self._cells_for(side).kept
+
     def draw(self, rng: np.random.Generator, side: int) -> NDArray[np.float64]:
         """Draw the centre ``(x, y)`` of a crop that is on tissue and inside the part at every angle.
+
+        Where masks were given, three quarters of the crop lie inside them, if there is such a place.
 
         Raises
         ------
         SlideError
             If there is none.
         """
-        cells = self._cells.get(side)
-        if cells is None:
-            cells = self._cells[side] = self._cut(side)
+        cells = self._cells_for(side)
         if not len(cells.corners):
             raise SlideError(self._no_place(side))
         corner = cells.corners[int(rng.integers(len(cells.corners)))]
@@ -118,17 +132,34 @@ class Places:
             found += int((shares >= 0.5).sum())
         return found
 
+    def _cells_for(self, side: int) -> _Cells:
+        if side not in self._cells:
+            self._cells[side] = self._cut(side)
+        return self._cells[side]
+
     def _cut(self, side: int) -> _Cells:
         """Cut the inner rectangle into cells about as large as the masks' pixels; keep those with a usable centre."""
         low, high = self._low + self._margin(side), self._high - self._margin(side)
         if (low > high).any():
-            return _Cells(np.zeros((0, 2)), np.zeros(2))
+            return _Cells(np.zeros((0, 2)), np.zeros(2), kept=True)
         finest = min(min(mask.grid.mpp_x, mask.grid.mpp_y) for mask in self._masks)
         count = np.clip(np.ceil((high - low) / finest), 1, _MOST_CELLS).astype(int)
         size = (high - low) / count
         x, y = (low[k] + size[k] * np.arange(count[k]) for k in (0, 1))
         corners = np.stack(np.meshgrid(x, y), axis=-1).reshape(-1, 2)
-        return _Cells(corners[self.usable(corners + size / 2)], size)
+        usable = self.usable(corners + size / 2)
+        kept = usable & self._kept(corners + size / 2, side)
+        return _Cells(corners[kept if kept.any() else usable], size, kept=bool(kept.any() or not usable.any()))
+
+    def _kept(self, points: NDArray[np.float64], side: int) -> NDArray[np.bool_]:
+        """Tell around which points a crop, seen as upright, lies well inside the masks that were given."""
+        if not self._given:
+            return np.ones(len(points), dtype=bool)
+        grid = self._given[0].grid
+        inside = np.logical_and.reduce([sample_nearest(mask.pixels, mask.grid, grid) for mask in self._given])
+        size = [max(round(side * self._mpp / mpp), 1) for mpp in (grid.mpp_y, grid.mpp_x)]
+        shares = ndimage.uniform_filter(inside.astype(np.float32), size, mode="nearest")
+        return Mask(shares >= _LEAST_KEPT, grid).at(points)
 
     def _margin(self, side: int) -> float:
         return side * self._mpp * float(np.sqrt(0.5))
@@ -147,6 +178,15 @@ class Places:
 class _Cells:
     corners: NDArray[np.float64]
     size: NDArray[np.float64]
+    kept: bool
+
+
+def has_tissue(part: Part) -> bool:
+    """Tell whether there is tissue of each slide in a part."""
+    try:
+        return all(_tissue(slide, part.box).pixels.any() for slide in (part.pair.fixed, part.pair.moving))
+    except SlideError:  # no pixels at all
+        return False
 
 
 def require_places(parts: Sequence[Part], side: int, mpp: float, least: int) -> int:

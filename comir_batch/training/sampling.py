@@ -6,15 +6,16 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from comir_batch.core.errors import ModelError, SlideError
 from comir_batch.representation.weights import load
-from comir_batch.training.crops import PairReader, Pose
+from comir_batch.training.crops import PairReader, Pose, shares
+from comir_batch.training.places import SMALLEST
+from comir_batch.training.validate import crop_representation
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    import numpy as np
     from numpy.typing import NDArray
 
     from comir_batch.core.card import ModalityCard
@@ -27,8 +28,7 @@ if TYPE_CHECKING:
 
     Image = NDArray[np.float32]
 
-CROP, WINDOW, SMALLEST = 128, 256, 32
-_CONTEXT = 64  # pixels around a window that the network sees too; a whole number of strides
+CROP, WINDOW = 128, 256
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -66,9 +66,8 @@ class Network:
         return self.representer.run(self.reader(place).read(pose, side))
 
     def window(self, place: Place, side: int) -> Image:
-        """Return the ``(latent, side, side)`` representation of an upright crop, seen with what lies around it."""
-        wide = self.representer.run(self.reader(place).read(place.upright, side + 2 * _CONTEXT))
-        return np.ascontiguousarray(wide[:, _CONTEXT:-_CONTEXT, _CONTEXT:-_CONTEXT])
+        """Return the ``(latent, side, side)`` representation of an upright crop, continued by reflection."""
+        return crop_representation(self.representer, self.reader(place).read(place.upright, side))
 
 
 class Sampler:
@@ -134,29 +133,9 @@ class Sampler:
                 side //= 2
 
     def _draw(self, count: int, rng: np.random.Generator, side: int) -> list[Place]:
-        weights = np.array([max(reader.places(side), 1) for _, reader in self._readers], dtype=np.float64)
-        refused: SlideError | None = None
-        for index, (_, reader) in enumerate(self._readers):
-            try:
-                reader.draw(np.random.default_rng(0), side)
-            except SlideError as error:
-                weights[index], refused = 0, error
-        if refused is not None and not weights.any():
-            raise refused
-        chosen = rng.choice(len(weights), count, p=weights / weights.sum())
+        chosen = rng.choice(len(self._readers), count, p=shares([reader for _, reader in self._readers], side))
         drawn = [self._readers[index] for index in chosen]
         return [Place(part, reader, reader.draw(rng, side)) for part, reader in drawn]
-
-
-def tissue(place: Place, side: int, mpp: float) -> NDArray[np.bool_]:
-    """Return which pixels, ``(side, side)``, of the upright crop at a place lie on the fixed slide's tissue."""
-    overview = place.part.pair.fixed.overview()
-    away = mpp * (np.arange(side) - (side - 1) / 2)
-    x = overview.grid.to_pixels(np.column_stack([place.pose.x + away, np.full(side, place.pose.y)]))[:, 0]
-    y = overview.grid.to_pixels(np.column_stack([np.full(side, place.pose.x), place.pose.y + away]))[:, 1]
-    height, width = overview.tissue.shape
-    rows, columns = (np.rint(v).astype(int).clip(0, n - 1) for v, n in ((y, height), (x, width)))
-    return np.asarray(overview.tissue[rows[:, None], columns])
 
 
 def _card(model: Model, slide: ChunkedSlide) -> ModalityCard:

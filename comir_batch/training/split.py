@@ -10,6 +10,7 @@ import numpy as np
 
 from comir_batch.core.errors import ConfigError
 from comir_batch.core.geometry import Grid, Region
+from comir_batch.training.places import has_tissue
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -82,7 +83,8 @@ def split(pairs: Sequence[TrainingPair], region: tuple[float, float, float, floa
     """Split pairs into training and validation inside a region, and the unseen outside.
 
     Whole pairs are drawn for validation where there are five or more that have no slide in common; pairs that share a
-    slide stay together. Of fewer, a strip at the end of each pair's region, across its longer side, is set apart.
+    slide stay together. Of fewer, a strip at the end of each pair's region, across its longer side, is set apart: at
+    the right or lower end, or at the other one if there is tissue of both slides only there.
 
     Parameters
     ----------
@@ -154,15 +156,24 @@ def _rest(pair: TrainingPair, region: tuple[float, float, float, float]) -> Box 
 
 
 def _strips(part: Part, share: float) -> tuple[Part, Part]:
-    """Cut the end off a part, across its longer side."""
+    """Cut an end with tissue off a part, across its longer side."""
+    rest, strip = _cut(part, 1 - share)
+    if not has_tissue(strip):
+        other, remainder = _cut(part, share)
+        if has_tissue(other):
+            return remainder, other
+    return rest, strip
+
+
+def _cut(part: Part, at: float) -> tuple[Part, Part]:
     width, height = part.pair.fixed.working.info.grid().size_um
     box = part.box
     right, bottom = min(box.x1, width), min(box.y1, height)
     if right - box.x0 >= bottom - box.y0:
-        cut = right - share * (right - box.x0)
+        cut = box.x0 + at * (right - box.x0)
         first, last = box._replace(x1=cut), box._replace(x0=cut)
     else:
-        cut = bottom - share * (bottom - box.y0)
+        cut = box.y0 + at * (bottom - box.y0)
         first, last = box._replace(y1=cut), box._replace(y0=cut)
     return Part(part.pair, first), Part(part.pair, last)
 

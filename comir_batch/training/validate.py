@@ -11,7 +11,8 @@ from comir_batch.core.errors import SlideError
 from comir_batch.representation.inference import Representer
 from comir_batch.representation.weights import load
 from comir_batch.training.crops import PairReader
-from comir_batch.training.known_rigid import FOUND, LEVELS, draw_field, field_error
+from comir_batch.training.known_rigid import FOUND, LEVELS, draw_field, field_error, has_room
+from comir_batch.training.places import SMALLEST
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -28,7 +29,6 @@ if TYPE_CHECKING:
     Image = NDArray[np.float32]
 
 MARGIN = 32
-_SMALLEST = 32
 
 
 class Validation(NamedTuple):
@@ -74,12 +74,12 @@ class Validator:
     Attributes
     ----------
     side : int
-        Of the fields: as asked for, or halved as often as takes for the parts to have room.
+        Of the fields: as asked for, or halved as often as takes for one part to have room; the others are left out.
 
     Raises
     ------
     SlideError
-        If the parts have no room for fields of 32 pixels.
+        If no part has room for fields of 32 pixels, or one has no tissue.
     """
 
     def __init__(
@@ -98,7 +98,7 @@ class Validator:
             try:
                 self._fields = _drawn(readers, np.random.default_rng([seed, count]), count, self.side)
             except SlideError:
-                if self.side // 2 < _SMALLEST:
+                if self.side // 2 < SMALLEST:
                     raise
                 self.side //= 2
             else:
@@ -119,11 +119,12 @@ class Validator:
 
 
 def _drawn(readers: Sequence[PairReader], rng: np.random.Generator, count: int, side: int) -> list[list[Field]]:
-    """Draw fields for each level, from all readers in turn."""
+    """Draw fields for each level, from all readers with room for them in turn."""
+    roomy = [reader for reader in readers if has_room(reader, side)] or readers
     fields: list[list[Field]] = [[] for _ in LEVELS]
     for number in range(count):
         turn, level = divmod(number, len(LEVELS))
-        fields[level].append(draw_field(readers[turn % len(readers)], rng, level, side))
+        fields[level].append(draw_field(roomy[turn % len(roomy)], rng, level, side))
     return fields
 
 

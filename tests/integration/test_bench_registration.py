@@ -57,10 +57,9 @@ def test_a_table_from_fields_and_a_killed_one_goes_on(tmp_path):
         run(tmp_path, seed=5)
 
 
-@pytest.mark.slow
 def test_methods_that_are_measured_one_by_one_add_up(tmp_path):
     ihc_pairs.manifest(tmp_path)
-    together = request(tmp_path, only=("half-overlap",), methods=("comir", "raw", "both"))
+    together = request(tmp_path, only=("level-1",), methods=("comir", "raw", "both"))
     compare(together, StopRequest(), lambda _: None)
     apart = replace(together, out=tmp_path / "apart")
     for method in ("raw", "comir", "comir", "both"):
@@ -72,6 +71,7 @@ def test_methods_that_are_measured_one_by_one_add_up(tmp_path):
     )
     assert first == second
     assert set(first) == {"raw", "comir", "both"}
+    assert first["comir"]["found"] == 1.0
 
 
 def test_what_cannot_be_measured_is_said(tmp_path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import replace
 
 import cv2
@@ -16,10 +17,11 @@ from comir_batch.core.geometry import Region
 from comir_batch.io.zarr_array import ZarrArray
 from comir_batch.pipeline.layout import SlideFiles
 from comir_batch.training.chunk_cache import ChunkCache
-from comir_batch.training.crops import CropReader, PairReader, Pose
+from comir_batch.training.crops import CropReader, PairReader, Pose, shares
 from comir_batch.training.ihc import haematoxylin_dab_channels
+from comir_batch.training.known_rigid import find_place, read_field, rigid
 from comir_batch.training.pairs import prepare
-from comir_batch.training.places import require_places
+from comir_batch.training.places import Places, require_places
 from comir_batch.training.split import WHOLE, Box, Part
 
 TINY = Architecture(in_channels=1, init_filters=4, down=(1, 1), bottleneck=1, up=(1, 1), growth=4)
@@ -181,5 +183,78 @@ def test_the_cache_gives_what_the_array_holds_and_keeps_to_its_limit(pair):
     for _ in range(30):
         x, y = rng.integers(0, 400, 2).tolist()
         region = Region(x, y, x + 112, y + 100)
-        assert np.array_equal(cache.read(array, region), array.read(region))
+        assert np.array_equal(cache.opened(array).read(region), array.read(region))
     assert sum(chunk.nbytes for chunk in cache._chunks.values()) == cache._held <= 2 * 256 * 256
+
+
+def test_an_array_that_is_made_anew_is_read_anew(tmp_path):
+    cache, region = ChunkCache(), Region(0, 0, 32, 32)
+    for value in (3, 7):
+        array = ZarrArray.create(tmp_path / "array", (1, 32, 32), "uint8", chunk=32, shard=32)
+        array.write(region, np.full((1, 32, 32), value, np.uint8))
+        assert (cache.opened(array).read(region) == value).all()
+        shutil.rmtree(tmp_path / "array")
+
+
+@pytest.fixture
+def masked(pair, tmp_path):
+    """A pair whose moving slide has a mask with a hole, and a bridge too narrow for crops of 64 pixels."""
+    overview = pair.moving.overview()
+    mask = np.zeros_like(overview.tissue)
+    mask[50:450, 50:250], mask[200:220, 250:450] = True, True
+    mask[200:300, 120:180] = False
+    replace(overview, tissue=mask).save(SlideFiles(tmp_path).overview)
+    SlideFiles(tmp_path).pixels.symlink_to(SlideFiles(pair.moving.folder).pixels)
+    everywhere = tmp_path / "fixed"
+    fixed = pair.fixed.overview()
+    replace(fixed, tissue=np.ones_like(fixed.tissue)).save(SlideFiles(everywhere).overview)
+    SlideFiles(everywhere).pixels.symlink_to(SlideFiles(pair.fixed.folder).pixels)
+    moving = replace(pair.moving, folder=tmp_path, masked=True)
+    return replace(pair, fixed=replace(pair.fixed, folder=everywhere), moving=moving), mask
+
+
+def test_crops_lie_mostly_inside_a_mask_that_was_given(masked):
+    pair, mask = masked
+    inside = {}
+    for given in (True, False):
+        part = Part(replace(pair, moving=replace(pair.moving, masked=given)))
+        reader, rng = PairReader(part, MODALITIES, MPP), np.random.default_rng(0)
+        poses = [reader.draw(rng, 64) for _ in range(200)]
+        inside[given] = np.array([reader.moving.tissue_at(pose, 64).mean() for pose in poses])
+        assert Places(part, MPP).keep_to_masks(64)
+    assert inside[True].min() > 0.7  # turned crops reach where upright ones do not
+    assert inside[False].min() < 0.4  # of tissue that was found, not drawn, the border is learnt from as well
+    assert mask[100:200, 60:120].all()
+
+
+def test_a_mask_too_narrow_for_a_crop_is_read_all_the_same(masked):
+    pair, _ = masked
+    bridge = Part(pair, Box(x0=140.0, x1=220.0))
+    places = Places(bridge, MPP)
+    assert not places.keep_to_masks(64)
+    assert places.refusal(64) == ""
+    assert places.keep_to_masks(16)
+    rows = np.array([places.draw(np.random.default_rng(seed), 64)[1] for seed in range(20)]) / MPP
+    assert ((rows >= 199) & (rows <= 220)).all()
+
+
+def test_what_a_mask_leaves_out_is_not_valid_in_a_field(masked):
+    pair, _ = masked
+    reader = PairReader(Part(pair), MODALITIES, MPP)
+    placement = find_place(reader, np.random.default_rng(0), rigid(10.0, (4.0, 2.0), 96), 96)
+    at_the_hole = placement._replace(fixed=Pose(75.0, 125.0), moving=Pose(75.0, 125.0))
+    field = read_field(reader, at_the_hole, 96)
+    assert field.fixed_valid.all()
+    assert not field.moving_valid[40:60, 40:60].any()
+    assert field.moving_valid[:, :10].all()
+
+
+def test_a_part_without_room_has_no_share(pair):
+    boxes = Box(x1=160.0), Box(y1=20.0), Box(x0=200.0)
+    readers = [PairReader(Part(pair, box), MODALITIES, MPP) for box in boxes]
+    found = shares(readers, 64)
+    assert found[0] > found[2] > 0 == found[1]
+    assert found.sum() == pytest.approx(1)
+    assert "crops of 64 pixels need 45 µm, the part has 256 x 20 µm" in readers[1].refusal(64)
+    with pytest.raises(SlideError, match="the part has 256 x 20 µm"):
+        shares(readers[1:2], 64)

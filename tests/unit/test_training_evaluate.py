@@ -11,7 +11,7 @@ import pytest
 from comir_batch.core.errors import ModelError, SlideError
 from comir_batch.training.crops import Pose
 from comir_batch.training.evaluate import Matching, _shifts, evaluate, match, turned_back, turning, unit
-from comir_batch.training.sampling import Network, Sampler, tissue
+from comir_batch.training.sampling import Network, Sampler
 from comir_batch.training.split import Box, Part
 
 ANGLES = (0, 45, 90, 180, 300)
@@ -149,16 +149,16 @@ def test_small_parts_are_measured_with_smaller_crops_and_tiny_ones_not_at_all(mo
         Sampler(model, [Part(pair, Box(y1=20.0))], "cpu").draw(2, np.random.default_rng(0))
 
 
-def test_a_window_is_the_upright_crop_seen_with_what_lies_around_it(sampler, places):
+def test_a_window_is_the_upright_crop(sampler, places):
     place = places[0]
     window = made(sampler, the_image).window(place, 64)
     assert window == pytest.approx(place.reader.fixed.read(place.upright, 64), abs=1e-5)
 
 
-def test_tissue_of_a_crop_is_the_slides(pair, places, model):
+def test_tissue_of_a_crop_is_the_slides(pair, places):
     place = places[0]
     overview = pair.fixed.overview()
-    seen = tissue(place, 64, model.card.mpp)
+    seen = place.reader.fixed.tissue_at(place.upright, 64)
     x, y = overview.grid.to_pixels([[place.pose.x, place.pose.y]])[0].round().astype(int)
     assert seen[31:33, 31:33].mean() == pytest.approx(float(overview.tissue[y, x]), abs=0.5)
     assert 0 < seen.mean() <= 1

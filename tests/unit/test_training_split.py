@@ -5,12 +5,15 @@ from __future__ import annotations
 from math import inf
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from comir_batch.core.errors import ConfigError
 from comir_batch.core.geometry import Grid, Region
 from comir_batch.core.slide import Level, SlideInfo, SlideSpec
 from comir_batch.pipeline.chunked import ChunkedSlide
+from comir_batch.pipeline.layout import SlideFiles
+from comir_batch.pipeline.overview import Overview
 from comir_batch.pipeline.working import Working
 from comir_batch.training.pairs import TrainingPair
 from comir_batch.training.split import Box, Part, split
@@ -18,7 +21,17 @@ from comir_batch.training.split import Box, Part, split
 ALL = (0.0, 0.0, 1.0, 1.0)
 
 
-def slide(name, width=800, height=400, mpp=0.5):
+@pytest.fixture(autouse=True)
+def _folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+
+def slide(name, width=800, height=400, mpp=0.5, tissue=np.s_[:, :]):
+    """Return a slide whose pixels nobody reads, with an overview that has tissue in a part."""
+    grid = Grid(width, height, mpp, mpp).reduced(10)
+    seen = np.zeros(grid.shape, dtype=bool)
+    seen[tissue] = True
+    Overview(np.zeros((1, *grid.shape), np.uint8), seen, grid).save(SlideFiles(Path(name)).overview)
     info = SlideInfo((Level(width, height, 1.0, 1.0),), ("0",), "uint8", mpp, mpp, "dark", "image")
     return ChunkedSlide(Path(name), Working(info, 0, 1), SlideSpec(Path(name)), name, "m")
 
@@ -78,6 +91,20 @@ def test_parts_have_no_pixel_in_common_and_leave_none_out(region, unseen):
     regions = [group[1].box.pixels(grid, (0.5, 0.5)) for group in (parts.training, parts.validation, parts.unseen)]
     assert sum(r.width * r.height for r in regions) == 800 * 400
     assert not any(a.intersection(b) for a in regions for b in regions if a is not b)
+
+
+def test_a_strip_is_cut_off_where_there_is_tissue_of_both_slides():
+    (part,) = split(pairs(1, tissue=np.s_[:, :70]), ALL, 0.25, 1).validation  # of 80
+    assert part.box == Box(x0=300.0)
+    left = split(pairs(1, tissue=np.s_[:, :50]), ALL, 0.25, 1)
+    assert left.validation[0].box == Box(x1=100.0)
+    assert left.training[0].box == Box(x0=100.0)
+    apart = TrainingPair("p", slide("f", tissue=np.s_[:, :50]), slide("m", tissue=np.s_[:, 30:]))
+    assert split([apart], ALL, 0.25, 1).validation[0].box == Box(x0=300.0)
+    upright = pairs(1, width=400, height=800, tissue=np.s_[10:40])
+    inside = split(upright, (0.0, 0.25, 1.0, 1.0), 0.5, 1)
+    assert inside.validation[0].box == Box(y0=100.0, y1=250.0)
+    assert inside.training[0].box == Box(y0=250.0)
 
 
 def test_no_share_leaves_nothing_for_validation():

@@ -41,6 +41,10 @@ class TrainConfig(Section):
         when to stop.
     fixed, moving : Input
         How slides become the networks' inputs.
+    fixed_photometric, moving_photometric : {"auto", "brightfield", "any"}
+        Of colour images: whether the amounts of stains vary in training, and, if all slides look so, whether the model
+        takes bright empty glass alone. Auto decides by the slides: all must be 8-bit and bright where they are empty.
+        Any is for photographs.
     architecture : {"compact", "paper"}
         Of both networks: the small one of the paper's aerial experiment, or the large one of its biomedical one.
     latent_channels : int
@@ -103,6 +107,8 @@ class TrainConfig(Section):
     validation: float = Field(default=0.2, gt=0, lt=0.9)
     fixed: Input = Input()
     moving: Input = Input()
+    fixed_photometric: Literal["auto", "brightfield", "any"] = "auto"
+    moving_photometric: Literal["auto", "brightfield", "any"] = "auto"
     architecture: Literal["compact", "paper"] = "compact"
     latent_channels: int = Field(default=1, ge=1, le=3)
     steps: int = Field(default=1200, ge=1)

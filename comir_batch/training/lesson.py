@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from comir_batch.core.card import ModalityCard
-from comir_batch.core.errors import ConfigError, SlideError
+from comir_batch.core.errors import ConfigError, ManifestError, Problem, SlideError
 from comir_batch.training.alignment import require_aligned
+from comir_batch.training.crops import CropReader
 from comir_batch.training.pairs import prepare
-from comir_batch.training.places import Places, require_places
-from comir_batch.training.sampling import SMALLEST
+from comir_batch.training.places import SMALLEST, Places, require_places
 from comir_batch.training.split import Part, split
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable, Iterator, Sequence
     from pathlib import Path
 
     from comir_batch.core.events import Subscriber
@@ -26,7 +24,9 @@ if TYPE_CHECKING:
     from comir_batch.training.pairs import Prepared
     from comir_batch.training.split import Split
 
-_FEWEST_PLACES, _ENOUGH_PLACES = 4, 64
+    Modalities = tuple[ModalityCard, ModalityCard]
+
+_FEWEST_PLACES, _ENOUGH_PLACES, _RGB = 4, 64, 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +43,8 @@ class Lesson:
         Of the fixed and of the moving slides.
     alignments : dict
         How well each pair is aligned, by name.
+    stained : (bool, bool)
+        Which slides are images in colour whose stains vary in training.
     held_out : tuple of Part
         Other pairs, which the model is measured on.
     """
@@ -51,6 +53,7 @@ class Lesson:
     parts: Split
     modalities: tuple[ModalityCard, ModalityCard]
     alignments: dict[str, Alignment]
+    stained: tuple[bool, bool] = (False, False)
     held_out: tuple[Part, ...] = ()
 
     @property
@@ -72,14 +75,6 @@ class Lesson:
             return "What lies outside the region that it learnt from, of each pair"
         validated = ", ".join(sorted({part.pair.name for part in self.parts.validation}))
         return f"Nothing for good; of {validated} what was not learnt from decided when to stop"
-
-    @property
-    def stained(self) -> tuple[bool, bool]:
-        """Which slides are brightfield images in colour."""
-        first, second = (
-            p == "brightfield" and n == 3 for p, n in zip(self.data.photometrics, self.data.channels, strict=True)
-        )
-        return first, second
 
 
 def prepare_lesson(
@@ -106,7 +101,7 @@ def prepare_lesson(
     stop : StopRequest
         Looked at between tasks.
     say : callable
-        Told in a sentence how well each pair is aligned.
+        Told in a sentence how well each pair is aligned, what is left out, and what else was decided.
     subscriber : callable
         Hears of the progress.
 
@@ -116,28 +111,69 @@ def prepare_lesson(
         If they cannot be learnt from.
     """
     data = prepare(manifest, folder / "pairs", config.mpp, config.execution, subscriber, stop=stop)
+    modalities, stained = _modalities(config, data), _stained(config, data, say)
     parts = split(data.pairs, config.region, config.validation, config.seed)
-    places = require_places(parts.training, config.crop, data.mpp, _FEWEST_PLACES)
-    if places < _ENOUGH_PLACES:
-        say(f"there is room for {places} crops side by side: what so little teaches may not carry to other images")
+    _require_tissue((*parts.training, *parts.validation), modalities, data.mpp)
+    parts = replace(parts, unseen=tuple(_with_tissue(parts.unseen, modalities, data.mpp, say)))
+    _look_for_places(parts.training, config.crop, data.mpp, say)
     alignments = require_aligned(data.pairs, parts, enforced=config.check_alignment)
     for alignment in alignments.values():
         say(alignment.sentence)
     kept = () if held_out is None else _held_out(held_out, folder / "held-out", data, config, stop, subscriber)
-    lesson = Lesson(data, parts, _modalities(config, data), alignments, kept)
+    _require_tissue(kept, modalities, data.mpp)
+    lesson = Lesson(data, parts, modalities, alignments, stained, kept)
     _require_room(lesson)
     return lesson
 
 
+def _require_tissue(parts: Iterable[Part], modalities: Modalities, mpp: float) -> None:
+    """Refuse pairs that cannot be read, all at once."""
+    problems = [problem for part in parts for problem in _without_tissue(part, modalities, mpp)]
+    if problems:
+        raise ManifestError(sorted(set(problems)))
+
+
+def _without_tissue(part: Part, modalities: Modalities, mpp: float) -> Iterator[Problem]:
+    for column, card in zip(("fixed", "moving"), modalities, strict=True):
+        try:
+            CropReader(getattr(part.pair, column), part.box, card.input, mpp)
+        except SlideError as error:
+            remedy = f"Leave the row out, or give a mask ({column}_mask)"
+            yield Problem(part.pair.row, column, f"pair {part.pair.name}: {error}", remedy)
+
+
+def _with_tissue(
+    parts: Iterable[Part], modalities: Modalities, mpp: float, say: Callable[[str], None]
+) -> Iterator[Part]:
+    """Yield what can be measured on."""
+    for part in parts:
+        problems = list(_without_tissue(part, modalities, mpp))
+        if problems:
+            say(f"not measured on: {problems[0].reason}")
+        else:
+            yield part
+
+
+def _look_for_places(parts: Sequence[Part], side: int, mpp: float, say: Callable[[str], None]) -> None:
+    """Say what is left out of the training, and what of masks is read all the same; refuse too little."""
+    count = require_places(parts, side, mpp, _FEWEST_PLACES)
+    if count < _ENOUGH_PLACES:
+        say(f"there is room for {count} crops side by side: what so little teaches may not carry to other images")
+    for part in parts:
+        places = Places(part, mpp)
+        if places.refusal(side):
+            say(f"not learnt from: {places.refusal(side)}")
+        elif not places.keep_to_masks(side):
+            name = part.pair.name
+            say(f"pair {name}: its masks have no room for a crop of {side} pixels; what lies around them is read too")
+
+
 def _require_room(lesson: Lesson) -> None:
     """See to it that the model can be measured, before it is trained."""
-    refused: SlideError | None = None
+    refused = ""
     for part in lesson.measured:
-        try:
-            Places(part, lesson.data.mpp).draw(np.random.default_rng(0), SMALLEST)
-        except SlideError as error:
-            refused = error
-        else:
+        refused = Places(part, lesson.data.mpp).refusal(SMALLEST)
+        if not refused:
             return
     raise SlideError(f"there is no room to measure the model: {refused}; or hold out more (--held-out, validation)")
 
@@ -163,16 +199,30 @@ def _described(data: Prepared) -> str:
     return " against ".join(f"{m} of {n} channels" for m, n in zip(data.modalities, data.channels, strict=True))
 
 
-def _modalities(config: TrainConfig, data: Prepared) -> tuple[ModalityCard, ModalityCard]:
+def _modalities(config: TrainConfig, data: Prepared) -> Modalities:
+    asked = config.fixed_photometric, config.moving_photometric
     first, second = (
         ModalityCard(
             modality=name,
             architecture=config.network(channels if settings.reduction == "none" else 1),
             input=settings,
-            photometric="brightfield" if photometric == "brightfield" else "",
+            photometric="brightfield" if photometric == "brightfield" and wanted != "any" else "",
         )
-        for name, channels, photometric, settings in zip(
-            data.modalities, data.channels, data.photometrics, (config.fixed, config.moving), strict=True
+        for name, channels, photometric, settings, wanted in zip(
+            data.modalities, data.channels, data.photometrics, (config.fixed, config.moving), asked, strict=True
         )
     )
     return first, second
+
+
+def _stained(config: TrainConfig, data: Prepared, say: Callable[[str], None]) -> tuple[bool, bool]:
+    """Decide which modalities are stained sections in colour, and say so."""
+    asked = {"fixed_photometric": config.fixed_photometric, "moving_photometric": config.moving_photometric}
+    stained = []
+    for (setting, wanted), name, channels, found in zip(
+        asked.items(), data.modalities, data.channels, data.photometrics, strict=True
+    ):
+        stained.append(channels == _RGB and wanted != "any" and "brightfield" in {wanted, found})
+        if stained[-1]:
+            say(f"{name} is taken for stained sections on bright glass; if not, give --set {setting}=any")
+    return stained[0], stained[1]

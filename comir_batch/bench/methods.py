@@ -166,9 +166,8 @@ class _Pipelines:
         self, sample: Sample, comir: tuple[Image, Image] | None, config: RegisterConfig, folder: Path, clock: _Clock
     ) -> None:
         self._config, self._folder, self._clock = config, folder, clock
-        self._views = (View("raw", "mi", *_images(sample, sample.grey)),)
-        if comir is not None:
-            self._views = View("comir", "ncc", *_images(sample, comir)), *self._views
+        comirs = [] if comir is None else [View("comir", "ncc", *_images(sample, comir))]
+        self._views = [*comirs, View("raw", "mi", *_images(sample, sample.grey))]
         self._fits: dict[str, Composite | None] = {}
 
     def found(self, wanted: Collection[str], *, deformable: bool) -> dict[str, tuple[Composite | None, Sequence[str]]]:

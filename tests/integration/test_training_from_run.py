@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
 
 import numpy as np
 import pytest
+import runs
+from test_train import QUICK
 
 from comir_batch.core.config import ExecutionConfig
 from comir_batch.core.errors import RunDirectoryError
@@ -14,6 +17,7 @@ from comir_batch.core.manifest import read_manifest
 from comir_batch.io.mask_reader import read_mask
 from comir_batch.io.transform_files import read_json, write_json
 from comir_batch.pipeline.files import read_arrays, write_arrays
+from comir_batch.representation.store import find_model
 from comir_batch.training.alignment import measure
 from comir_batch.training.from_run import pairs_of_run
 from comir_batch.training.pairs import prepare
@@ -92,6 +96,27 @@ def test_tissue_that_lands_beside_the_moving_slide_is_masked(copied, tmp_path):
 def _shift(found, um):
     affine = next(part for part in found.parts if hasattr(part, "matrix"))
     return type(affine)(np.eye(2), np.array([um, 0.0]))
+
+
+def test_the_command_trains_on_a_run_and_leaves_it_as_it_was(copied, tmp_path):
+    verdict(copied, "accept")
+    before = runs.snapshot(copied)
+    refused = call("train", "--from-run", str(copied), "--out", str(copied))
+    assert refused.returncode == 3
+    assert "holds other files, not those of a training" in refused.stderr
+    given = [word for key, value in QUICK.items() for word in ("--set", f"{key}={value}")]
+    done = call("train", "--from-run", str(copied), "--out", str(tmp_path / "model"), *given)
+    assert done.returncode == 0, done.stderr
+    assert "pair p1: " in done.stderr
+    assert "of the fixed slide's tissue is learnt from" in done.stderr
+    card = find_model(tmp_path / "model").card
+    assert [modality.modality for modality in card.modalities] == ["stain", "negative"]
+    assert "of the fixed slide&#39;s tissue is learnt from" in (tmp_path / "model" / "report.html").read_text()
+    assert runs.snapshot(copied) == before
+
+
+def call(*words):
+    return subprocess.run([str(runs.PROGRAM), *words], capture_output=True, text=True, check=False, timeout=300)
 
 
 def test_runs_that_cannot_be_learnt_from_say_why(copied, tmp_path):

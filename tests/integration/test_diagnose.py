@@ -42,7 +42,8 @@ def test_a_shipped_model_is_diagnosed_on_what_it_has_not_seen(manifest, tmp_path
     page = (tmp_path / "diagnosis.html").read_text(encoding="utf-8")
     assert all(finding in result.stdout for finding in found["findings"])
     assert "Measured outside 0 0 0.625 1" in page
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["diagnosis.html", "diagnosis.json"]
+    left = [".comir-batch-diagnosis", "diagnosis.html", "diagnosis.json"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == left
 
 
 @pytest.mark.parametrize(

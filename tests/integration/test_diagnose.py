@@ -52,7 +52,7 @@ def test_a_shipped_model_is_diagnosed_on_what_it_has_not_seen(manifest, tmp_path
         (("nonesuch",), "there is no model 'nonesuch'"),
         (("haematoxylin-dab", "--region", "0", "0", "1", "1"), "the region leaves nothing of the slides"),
         (("haematoxylin-dab", "--against", "nonesuch"), "there is no model 'nonesuch'"),
-        (("haematoxylin-dab", "--region", "0", "0", "0.9", "1"), "the part has 2"),
+        (("haematoxylin-dab", "--region", "0", "0", "0.92", "1"), "the part has 2"),
     ],
 )
 def test_mistakes_are_told_in_a_line(manifest, tmp_path, arguments, message):

@@ -8,6 +8,7 @@ import torch
 
 from comir_batch.core.card import Architecture, ModalityCard
 from comir_batch.core.errors import ConfigError
+from comir_batch.training import course
 from comir_batch.training.batches import Batch
 from comir_batch.training.config import checked
 from comir_batch.training.history import History
@@ -113,3 +114,31 @@ def test_training_ends_when_the_second_half_brings_no_progress():
     assert history.is_over(10, 2)
     assert not history.is_over(100, 2)
     assert History.from_json(history.to_json()) == history
+
+
+IDENTITY = {"settings": {"steps": 6}, "slides": {"t0 fixed": "chunk-1"}, "mpp": 0.5, "device": "cpu", "torch": "2"}
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"settings": {"steps": 7}}, "steps was 6, is 7"),
+        ({"mpp": 0.6}, "mpp was 0.5, is 0.6"),
+        ({"device": "cuda"}, "device was 'cpu', is 'cuda'"),
+        ({"slides": {"t0 fixed": "chunk-2"}}, r"\(t0 fixed\)\. Begin anew"),
+        ({"slides": {"t0 fixed": "chunk-1", "t1 fixed": "chunk-3"}}, r"\(t1 fixed\)\. Begin anew"),
+    ],
+)
+def test_a_training_goes_on_only_as_it_began(change, message):
+    course._require_same(IDENTITY, dict(IDENTITY))
+    with pytest.raises(ConfigError, match=message):
+        course._require_same(IDENTITY, IDENTITY | change)
+
+
+def test_a_training_leaves_torch_as_it_was():
+    cudnn = torch.backends.cudnn
+    before = torch.get_num_threads(), cudnn.deterministic, cudnn.benchmark, torch.initial_seed()
+    with course._repeatable(settings(threads=1)):
+        torch.manual_seed(7)
+        assert (torch.get_num_threads(), cudnn.deterministic, cudnn.benchmark) == (1, True, False)
+    assert (torch.get_num_threads(), cudnn.deterministic, cudnn.benchmark, torch.initial_seed()) == before

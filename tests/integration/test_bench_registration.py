@@ -57,6 +57,7 @@ def test_a_table_from_fields_and_a_killed_one_goes_on(tmp_path):
         run(tmp_path, seed=5)
 
 
+@pytest.mark.slow
 def test_methods_that_are_measured_one_by_one_add_up(tmp_path):
     ihc_pairs.manifest(tmp_path)
     together = request(tmp_path, only=("level-1",), methods=("comir", "raw", "both"))

@@ -13,9 +13,12 @@ from typing import TYPE_CHECKING
 import cv2
 import numpy as np
 import pytest
+import runs
 from runs import PROGRAM
 from skimage.data import immunohistochemistry
 
+from comir_batch.core.geometry import Region
+from comir_batch.io.zarr_array import ZarrArray
 from comir_batch.representation.store import find_model
 from comir_batch.training.ihc import haematoxylin_dab_channels
 
@@ -73,6 +76,7 @@ def trained(pairs, tmp_path_factory):
 def test_a_training_leaves_a_model_a_card_a_record_and_a_report(trained):
     out, done = trained
     assert sorted(path.name for path in out.iterdir()) == [
+        ".comir-batch-training",
         "card.json",
         "report.html",
         "training.json",
@@ -83,11 +87,18 @@ def test_a_training_leaves_a_model_a_card_a_record_and_a_report(trained):
     assert card.training["steps_done"] == 6
     assert len(card.data_sha256) == 12
     assert {"correlation", "retrieved", "turned_dab"} <= set(card.metrics)
+    assert all(0 <= card.metrics[f"found_{level}"] <= 1 for level in (1, 2, 3, 4))
+    assert "parts, which decided when to stop, of t" in card.metrics["measured_on"]
+    levels = ", ".join(f"{card.metrics[f'found_{level}']:.0%}" for level in (1, 2, 3, 4))
+    page = (out / "report.html").read_text()
+    assert f"of {card.metrics['found_of']} crops" in page
+    assert f"({levels} at turns up to" in page  # the card and the report tell of one measurement
+    assert "unseen tissue" not in page
     record = json.loads((out / "training.json").read_text())
     assert len(record["losses"]) == 6
     assert [v["step"] for v in record["validations"]] == [3, 6]
     assert "step 6 of 6" in done.stderr
-    assert "<svg" in (out / "report.html").read_text()
+    assert "<svg" in page
 
 
 def test_what_is_there_is_not_overwritten(trained, pairs):
@@ -96,17 +107,16 @@ def test_what_is_there_is_not_overwritten(trained, pairs):
     assert "holds a model already. Choose another --out" in done.stderr
 
 
-def test_the_trained_model_runs(trained, pairs, tmp_path):
-    given = ["--model", str(trained[0]), "--set", "execution.executor=serial", "--set", "chunk.mpp=0.5"]
-    done = subprocess.run(
-        [str(PROGRAM), "represent", str(tmp_path)], capture_output=True, text=True, check=False, timeout=60
-    )
-    assert done.returncode == 3  # no run there yet
-    done = subprocess.run(
-        [str(PROGRAM), "plan", str(pairs), *given[:2]], capture_output=True, text=True, check=False, timeout=60
-    )
-    assert done.returncode == 0, done.stderr
-    assert "haematoxylin-dab" in done.stdout
+def test_the_trained_model_represents_slides_in_a_run(trained, pairs, tmp_path):
+    rows = pairs.read_text().splitlines()[:2]
+    one = pairs.with_name("one.csv")
+    one.write_text("\n".join(rows) + "\n")
+    summary = runs.run_here(one, tmp_path / "run", target="represent", model=str(trained[0]))
+    assert summary.exit_code == 0, summary
+    comirs = [ZarrArray.open(path / "pixels.zarr") for path in sorted((tmp_path / "run" / "work").glob("represent-*"))]
+    images = [comir.read(Region(0, 0, 160, 160)).astype(np.float64) for comir in comirs]
+    assert [image.shape for image in images] == [(1, 160, 160)] * 2
+    assert all(np.isfinite(image).all() and image.std() > 0 for image in images)
 
 
 @pytest.mark.slow
@@ -123,6 +133,9 @@ def test_a_training_that_was_killed_goes_on_to_the_same_weights(trained, pairs, 
     other = call(pairs, out, "--resume", **(settings | {"steps": 7}))
     assert other.returncode == 3
     assert "steps was 6, is 7" in other.stderr
+    masked = call(with_mask(pairs), out, "--resume", **settings)
+    assert masked.returncode == 3
+    assert "masks are not those of the training that was stopped (t0 fixed)" in masked.stderr
     done = call(pairs, out, "--resume", **settings)
     assert done.returncode == 0, done.stderr
     assert find_model(out).card.weights_sha256 == find_model(trained[0]).card.weights_sha256
@@ -143,6 +156,58 @@ def test_a_training_that_is_interrupted_says_how_to_go_on(trained, pairs, tmp_pa
     assert find_model(out).card.weights_sha256 == find_model(trained[0]).card.weights_sha256
 
 
+def with_mask(pairs):
+    """Write a manifest of the same pairs, of which the first has a mask."""
+    cv2.imwrite(str(pairs.with_name("mask.png")), np.pad(np.full((150, 150), 255, dtype=np.uint8), ((0, 10), (0, 10))))
+    head, first, *others = pairs.read_text().splitlines()
+    rows = [f"{head},fixed_mask", f"{first},mask.png", *(f"{row}," for row in others)]
+    masked = pairs.with_name("masked.csv")
+    masked.write_text("\n".join(rows) + "\n")
+    return masked
+
+
+@pytest.mark.slow
+def test_a_training_without_progress_ends_early_and_resumes_to_the_same_weights(pairs, tmp_path):
+    # Twelve validations, each better than all before it, would be needed to go on to the end.
+    settings = {"steps": 24, "validate_every": 1, "patience": 1, "checkpoint_minutes": 0}
+    whole = call(pairs, tmp_path / "whole", **settings)
+    assert whole.returncode == 0, whole.stderr
+    card = find_model(tmp_path / "whole").card
+    assert 12 < card.training["steps_done"] < 24
+    process = subprocess.Popen(words(pairs, tmp_path / "half", **settings), stderr=subprocess.DEVNULL)
+    wait_for(tmp_path / "half" / "checkpoint.safetensors", process)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    done = call(pairs, tmp_path / "half", "--resume", **settings)
+    assert done.returncode == 0, done.stderr
+    resumed = find_model(tmp_path / "half").card
+    assert resumed.training["steps_done"] == card.training["steps_done"]
+    assert resumed.weights_sha256 == card.weights_sha256
+
+
+@pytest.mark.slow
+def test_a_model_is_measured_on_pairs_that_are_held_out(pairs, stains, tmp_path):
+    other = write_pairs(tmp_path / "other", stains[:, 320:], 3)
+    done = call(pairs, tmp_path / "model", "--held-out", str(other), "--resume")
+    assert done.returncode == 3
+    assert "there is nothing to resume" in done.stderr
+    (tmp_path / "model").mkdir()
+    done = call(pairs, tmp_path / "model", "--held-out", str(other), "--resume")
+    assert done.returncode == 0, done.stderr
+    assert "no checkpoint yet: beginning anew" in done.stderr
+    card = find_model(tmp_path / "model").card
+    assert card.held_out == "The pairs t0, t1, t2"
+    assert card.metrics["measured_on"] == "3 parts, which the model never read, of t0, t1, t2"
+    assert len(card.data_sha256) == 12
+    assert "unseen tissue" in (tmp_path / "model" / "report.html").read_text()
+
+
+def test_pairs_cannot_be_learnt_from_and_held_out(pairs, tmp_path):
+    done = call(pairs, tmp_path / "model", "--held-out", str(pairs))
+    assert done.returncode == 3
+    assert "slides of t0, t1, t2, t3, t4, t5 are also learnt from" in done.stderr
+
+
 def wait_for(path, process):
     for _ in range(1200):
         if path.exists():
@@ -155,7 +220,7 @@ def wait_for(path, process):
 @pytest.mark.parametrize(
     ("spoil", "message"),
     [
-        ("shifted", "t0"),
+        ("shifted", "px) off"),
         ("few", "training needs 4"),
         ("not finite", "not finite"),
     ],

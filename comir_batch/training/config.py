@@ -81,6 +81,8 @@ class TrainConfig(Section):
         Steps between validations, and known transforms in each, a quarter at each of four levels.
     patience : int
         Validations without progress, in the second half of the steps, after which training ends.
+    measured_crops : int
+        Crops that the model is diagnosed on at the end; a quarter as many known transforms.
     checkpoint_minutes : float
         How often all that a resumed training needs is written.
     precision : {"float32", "bfloat16"}
@@ -132,6 +134,7 @@ class TrainConfig(Section):
     validate_every: int = Field(default=150, ge=1)
     validation_fields: int = Field(default=24, ge=4)
     patience: int = Field(default=3, ge=1)
+    measured_crops: int = Field(default=192, ge=16)
     checkpoint_minutes: float = Field(default=5.0, ge=0)
     precision: Literal["float32", "bfloat16"] = "bfloat16"
     compile: bool = False

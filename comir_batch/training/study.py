@@ -229,5 +229,5 @@ def _measure(lesson: Lesson, config: TrainConfig, variant: str, folder: Path, re
         request.fields,
         sum(recent) / len(recent),
         history["seconds"] / 60,
-        diagnose(model, lesson.measured, seed=request.config.seed),
+        diagnose(model, lesson.measured, crops=config.measured_crops, seed=request.config.seed),
     )

@@ -186,7 +186,7 @@ def _learnt(
 def _measured(folder: Path, lesson: Lesson, config: TrainConfig) -> tuple[Model, Diagnosis]:
     """Measure a model, and put its figures on its card."""
     model = find_model(folder)
-    found = diagnose(model, lesson.measured, device=config.device)
+    found = diagnose(model, lesson.measured, crops=config.measured_crops, device=config.device)
     figures: dict[str, str | int | float] = {
         **evaluate(model, lesson.measured, seed=config.seed),
         **{f"found_{level}": round(share, 4) for level, share in enumerate(found.success.levels, 1)},

@@ -27,7 +27,16 @@ if TYPE_CHECKING:
 
 HEADER = ("pair_id", "fixed", "moving", "fixed_modality", "moving_modality", "fixed_mpp", "moving_mpp")
 # Minutes become seconds: few steps of few small crops.
-QUICK = {"steps": 6, "batch": 2, "crop": 32, "contrast": 16, "validate_every": 3, "validation_fields": 4, "threads": 1}
+QUICK = {
+    "steps": 6,
+    "batch": 2,
+    "crop": 32,
+    "contrast": 16,
+    "validate_every": 3,
+    "validation_fields": 4,
+    "measured_crops": 16,
+    "threads": 1,
+}
 
 
 def write_pairs(folder: Path, stains: np.ndarray, tiles: int = 6) -> Path:

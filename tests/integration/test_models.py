@@ -30,8 +30,8 @@ NAMES = sorted(path.stem for path in RECIPES.glob("*.toml"))
 
 def prepared(name, folder, request):
     """Write the pairs of a recipe; return the manifest of what is held out."""
-    data = [] if name == "haematoxylin-dab" else ["--data", str(request.getfixturevalue("shared_data"))]
-    command = [sys.executable, str(RECIPES / "prepare.py"), name, *data, "--out", str(folder)]
+    data = str(request.getfixturevalue("shared_data"))
+    command = [sys.executable, str(RECIPES / "prepare.py"), name, "--data", data, "--out", str(folder)]
     subprocess.run(command, check=True, capture_output=True)
     held_out = folder / "held-out.csv"
     return held_out if held_out.exists() else folder / "pairs.csv"
@@ -50,7 +50,8 @@ def held_out(request, tmp_path_factory):
 
 
 def test_every_recipe_is_shipped_and_every_shipped_model_has_a_recipe():
-    assert [card.name for card in list_models()] == NAMES
+    # That of the demo was made by an earlier training; see docs/models.md.
+    assert [card.name for card in list_models()] == sorted([*NAMES, "haematoxylin-dab"])
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -78,7 +79,7 @@ def test_the_card_of_a_real_pair_names_its_very_files(ndpi_pair):
     }
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", [*NAMES, "haematoxylin-dab"])
 def test_shipped_models_are_sound(name):
     checks = list(verify(find_model(name)))
     assert len(checks) > 3

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -13,6 +13,9 @@ from comir_batch.cli import options  # noqa: TC001  typer resolves the annotatio
 from comir_batch.cli.failures import exit_codes
 from comir_batch.cli.settings import overrides
 from comir_batch.cli.tables import print_table
+
+if TYPE_CHECKING:
+    from comir_batch.core.card import ModelCard
 
 
 def add_to(app: typer.Typer) -> None:
@@ -79,6 +82,10 @@ def train(  # noqa: PLR0913  a parameter an option
         stop = StopRequest(_say_stopping)
         with show_progress() as subscriber, stop.on_signals():
             card = learn(request, stop, lambda text: typer.echo(text, err=True), subscriber)
+    _print(card, out)
+
+
+def _print(card: ModelCard, out: Path) -> None:
     rows = [(name, str(value)) for name, value in card.metrics.items() if name != "measured_on"]
     print_table(f"model {card.name}", ("figure", "value"), rows)
     typer.echo(f"measured on: {card.metrics['measured_on']}")

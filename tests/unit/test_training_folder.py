@@ -30,8 +30,10 @@ def test_a_new_an_empty_and_a_marked_folder_are_taken(tmp_path):
     (tmp_path / "empty").mkdir()
     for folder in (tmp_path / "deep" / "new", tmp_path / "empty"):
         begin(folder)
+        assert [path.name for path in folder.iterdir()] == [".comir-batch-training"]
         (folder / "data").mkdir()
         begin(folder)
+        assert (folder / "data").is_dir()
 
 
 def test_what_holds_anything_else_is_refused(tmp_path):

@@ -60,15 +60,14 @@ def diagnose(  # noqa: PLR0913  a parameter an option
         from comir_batch.training.diagnose import diagnose as measure
         from comir_batch.training.diagnose import require_comparable
         from comir_batch.training.folder import held
-        from comir_batch.training.split import Part
-        from comir_batch.training.unseen import unseen_parts
+        from comir_batch.training.unseen import unseen_parts, whole_parts
 
         chosen, others = find_model(model), [find_model(name) for name in against or ()]
         require_comparable(chosen, others)
         with held(out, "diagnosis", partial(typer.echo, err=True)):
             slides = _prepared(pairs, out, chosen.card.mpp)
             if whole:
-                parts, which = tuple(Part(pair) for pair in slides), "Measured on whole slides, as asked."
+                parts, which = whole_parts(chosen.card, slides)
             else:
                 parts, which = unseen_parts(chosen.card, slides, region)
             found = measure(chosen, parts, others, crops=crops, seed=seed, device=device or "auto")

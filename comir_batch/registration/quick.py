@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from comir_batch.registration.turntable import Peak
 
 _STEP_DEG = 4.0
-_SEARCH_SIDE = 80
+_SEARCH_PX = 3.0  # as coarse as large slides are searched: what agrees in fine detail alone is not found
 _LEAST_OVERLAP = 0.4
 _STARTS = 3
 _REFINED = ((2.0, 8), (1.0, 4))  # pixel size and most steps of each level of the refinement
@@ -86,8 +86,7 @@ class _Start(NamedTuple):
 
 def _starts(images: tuple[RegistrationImage, RegistrationImage], max_angle_deg: float) -> list[_Start]:
     """Return the best few angles that are not neighbours of a better one, each with its best shift."""
-    mpp = max(max(max(image.grid.shape) for image in images) / _SEARCH_SIDE, 1.0)
-    fixed, moving = (coarsened(image, mpp) for image in images)
+    fixed, moving = (coarsened(image, _SEARCH_PX) for image in images)
     table = Turntable(moving)
     least = _LEAST_OVERLAP * min(np.count_nonzero(fixed.mask), np.count_nonzero(moving.mask))
     scorer = Correlation(fixed, moving, Transforms(table.transform_shape(fixed.mask, least)), least)

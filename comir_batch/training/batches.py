@@ -72,10 +72,16 @@ class BatchSource:
         fixed, moving = [], []
         for index in rng.choice(len(self._readers), self._config.batch, p=self._shares):
             reader = self._readers[index]
-            first, second = reader.read(reader.draw(rng, self._config.crop), self._config.crop)
+            pose = reader.draw(rng, self._config.crop)
+            first, second = reader.read(pose, self._config.crop, self._shift(rng))
             fixed.append(disturbed(first, rng, self._config.augmentation, stained=self._stained[0]))
             moving.append(disturbed(second, rng, self._config.augmentation, stained=self._stained[1]))
         return Batch(torch.from_numpy(np.stack(fixed)), torch.from_numpy(np.stack(moving)))
+
+    def _shift(self, rng: np.random.Generator) -> tuple[float, float]:
+        """Draw how far the moving crop lies beside the fixed one, in pixels."""
+        jitter = self._config.jitter
+        return (float(rng.normal(0, jitter)), float(rng.normal(0, jitter))) if jitter else (0.0, 0.0)
 
     def ahead(self, first: int, stop: int) -> Iterator[tuple[int, Batch]]:
         """Yield the batches from ``first`` on, and their numbers, while threads read the next ones."""

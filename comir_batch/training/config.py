@@ -54,6 +54,10 @@ class TrainConfig(Section):
     contrast : int
         Side in pixels of the squares, cut from the representations of the crops, that the loss tells apart; 0 for whole
         crops as in the paper. Smaller squares are harder to tell apart: they teach longer, and finer structure.
+    coarse : int
+        The loss also tells apart squares of twice that side after every so many pixels, along each axis, became their
+        mean; 1 leaves that out, as in the paper. Large slides are searched at a coarse level, where fine structure
+        alone, such as noise that both images of one exposure share, is gone.
     critic : {"mse", "cosine", "l1"}
         Similarity of two representations.
     temperature : float
@@ -67,6 +71,9 @@ class TrainConfig(Section):
         its representation.
     supervision : Supervision
         Of the bottleneck: `approach` and `critic`.
+    jitter : float
+        Standard deviation in pixels of shifts, along each axis, that part the crops of a place. Some teaches networks
+        to leave out noise that both images share, as those of one exposure do.
     augmentation : float
         Strength of the change of intensities, stains, sharpness and noise; 1 is usual.
     optimiser : {"adam", "sgd"}
@@ -117,6 +124,7 @@ class TrainConfig(Section):
     batch: int = Field(default=8, ge=2)
     crop: int = Field(default=128, ge=16)
     contrast: int = Field(default=32, ge=0)
+    coarse: int = Field(default=4, ge=1)
     critic: Critic = "mse"
     temperature: float = Field(default=0.1, gt=0)
     decoupled: bool = False
@@ -124,6 +132,7 @@ class TrainConfig(Section):
     decay_l2: float = Field(default=0.0, ge=0)
     symmetry: Literal["none", "c4", "d4"] = "d4"
     supervision: Supervision = Supervision()
+    jitter: float = Field(default=0.0, ge=0)
     augmentation: float = Field(default=1.0, ge=0, le=3)
     optimiser: Literal["adam", "sgd"] = "adam"
     schedule: Literal["cosine", "constant"] = "cosine"
@@ -161,6 +170,9 @@ class TrainConfig(Section):
             )
         if self.contrast > self.crop:
             raise ValueError(f"contrast {self.contrast} is larger than the crop of {self.crop} pixels")
+        wide = min(2 * (self.contrast or self.crop), self.crop)
+        if wide % self.coarse:
+            raise ValueError(f"coarse {self.coarse} must divide {wide}, the side of the coarse squares in pixels")
         stride = 2 ** len(self.network(1).down)
         if self.crop % stride:
             raise ValueError(f"crop {self.crop} must be a multiple of {stride}, the stride of {self.architecture}")
@@ -179,6 +191,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "batch": 32,
         "steps": 736,
         "contrast": 0,
+        "coarse": 1,
         "temperature": 0.5,
         "decay_l1": 1e-4,
         "decay_l2": 1e-4,
@@ -194,6 +207,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "batch": 24,
         "steps": 160,
         "contrast": 0,
+        "coarse": 1,
         "temperature": 0.1,
         "symmetry": "c4",
         "optimiser": "adam",

@@ -196,9 +196,12 @@ class PairReader:
         x, y = self._places.draw(rng, side).tolist()
         return Pose(x, y, float(rng.uniform(-np.pi, np.pi)), bool(rng.integers(2)))
 
-    def read(self, pose: Pose, side: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """Return the crops of both slides."""
-        return self.fixed.read(pose, side), self.moving.read(pose, side)
+    def read(
+        self, pose: Pose, side: int, shift: tuple[float, float] = (0.0, 0.0)
+    ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Return the crops of both slides, the moving one so many pixels beside the fixed one along x and y."""
+        beside = pose._replace(x=pose.x + shift[0] * self.mpp, y=pose.y + shift[1] * self.mpp)
+        return self.fixed.read(pose, side), self.moving.read(beside, side)
 
     def refusal(self, side: int) -> str:
         """Return why the part has no place for a crop; empty if it has one."""

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
+from torch.nn.functional import avg_pool2d
 
 from comir_batch.core.errors import ConfigError
 from comir_batch.representation.network import DenseUNet
@@ -15,7 +16,7 @@ from comir_batch.training.supervision import bottleneck_loss, wanted
 from comir_batch.training.symmetry import draw, turn_each, turn_each_back
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from numpy.typing import NDArray
     from torch import Tensor
@@ -132,9 +133,8 @@ class Learner:
         outputs, inner = wanted(config.supervision, number, config.steps)
         loss = first.new_zeros(())
         if outputs:
-            side = config.contrast or config.crop
-            squares = cut(first, side), cut(second, side)
-            loss = loss + info_nce(*squares, config.temperature, config.critic, decoupled=config.decoupled)
+            for squares in told_apart(first, second, config):
+                loss = loss + info_nce(*squares, config.temperature, config.critic, decoupled=config.decoupled)
             if config.decay_l1:
                 loss = loss + config.decay_l1 * activation_decay(first, second, 1)
             if config.decay_l2:
@@ -159,6 +159,15 @@ def learning_rate(config: TrainConfig, number: int) -> float:
     if number < rise:
         return config.learning_rate * (number + 1) / rise
     return config.learning_rate * (1 + math.cos(math.pi * (number - rise) / max(config.steps - rise, 1))) / 2
+
+
+def told_apart(first: Tensor, second: Tensor, config: TrainConfig) -> Iterator[tuple[Tensor, Tensor]]:
+    """Yield what the loss compares of two representations ``(N, C, Y, X)``: squares of pixels, then of coarse ones."""
+    side = config.contrast or config.crop
+    yield cut(first, side), cut(second, side)
+    if config.coarse > 1:
+        wide = min(2 * side, config.crop) // config.coarse
+        yield cut(avg_pool2d(first, config.coarse), wide), cut(avg_pool2d(second, config.coarse), wide)
 
 
 def cut(images: Tensor, side: int) -> Tensor:

@@ -78,3 +78,12 @@ def test_blank_images_and_images_without_a_mask_have_no_transform(picture):
 def test_it_repeats(picture):
     pair = crops(picture, rigid(5.0, (1.0, 2.0), SIDE))
     assert np.array_equal(quick_rigid(*pair), quick_rigid(*pair))
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_noise_that_both_images_share_is_not_enough(seed):
+    noise = np.random.default_rng(seed).normal(0, 1, (512, 512)).astype(np.float32)
+    fine = noise - cv2.GaussianBlur(noise, (0, 0), 1.0)
+    truth = LEVELS[1].draw(np.random.default_rng(seed), 128)
+    found = quick_rigid(*crops(fine, truth, side=128))
+    assert found is None or corner_error(found, truth, 128) > 0.02 * 128

@@ -34,6 +34,7 @@ def test_the_command_line_lies_over_the_file_and_the_file_over_the_preset(tmp_pa
         ({"latent_channels": 4}, "latent_channels"),
         ({"crop": 100}, "multiple of 8"),
         ({"contrast": 256}, "larger than the crop"),
+        ({"coarse": 5}, "coarse 5 must divide"),
         ({"region": [0, 0, 1.2, 1]}, "region"),
         ({"learning_rate": float("nan")}, "learning_rate"),
         ({"supervision": {"approach": "sometimes"}}, "supervision.approach"),

@@ -110,6 +110,8 @@ def test_crops_of_a_pair_lie_at_the_same_place_and_inside_at_every_angle(pair):
             assert reader.fixed.valid(pose, 64).all()
             first, second = reader.read(pose, 64)
             assert np.array_equal(first, second)
+            _, beside = reader.read(pose, 64, (3.0, -2.0))
+            assert np.array_equal(beside, reader.moving.read(pose._replace(x=pose.x + 1.5, y=pose.y - 1.0), 64))
         assert len({pose.mirrored for pose in poses}) == 2
         again = np.random.default_rng(0)
         assert poses == [reader.draw(again, 64) for _ in range(50)]

@@ -12,7 +12,7 @@ from comir_batch.training import course
 from comir_batch.training.batches import Batch
 from comir_batch.training.config import checked
 from comir_batch.training.history import History
-from comir_batch.training.learner import Learner, cut, learning_rate
+from comir_batch.training.learner import Learner, cut, learning_rate, told_apart
 from comir_batch.training.validate import Validation
 
 TINY = Architecture(in_channels=1, init_filters=4, down=(1, 1), bottleneck=1, up=(1, 1), growth=4, dropout=0.1)
@@ -93,6 +93,21 @@ def test_squares_are_cut_from_the_middle_in_the_same_order_for_both_modalities()
     assert [int(square[0, 0, 0]) for square in squares] == [1, 4, 31, 34, 101, 104, 131, 134]
     assert torch.equal(squares[3, 0], image[0, 0, 3:6, 4:7])
     assert torch.equal(cut(image[..., :7], 7), image[..., :7])
+
+
+def test_coarse_squares_are_means_of_blocks_and_twice_as_wide():
+    first = batch(0).fixed
+    fine, coarse = told_apart(first, -first, settings(contrast=8, coarse=4))
+    assert fine[0].shape == (64, 1, 8, 8)
+    assert coarse[0].shape == (16, 1, 4, 4)
+    assert torch.allclose(coarse[0][1, 0, 2, 3], first[0, 0, 8:12, 28:32].mean())
+    assert torch.equal(coarse[1], -coarse[0])
+
+
+def test_whole_crops_are_compared_whole_and_nothing_coarse_unless_asked_for():
+    first = batch(0).fixed
+    assert [pair[0].shape[2] for pair in told_apart(first, first, settings(contrast=0, coarse=4))] == [32, 8]
+    assert [pair[0].shape[2] for pair in told_apart(first, first, settings(contrast=16, coarse=1))] == [16]
 
 
 def test_the_learning_rate_rises_and_falls_or_stays():

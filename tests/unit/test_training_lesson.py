@@ -5,6 +5,7 @@ from __future__ import annotations
 import cv2
 import numpy as np
 import pytest
+import torch
 from skimage.data import immunohistochemistry
 
 from comir_batch.core.errors import ManifestError
@@ -51,6 +52,17 @@ def test_a_pair_too_small_for_a_crop_is_left_out_and_said(tmp_path):
     both = (*made.parts.training, *made.parts.validation)
     validator = Validator(both, made.modalities, made.data.mpp, count=4, side=64, seed=1)
     assert validator.side == 64
+
+
+def test_jitter_parts_the_crops_of_a_place_and_moves_nothing_else(tmp_path):
+    made, _, config = lesson(write(tmp_path, [160] * 6), augmentation=0)
+    parted = config.model_copy(update={"jitter": 2.0})
+    plain, moved = (
+        BatchSource(made.parts.training, made.modalities, made.stained, made.data.mpp, each).batch(0)
+        for each in (config, parted)
+    )
+    assert torch.equal(plain.fixed[0], moved.fixed[0])
+    assert not torch.equal(plain.moving[0], moved.moving[0])
 
 
 def test_blank_slides_are_refused_by_their_rows(tmp_path):

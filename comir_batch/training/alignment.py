@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from itertools import product
+from itertools import combinations, product
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -26,10 +26,12 @@ if TYPE_CHECKING:
 
 _GREY = Input(reduction="mean")
 _CLEAR = 10.0  # unrelated images, mirrored ones among them, stay below
+_AT_REST_PX, _CLEAR_AT_REST = 1.5, 5.0  # of all shifts chance seldom prefers this one, which the user claims
 _STEP = SIDE - 2 * REACH
 _GROUPS = 3  # along an axis
 _TILES = 4  # in a group, at most
 _FEWEST_GROUPS = 4
+_AGREEING_PX = 4.0
 _LEAST_TISSUE = 0.4  # of a tile of either slide
 _FEWEST_TILES = 4
 _SUPPORTED = 6.0  # what is clear enough where coarser images show the same
@@ -89,7 +91,8 @@ def measure(pair: TrainingPair, box: Box, seed: int = 0) -> Alignment:
     """
     tiles = _Tiles(pair, box, seed)
     peak = find_peak([spectrum for group in tiles.groups for spectrum in group.spectra])
-    if peak.z >= _CLEAR:
+    at_rest = peak.z >= _CLEAR_AT_REST and np.hypot(*peak[:2]) <= _AT_REST_PX
+    if at_rest or (peak.z >= _CLEAR and peak.inside):
         return _from_tiles(pair, tiles, peak)
     turn = best_turn(pair, box)
     if not turn.clear:
@@ -191,17 +194,41 @@ class _Tiles:
 
 
 def _from_tiles(pair: TrainingPair, tiles: _Tiles, peak: Peak) -> Alignment:
-    """Fit a turn and a shift to the peaks of the groups, where enough of them are clear; else take the shift of all."""
+    """Fit a turn and a shift to the peaks of the groups, where enough of them agree; else take the shift of all."""
     peaks = [find_peak(group.spectra) for group in tiles.groups]
-    clear = [(group.place, each) for group, each in zip(tiles.groups, peaks, strict=True) if each.z >= _CLEAR]
+    clear = [
+        (group.place, each) for group, each in zip(tiles.groups, peaks, strict=True) if each.z >= _CLEAR and each.inside
+    ]
     if len(clear) < _FEWEST_GROUPS:
         return _alignment(pair, tiles, np.array([peak.x, peak.y]), 0.0, peak.z)
     places, shifts = np.array([place for place, _ in clear]), np.array([each[:2] for _, each in clear])
+    agreeing = _most_agreeing(places, shifts)
+    if agreeing.sum() < _FEWEST_GROUPS:
+        return _alignment(pair, tiles, np.array([peak.x, peak.y]), 0.0, peak.z)
+    at_middle, angle = _turn_and_shift(places[agreeing], shifts[agreeing])
+    return _alignment(pair, tiles, at_middle, angle, peak.z)
+
+
+def _most_agreeing(places: NDArray[np.float64], shifts: NDArray[np.float64]) -> NDArray[np.bool_]:
+    """Return which groups agree with the turn and shift, of those that two of them say, that most agree with.
+
+    A group may be clear and wrong, where it sees little but the border of the tissue.
+    """
+    best = np.zeros(len(places), dtype=bool)
+    for two in combinations(range(len(places)), 2):
+        at_middle, angle = _turn_and_shift(places[list(two)], shifts[list(two)])
+        said = at_middle + angle * np.stack([-places[:, 1], places[:, 0]], axis=1)
+        agreeing = np.linalg.norm(shifts - said, axis=1) <= _AGREEING_PX
+        best = max(best, agreeing, key=np.count_nonzero)
+    return best
+
+
+def _turn_and_shift(places: NDArray[np.float64], shifts: NDArray[np.float64]) -> tuple[NDArray[np.float64], float]:
+    """Return the shift at the part's middle and the small turn in radians, of least squares."""
     centre, mean = places.mean(axis=0), shifts.mean(axis=0)
     arms, moves = places - centre, shifts - mean
     angle = float((arms[:, 0] * moves[:, 1] - arms[:, 1] * moves[:, 0]).sum() / (arms**2).sum())
-    at_middle = mean - angle * np.array([-centre[1], centre[0]])
-    return _alignment(pair, tiles, at_middle, angle, peak.z)
+    return mean - angle * np.array([-centre[1], centre[0]]), angle
 
 
 def _alignment(pair: TrainingPair, tiles: _Tiles, shift: NDArray[np.float64], angle: float, z: float) -> Alignment:

@@ -44,6 +44,11 @@ class Peak(NamedTuple):
     y: float
     z: float
 
+    @property
+    def inside(self) -> bool:
+        """Whether it is not at the end of what was looked at, where a slope looks like a peak."""
+        return max(abs(self.x), abs(self.y)) < REACH - 1
+
 
 def fixed_spectra(tile: NDArray[np.float32], valid: NDArray[np.bool_]) -> Spectra:
     """Return the spectra of a fixed tile's grey levels; of its pixels only the inner ones count.

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from comir_batch.training.split import Box
 
 WIDEST_DEG = 9.0
-"""Largest small turn that is tried."""
+"""Largest small turn that is believed; one step more is tried, to see that it is no better."""
 _STEP_DEG = 1.5
 _LONGEST = 512  # side of the images, in pixels: a step turns their borders by no more than a tile can bear
 _LEAST_TISSUE = 0.3  # of a tile of either slide
@@ -57,8 +57,9 @@ class Turn:
 
     @property
     def clear(self) -> bool:
-        """Whether the peak is too high for chance."""
-        return self.peak.z >= (_CLEAR_TURNED if self.orientation else _CLEAR)
+        """Whether the peak is too high for chance, and not at the end of what was tried."""
+        inside = self.peak.inside and abs(self.angle_deg) <= WIDEST_DEG
+        return inside and self.peak.z >= (_CLEAR_TURNED if self.orientation else _CLEAR)
 
 
 def best_turn(pair: TrainingPair, box: Box) -> Turn:
@@ -77,7 +78,7 @@ def best_turn(pair: TrainingPair, box: Box) -> Turn:
 
 def _linears() -> Iterator[tuple[str, float, NDArray[np.float64]]]:
     """Yield names, small angles and maps of fixed to moving places, about the middle."""
-    steps = round(WIDEST_DEG / _STEP_DEG)
+    steps = round(WIDEST_DEG / _STEP_DEG) + 1
     for step in range(-steps, steps + 1):
         yield "", step * _STEP_DEG, _rotation(step * _STEP_DEG)
     for quarter in (1, 2, 3):

@@ -13,11 +13,12 @@ from skimage.data import immunohistochemistry
 
 from comir_batch.core.config import ExecutionConfig
 from comir_batch.core.errors import ManifestError
-from comir_batch.training.alignment import measure, require_aligned
+from comir_batch.training.alignment import _most_agreeing, _turn_and_shift, measure, require_aligned
 from comir_batch.training.ihc import haematoxylin_dab_channels
 from comir_batch.training.pairs import prepare
-from comir_batch.training.shift_surface import SIDE, find_peak, fixed_spectra, moving_spectra
+from comir_batch.training.shift_surface import SIDE, Peak, find_peak, fixed_spectra, moving_spectra
 from comir_batch.training.split import WHOLE, Box, split
+from comir_batch.training.turned import Turn
 
 TOLERANCE = 4.0
 
@@ -136,6 +137,24 @@ def test_the_peak_is_found_between_pixels_and_needs_something_to_compare(stains)
     assert peak.y == pytest.approx(-7, abs=0.3)
     assert find_peak([]).z == 0
     assert find_peak([(fixed_spectra(image, ~everywhere), other)]).z == 0
+
+
+def test_groups_that_disagree_with_most_are_left_out():
+    places = np.array([(x, y) for x in (-100.0, 0.0, 100.0) for y in (-100.0, 100.0)])
+    shifts = (2.0, -1.0) + 0.02 * np.stack([-places[:, 1], places[:, 0]], axis=1)
+    shifts[0] = (20.0, -21.0)
+    agreeing = _most_agreeing(places, shifts)
+    assert agreeing.tolist() == [False, True, True, True, True, True]
+    at_middle, angle = _turn_and_shift(places[agreeing], shifts[agreeing])
+    assert np.allclose(at_middle, (2, -1))
+    assert angle == pytest.approx(0.02)
+
+
+def test_what_is_best_at_the_end_of_what_was_tried_is_not_believed():
+    assert Turn("", 9.0, Peak(23.0 - 1e-6, 0.0, 30.0), 1.0).clear
+    assert not Turn("", 10.5, Peak(0.0, 0.0, 30.0), 1.0).clear
+    assert not Turn("mirrored left to right", 0.0, Peak(-2.0, 23.5, 30.0), 1.0).clear
+    assert not Turn("", 1.5, Peak(0.0, 0.0, 11.0), 1.0).clear
 
 
 def _phase(shared_data, name):

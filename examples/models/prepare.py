@@ -140,7 +140,7 @@ def he_stain(data: Path, out: Path) -> None:
     blurred, on an uneven ground with noise. Tiles of three other slides are held out.
     """
     folder = data / "histology_landmarks"
-    pairs = Pairs(out, ("he", "label"), masked=True)
+    pairs = Pairs(out, ("he", "label"), masked=False)
     others = (
         ("kidney", "rat_kidney/images_1600px/Rat_Kidney_Section02_HE.jpg"),
         ("case001", "case001_unlabelled/Case001_HE.jpg"),

@@ -73,7 +73,7 @@ def _row(trial: Trial) -> tuple[str | float, ...]:
         f"{100 * low:.1f}-{100 * high:.1f}",
         " / ".join(f"{100 * found / quarter:.0f}" for found in trial.found),
         round(100 * trial.diagnosis.partners.retrieved, 1),
-        round(min(turning.lowest()[0] for turning in trial.diagnosis.turning), 3),
+        round(_lowest_turned(trial), 3),
         round(trial.rank("output"), 1),
         round(trial.rank("bottleneck"), 1),
         " / ".join(str(bottleneck.spectra[name].collapsed) for name in names),
@@ -113,7 +113,17 @@ def _findings(request: StudyRequest, lesson: Lesson, trials: Sequence[Trial]) ->
         f"The effective rank of the bottleneck is {ranks[base]:.1f} for {base}, and lower for {len(lower)} of "
         f"{len(others)} other variants (lowest: {fewest}, {ranks[fewest]:.1f})."
     )
-    return caveat, measured, most, used
+    lowest = {name: _mean([_lowest_turned(t) for t in trials if t.variant == name]) for name in _variants(trials)}
+    rest = [lowest[name] for name in others]
+    turned = (
+        "The lowest correlation over angle of a CoMIR with that of the turned image, turned back, is "
+        f"{lowest[base]:.2f} for {base}; of the others it is {min(rest):.2f} to {max(rest):.2f}."
+    )
+    return caveat, measured, most, turned, used
+
+
+def _lowest_turned(trial: Trial) -> float:
+    return min(turning.lowest()[0] for turning in trial.diagnosis.turning)
 
 
 def _variants(trials: Sequence[Trial]) -> list[str]:

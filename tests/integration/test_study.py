@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import re
 import signal
 import subprocess
 import time
@@ -68,6 +69,8 @@ def _require_whole(out, printed):
     page = (out / "study.html").read_text()
     assert "One seed, 2 steps" in page
     assert "that chose the step to keep" in page
+    (lowest,) = re.findall(r"turned back, is (\S+) for none", page)
+    assert float(lowest) == pytest.approx(float(table[2].split("|")[7]), abs=0.006)
     assert "unseen" not in page
     assert all(variant in printed for variant in VARIANTS)
     assert not (out / "data").exists()

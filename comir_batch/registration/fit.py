@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
@@ -11,6 +11,7 @@ from comir_batch.core.errors import RegistrationError
 from comir_batch.core.transform import Affine, BSpline, Composite
 from comir_batch.registration import parameters
 from comir_batch.registration.coarse import coarsened, common_mpp
+from comir_batch.registration.comparison import Comparison
 from comir_batch.registration.elastix_process import ElastixRequest, shared_process
 
 if TYPE_CHECKING:
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 _START_SIDES = 2  # starts are refined on images of so many times the search's side
 _FINE_LEVELS = 3
 _LEAST_SPACING_PX = 16
+_AFFINE_PARAMETERS = 3  # more than those of a rigid transform
 
 
 class Fitter:
@@ -43,20 +45,40 @@ class Fitter:
 
     def quick(self, view: View, start: Composite, number: int) -> Composite:
         """Refine a start rigidly on coarse images."""
-        mpp = common_mpp(view.fixed, view.moving, _START_SIDES * self._config.search_side)
-        coarse = replace(view, fixed=coarsened(view.fixed, mpp), moving=coarsened(view.moving, mpp))
-        levels = parameters.resolutions(coarse.fixed.grid)
-        stages = (parameters.rigid(view.metric, self._config, levels),)
+        coarse = self._coarse(view)
+        stages = (parameters.rigid(view.metric, self._config, parameters.resolutions(coarse.fixed.grid)),)
         return self._run(coarse, stages, start, self._folder / f"start-{number}")
 
     def full(self, view: View, start: Composite, folder: Path, *, deformable: bool) -> Composite:
-        """Fit rigid, affine and perhaps B-spline at full resolution, and join the affine parts."""
+        """Fit rigid, affine and perhaps B-spline at full resolution, and join the affine parts.
+
+        The affine stage is left out where coarse images are not explained better by it, see `_stretches`.
+        """
         levels = parameters.resolutions(view.fixed.grid)
-        fine, metric = min(levels, _FINE_LEVELS), view.metric
-        stages = [parameters.rigid(metric, self._config, fine), parameters.affine(metric, self._config, fine)]
+        stages = self._linear(view.metric, min(levels, _FINE_LEVELS))
+        if not self._stretches(view, start, folder / "affine"):
+            stages = stages[:1]
         if deformable:
-            stages.append(parameters.bspline(metric, _resolvable(self._config, view.fixed.grid), levels))
-        return _joined(self._run(view, tuple(stages), start, folder))
+            stages = (*stages, parameters.bspline(view.metric, _resolvable(self._config, view.fixed.grid), levels))
+        return _joined(self._run(view, stages, start, folder))
+
+    def _stretches(self, view: View, start: Composite, folder: Path) -> bool:
+        """Return whether an affine transform explains coarse images better than a rigid one.
+
+        By more than its further parameters do by chance (Akaike, IEEE TAC 1974). Where there is little to go by, as in
+        small images, it would stretch and shear them at will.
+        """
+        coarse = self._coarse(view)
+        levels = min(parameters.resolutions(coarse.fixed.grid), _FINE_LEVELS)
+        affine = self._run(coarse, self._linear(view.metric, levels), start, folder)
+        return Comparison(coarse).gain(Composite(affine.parts[:-1]), affine) > _AFFINE_PARAMETERS
+
+    def _linear(self, metric: Literal["ncc", "mi"], levels: int) -> tuple[ParameterMap, ...]:
+        return tuple(stage(metric, self._config, levels) for stage in (parameters.rigid, parameters.affine))
+
+    def _coarse(self, view: View) -> View:
+        mpp = common_mpp(view.fixed, view.moving, _START_SIDES * self._config.search_side)
+        return replace(view, fixed=coarsened(view.fixed, mpp), moving=coarsened(view.moving, mpp))
 
     def other(self, views: Sequence[View], start: Composite, folder: Path) -> tuple[Composite | None, str]:
         """Fit rigid and affine on the first of the other views, if there is one."""

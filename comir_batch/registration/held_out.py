@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
-from scipy import ndimage
 
 from comir_batch.core.errors import RegistrationError
 from comir_batch.core.transform import Affine, Composite
-from comir_batch.registration.coarse import GreyLevels, coarsened, common_mpp, shared_area
-from comir_batch.registration.scores import information_score
+from comir_batch.registration.coarse import coarsened, common_mpp
+from comir_batch.registration.comparison import Comparison
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -76,22 +76,16 @@ class HeldOut:
         # Finer than the search where the search is so coarse that a tile would vanish between its pixels.
         grid = view.fixed.grid
         mpp = min(searched, TILE / _LEAST_TILE_SIDE * min(grid.mpp_x, grid.mpp_y))
-        fixed = coarsened(view.fixed.masked(tiles), mpp)
-        self._moving = coarsened(view.moving, mpp)
-        self._metric, self._seed, self._extent = view.metric, config.seed, searched * config.search_side
-        self._area = shared_area(fixed, self._moving)
-        y, x = np.nonzero(fixed.mask)
-        self._points = fixed.grid.to_um(np.stack([x, y], axis=1))
-        self._values = fixed.pixels[fixed.mask]
-        self._levels = GreyLevels.of(self._values), GreyLevels.of(self._moving.pixels[self._moving.mask])
+        fixed, moving = coarsened(view.fixed.masked(tiles), mpp), coarsened(view.moving, mpp)
+        self._comparison = Comparison(replace(view, fixed=fixed, moving=moving))
+        self._seed, self._extent = config.seed, searched * config.search_side
 
     def score(self, transform: Composite) -> float:
         """Return the view's similarity over the held-out pixels that fall into the moving mask; NaN if too few do."""
-        values, inside = self._sampled(transform)
+        values, inside = self._comparison.sampled(transform)
         if np.count_nonzero(inside) < max(_LEAST_SAMPLES, 0.2 * inside.size):
             return math.nan
-        compare = _correlation if self._metric == "ncc" else self._information
-        return compare(self._values[inside], values[inside])
+        return self._comparison.score(values, inside)
 
     def significance(self, transform: Composite) -> float:
         """Return by how many standard deviations an alignment scores above wrong ones made from it; NaN if unknown."""
@@ -107,7 +101,7 @@ class HeldOut:
     def _wrong(self, transform: Composite) -> Sequence[Affine]:
         """Return turns by 20 to 340 degrees about the tissue's centre, with shifts of up to a fifth of its extent."""
         generator = np.random.default_rng(self._seed)
-        centre = transform.map(self._points).mean(axis=0)
+        centre = transform.map(self._comparison.points).mean(axis=0)
         angles = np.radians(generator.uniform(20, 340, _WRONG))
         shifts = generator.uniform(-0.2, 0.2, (_WRONG, 2)) * self._extent
         return [
@@ -119,26 +113,7 @@ class HeldOut:
         """Shifts of the fixed points by a tenth to four tenths of their own extent along each axis."""
         generator = np.random.default_rng(self._seed)
         share = generator.uniform(0.1, 0.4, (_WRONG, 2)) * generator.choice([-1.0, 1.0], (_WRONG, 2))
-        return [Affine(np.array([[1.0, 0.0], [0.0, 1.0]]), shift) for shift in share * np.ptp(self._points, axis=0)]
-
-    def _sampled(self, transform: Composite) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
-        rows = self._moving.grid.to_pixels(transform.map(self._points))[:, ::-1].T
-        weight, values = (
-            ndimage.map_coordinates(plane, rows, order=1, mode="constant", prefilter=False)
-            for plane in (self._moving.mask.astype(np.float32), self._moving.pixels)
-        )
-        return values / np.maximum(weight, 0.5), weight > 0.5
-
-    def _information(self, fixed: NDArray[np.float32], moving: NDArray[np.float32]) -> float:
-        levels = self._levels[0].count
-        labels = self._levels[0].label(fixed) * levels + self._levels[1].label(moving)
-        joint = np.bincount(labels, minlength=levels**2).reshape(levels, levels, 1).astype(np.float32)
-        return float(information_score(joint, self._area)[0])
-
-
-def _correlation(fixed: NDArray[np.float32], moving: NDArray[np.float32]) -> float:
-    spread = float(fixed.std() * moving.std())
-    if spread == 0:
-        return 0.0
-    ncc = float(((fixed - fixed.mean()) * (moving - moving.mean())).mean()) / spread
-    return math.atanh(min(max(ncc, -0.999), 0.999)) * math.sqrt(len(fixed))
+        return [
+            Affine(np.array([[1.0, 0.0], [0.0, 1.0]]), shift)
+            for shift in share * np.ptp(self._comparison.points, axis=0)
+        ]

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -187,8 +188,13 @@ def test_the_shared_process_is_one():
 
 
 @pytest.fixture(scope="module")
-def tissue(ndpi_pair):
-    dapi, tritc = (_level(path, 3) for path in ndpi_pair)
+def levels(ndpi_pair):
+    return [_level(path, 3) for path in ndpi_pair]
+
+
+@pytest.fixture(scope="module")
+def tissue(levels):
+    dapi, tritc = levels
     grid, mask = tritc[1], _tissue(tritc[0])
     motion = Motion(25.0, (35.0, -20.0), amplitude_um=12.0)
     (moved,), moved_grid, truth = move(tritc[0][None], grid, motion)
@@ -223,7 +229,29 @@ def test_two_real_modalities_are_registered(tissue, tmp_path):
     assert found.candidates[0].held_out["raw"] > 4
     assert found.held_out.shape == grid.shape
     assert found.other is None
-    assert parse((tmp_path / "TransformParameters.2.txt").read_text())["GridSize"]
+    assert parse(max(tmp_path.glob("TransformParameters.*.txt")).read_text())["GridSize"]
+
+
+@pytest.mark.parametrize("stretch", [1.0, 1.05])
+def test_a_field_is_stretched_only_where_that_explains_more(stretch, levels, tmp_path):
+    """The moving slide's pixels are said to be wider than they are: an affine transform must find by how much."""
+    (dapi, grid), (tritc, _) = levels
+    field = Grid(256, 256, grid.mpp_x, grid.mpp_y)
+    window = slice(200, 456), slice(120, 376)
+    motion = Motion(10.0, (20.0, -10.0), amplitude_um=0.0)
+    (moved,), moved_grid, truth = move(tritc[window][None], field, motion)
+    wide = replace(moved_grid, mpp_x=moved_grid.mpp_x * stretch)
+    inside = move(np.ones((1, 256, 256), np.float32), field, motion)[0][0] > 0.5
+    fixed = RegistrationImage(dapi[window], np.ones((256, 256), bool), field)
+    view = View("raw", "mi", fixed, RegistrationImage(moved, inside, wide))
+    middle = truth.map(field.corners_um().mean(axis=0)[None])[0]
+    start = Composite((Affine(np.eye(2), middle * [stretch - 1, 0]).after(truth.parts[1]),))
+    found = register([view], RegisterConfig(threads=2), deformable=False, initial=start, folder=tmp_path).transform
+    widths = np.linalg.svd(found.parts[0].matrix)[1]
+    if stretch == 1.0:
+        np.testing.assert_allclose(widths, 1.0, atol=1e-6)
+    else:
+        np.testing.assert_allclose(widths, [stretch, 1.0], atol=0.01)
 
 
 def test_a_wrong_start_is_not_significant_and_repeats(tissue, tmp_path):

@@ -113,7 +113,7 @@ def _publish_transforms(work: ExportWork) -> None:
     source = RegisterFiles(work.register)
     write_bytes(work.pair.transform_json, source.transform.read_bytes())
     write_itk(read_transform_json(source.transform), work.pair.transform_itk)
-    _copy_folder(source.elastix, work.pair.elastix, "TransformParameters.*.txt")
+    _copy_folder(source.elastix, work.pair.elastix, "*Transform*.txt")
     _copy_folder(source.elastix, work.pair.logs, "*.log")
 
 

@@ -195,7 +195,7 @@ def _drawn(
     svg = render(
         "chart.svg.j2",
         title=title, text=words, frame=frame, shapes=shapes, marks=marks, mark=mark, width=WIDTH, height=HEIGHT,
-        colours=COLOURS, dashes=_DASHES, symbols=_MARKS,
+        strokes=[(_colour(key.number), _dash(key.number)) for key in frame.keys], symbols=_MARKS,
     )  # fmt: skip
     return Chart(title, words, Markup(svg))  # noqa: S704  the template escapes
 
@@ -205,7 +205,7 @@ def _curve(frame: Frame, series: Series, index: int) -> Iterator[_Shape]:
         low, high = (np.column_stack([np.asarray(series.x), side]) for side in (series.low, series.high))
         outline = np.vstack([low, high[::-1]])
         yield _Shape(_path(frame, outline[np.isfinite(outline).all(axis=1)]), _colour(index), filled=True)
-    yield _Shape(_path(frame, _points(series)), _colour(index), _DASHES[index % len(_DASHES)])
+    yield _Shape(_path(frame, _points(series)), _colour(index), _dash(index))
 
 
 def _steps(frame: Frame, edges: Vector, shares: Vector, index: int) -> Iterator[_Shape]:
@@ -213,7 +213,7 @@ def _steps(frame: Frame, edges: Vector, shares: Vector, index: int) -> Iterator[
     outline = np.column_stack([np.repeat(edges, 2), np.concatenate([[0], np.repeat(shares, 2), [0]])])
     path = _path(frame, outline)
     yield _Shape(path, _colour(index), filled=True)
-    yield _Shape(path, _colour(index), _DASHES[index % len(_DASHES)])
+    yield _Shape(path, _colour(index), _dash(index))
 
 
 def _path(frame: Frame, points: Vector) -> str:
@@ -274,3 +274,8 @@ def _finite(values: ArrayLike) -> Vector:
 
 def _colour(index: int) -> str:
     return COLOURS[index % len(COLOURS)]
+
+
+def _dash(index: int) -> str:
+    """Return another dash for each series of one colour."""
+    return _DASHES[(index + index // len(COLOURS)) % len(_DASHES)]

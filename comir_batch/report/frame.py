@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 WIDTH, HEIGHT = 440, 300
 _LEFT, _RIGHT, _BOTTOM, _LEGEND_ROW = 58, 14, 46, 19
-_LETTER = 6.9  # width of a letter of the legend, on average
+_LETTER, _WIDE_LETTER = 6.9, 11.5  # widths of letters of the legend, on average
 _LONGEST_NAME = 46
 
 
@@ -64,7 +64,8 @@ def _legend(names: Sequence[str]) -> Iterator[Key]:
     x, y = float(_LEFT), 12.0
     for index, name in enumerate(names if len(names) > 1 else ()):
         short = name if len(name) <= _LONGEST_NAME else name[: _LONGEST_NAME - 1] + "…"
-        width = 38 + _LETTER * len(short)
+        wide = sum(letter in "mwMW" for letter in short)
+        width = 38 + _LETTER * (len(short) - wide) + _WIDE_LETTER * wide
         if x > _LEFT and x + width > WIDTH:
             x, y = float(_LEFT), y + _LEGEND_ROW
         yield Key(x, y, short, index)

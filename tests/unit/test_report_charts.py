@@ -176,6 +176,16 @@ def test_a_legend_that_is_too_long_goes_on_below():
     assert keys[-1].text.endswith("…")
 
 
+def test_ten_series_look_different():
+    chart = lines("t", [Series(str(index), [0, 1], [index, 1]) for index in range(10)], "x", "y")
+    curves, keys = [], []
+    for path in parsed(chart).iter(f"{SVG}path"):
+        drawn = path.get("stroke"), path.get("stroke-dasharray", "none")
+        (curves if path.get("stroke-linejoin") else keys).append(drawn)
+    assert len(set(curves)) == len(curves) == 10
+    assert keys[-10:] == curves
+
+
 def test_series_differ_without_colour():
     chart = lines("t", [Series(str(index), [0, 1], [index, 1]) for index in range(6)], "x", "y")
     styles = {

@@ -15,10 +15,10 @@ if TYPE_CHECKING:
 REVISIONS = {
     "chunk": 1,
     "represent": 1,
-    "register": 1,
+    "register": 2,
     "judge": 1,
     "warp": 1,
-    "export": 1,
+    "export": 2,
     "report": 1,
 }
 

@@ -23,11 +23,12 @@ demo: $(INSTALLED)
 	$(BIN)/python examples/demo.py
 
 # Tests start real schedulers, workers and browsers, which on a machine that stalls now and then miss a deadline of Dask's: what
-# failed is shown, tried once more, and must pass then. So below.
+# failed is shown, tried once more by itself, and must pass then. So below.
 test: export COMIR_BATCH_SVS = $(abspath $(SLIDE))
+test: TWO := -n 2 --dist loadfile
 test: $(INSTALLED) $(SLIDE)
-	$(BIN)/python -m pytest -m "not slow" || $(BIN)/python -m pytest -m "not slow" --last-failed --last-failed-no-failures none
-	$(BIN)/python -m pytest -m slow || $(BIN)/python -m pytest -m slow --last-failed --last-failed-no-failures none
+	$(BIN)/python -m pytest $(TWO) -m "not slow" || $(BIN)/python -m pytest -m "not slow" --last-failed --last-failed-no-failures none
+	$(BIN)/python -m pytest $(TWO) -m slow || $(BIN)/python -m pytest -m slow --last-failed --last-failed-no-failures none
 
 # Starts a real SLURM on this machine, on loopback and in a folder of its own.
 test-cluster: export COMIR_BATCH_REQUIRE_SLURM = 1

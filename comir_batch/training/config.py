@@ -89,7 +89,7 @@ class TrainConfig(Section):
     patience : int
         Validations without progress, in the second half of the steps, after which training ends.
     measured_crops : int
-        Crops that the model is diagnosed on at the end; a quarter as many known transforms.
+        Crops that the model is diagnosed on at the end; a quarter as many known transforms, one in 32 turned all round.
     checkpoint_minutes : float
         How often all that a resumed training needs is written.
     precision : {"float32", "bfloat16"}

@@ -45,7 +45,8 @@ if TYPE_CHECKING:
 
 CROPS, STEP = 192, 15
 """Crops and degrees between angles of a usual diagnosis."""
-_MATCHED, _MAPPED, _TURNED, _COMPARED = 64, 60, 6, 32
+_MATCHED, _MAPPED, _COMPARED = 64, 60, 32
+_A_TURNED = 32  # crops for each that is turned
 _SAME_MPP = 0.02
 _CELLS = {"output": 8, "bottleneck": 2}  # along an axis, to which features are averaged before their spectrum
 _DISTANCES = {"mse": "root mean square difference", "cosine": "1 - cosine", "l1": "mean absolute difference"}
@@ -73,7 +74,8 @@ def diagnose(
     others : sequence of Model
         The same, trained with other seeds.
     crops : int
-        How many give the spectra, at least 4; a quarter of it is the number of known transforms that are tried.
+        How many give the spectra, at least 4; a quarter as many known transforms are tried, and one in 32 is turned
+        all round.
     seed : int
         Of the places.
     step : int
@@ -93,7 +95,7 @@ def diagnose(
     side, places = sampler.draw(crops, rng)
     seen = {network.modality: [_features(network, place, side) for place in places] for network in sampler.networks}
     matched = match(sampler.networks, places[:_MATCHED], side)
-    compared = places[:_COMPARED]
+    compared, turned = places[:_COMPARED], places[: max(crops // _A_TURNED, 1)]
     return Diagnosis(
         model=model.card.name,
         weights_sha256=model.card.weights_sha256,
@@ -102,7 +104,7 @@ def diagnose(
         crop=side,
         seed=seed,
         success=_success(sampler, crops // 4, rng),
-        turning=tuple(_turning(network, places[:_TURNED], side, step) for network in sampler.networks),
+        turning=tuple(_turning(network, turned, side, step) for network in sampler.networks),
         partners=Partners(
             len(matched.scores), matched.retrieved, matched.auc, tuple(matched.true), tuple(matched.wrong)
         ),

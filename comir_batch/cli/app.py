@@ -20,6 +20,7 @@ from comir_batch.cli import (
     run_commands,
     study_commands,
     train_command,
+    transform_commands,
 )
 
 INTERNAL_ERROR = 70
@@ -46,6 +47,7 @@ app.add_typer(model_commands.app)
 app.add_typer(profile_commands.app)
 app.add_typer(study_commands.app)
 app.add_typer(bench_commands.app)
+app.add_typer(transform_commands.app)
 
 
 def _print_version(wanted: bool) -> None:  # noqa: FBT001  typer's callbacks are positional

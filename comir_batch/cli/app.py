@@ -17,6 +17,7 @@ from comir_batch.cli import (
     plan_command,
     profile_commands,
     render_command,
+    review_commands,
     run_commands,
     study_commands,
     train_command,
@@ -38,6 +39,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 run_commands.add_to(app)
+review_commands.add_to(app)
 plan_command.add_to(app)
 train_command.add_to(app)
 diagnose_command.add_to(app)

@@ -63,7 +63,7 @@ def run(  # noqa: PLR0913  a parameter an option
     """Register every pair of a manifest, or go on where an earlier run into the same directory stopped."""
     given = {
         "model": model,
-        **_execution(executor, profile, scheduler_file, queue_timeout),
+        **execution_options(executor, profile, scheduler_file, queue_timeout),
         "execution.workers": workers,
         "execution.device": device,
         "export.ome_tiff": ome_tiff or None,
@@ -76,16 +76,17 @@ def run(  # noqa: PLR0913  a parameter an option
 
         from comir_batch.pipeline.run import RunRequest
 
-        _execute(
+        execute(
             RunRequest(
                 manifest, out, resolved, keep_work=keep_work, skip_bad_rows=skip_bad_rows, command=tuple(sys.argv)
             )
         )
 
 
-def _execution(
+def execution_options(
     executor: str | None, profile: str | None, scheduler_file: Path | None, queue_timeout: float | None
 ) -> dict[str, Any]:
+    """Return the options that say where the work is done, by dotted key of the settings."""
     # A path is another one for the next command, which may be given elsewhere.
     is_path = profile is not None and ("/" in profile or profile.endswith(".toml"))
     return {
@@ -110,7 +111,7 @@ def _stage_command(stage: str) -> Callable[..., None]:
         skip_bad_rows: options.SkipBadRows = False,
     ) -> None:
         given = {
-            **_execution(executor, profile, scheduler_file, queue_timeout),
+            **execution_options(executor, profile, scheduler_file, queue_timeout),
             "execution.workers": workers,
             "execution.device": device,
         }
@@ -120,7 +121,7 @@ def _stage_command(stage: str) -> Callable[..., None]:
 
             earlier = earlier_run(run_directory)
             resolved = load_config(None, overrides(given, settings, earlier.settings))
-            _execute(
+            execute(
                 RunRequest(
                     earlier.manifest,
                     run_directory,
@@ -135,7 +136,8 @@ def _stage_command(stage: str) -> Callable[..., None]:
     return command
 
 
-def _execute(request: RunRequest) -> None:
+def execute(request: RunRequest) -> None:
+    """Run, show progress and the results, and end with the run's exit code."""
     from comir_batch.cli.progress import show_progress
     from comir_batch.core.events import EventBus
     from comir_batch.execution.start import start_executor

@@ -12,6 +12,7 @@ from comir_batch.pipeline.job import STAGES
 from comir_batch.pipeline.results import results_table
 from comir_batch.report.batch_page import batch_page
 from comir_batch.report.data import BatchRow, BatchSummary, Link, Provenance, StageCost
+from comir_batch.report.decision import DecisionText, with_decision
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -47,7 +48,12 @@ def write_batch(
         links=(Link("results.csv", layout.results_csv.name), Link("run.json", layout.run_json.name)),
         provenance=Provenance(version=comir_batch.__version__, finished=time.strftime("%Y-%m-%d %H:%M:%S")),
     )
-    write_text(layout.report, batch_page(rows, summary))
+    page = batch_page(rows, summary)
+    for result in results:
+        if result.decision:
+            text = DecisionText(result.decision.verdict, result.decision.sentence)
+            page = with_decision(page, result.pair_id, text)
+    write_text(layout.report, page)
     write_text(layout.results_csv, results_table(results))
 
 

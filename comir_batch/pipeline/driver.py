@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from comir_batch.core.events import Event, EventBus, Kind
 from comir_batch.core.verdict import Verdict
+from comir_batch.pipeline.by_hand import read_by_hand, standing
 from comir_batch.pipeline.files import remove_tree, wait_until_seen, write_json, write_text
 from comir_batch.pipeline.job import STAGES
 from comir_batch.pipeline.layout import JudgeFiles
@@ -110,7 +112,9 @@ class Driver:
         """Return a pair's row of results.csv."""
         jobs = [job for job in self._jobs.values() if pair in job.pairs and job.depth <= self._target]
         records = [self._records.history.of(job.key) for job in jobs]
-        return pair_result(pair, self._verdict_file(pair, jobs), records, self._errors.get(pair, ""))
+        result = pair_result(pair, self._verdict_file(pair, jobs), records, self._errors.get(pair, ""))
+        decision = standing(read_by_hand(self._layout), pair, self._layout.pair(pair).transform_json)
+        return result if result.verdict in {None, Verdict.ERROR} else replace(result, decision=decision)
 
     @property
     def _publishes(self) -> bool:

@@ -6,6 +6,8 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from comir_batch.core.task import Resource
+from comir_batch.core.verdict import Verdict
+from comir_batch.pipeline.by_hand import config_of, read_by_hand, standing
 from comir_batch.pipeline.fingerprint import fingerprint
 from comir_batch.pipeline.job import Job
 from comir_batch.pipeline.layout import JudgeFiles, RegisterFiles, SlideFiles
@@ -24,6 +26,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from comir_batch.core.config import RunConfig
+    from comir_batch.pipeline.by_hand import Decision
     from comir_batch.pipeline.job import Inference, Work
     from comir_batch.pipeline.layout import Layout
     from comir_batch.pipeline.pair import Pair, Slide
@@ -47,10 +50,20 @@ def build_jobs(pairs: Iterable[Pair], config: RunConfig, layout: Layout, inferen
         Of the run directory.
     inference : Inference
         Where networks compute.
+
+    What was decided and set by hand for single pairs is read from the run directory.
+
+    Raises
+    ------
+    ConfigError
+        If a setting of a single pair is wrong.
     """
     jobs: dict[str, Job] = {}
+    by_hand = read_by_hand(layout)
     for pair in pairs:
-        for job in _PairJobs(pair, config, layout, inference).build():
+        own = config_of(config, by_hand.get(pair.name))
+        decision = standing(by_hand, pair.name, layout.pair(pair.name).transform_json)
+        for job in _PairJobs(pair, own, layout, inference, decision).build():
             known = jobs.get(job.key)
             users = job.pairs if known is None else tuple(dict.fromkeys((*known.pairs, *job.pairs)))
             jobs[job.key] = replace(known or job, pairs=users)
@@ -94,8 +107,11 @@ def needed(jobs: dict[str, Job], target: str, is_done: frozenset[str]) -> dict[s
 class _PairJobs:
     """Builds the jobs of one pair, stage after stage."""
 
-    def __init__(self, pair: Pair, config: RunConfig, layout: Layout, inference: Inference) -> None:
+    def __init__(
+        self, pair: Pair, config: RunConfig, layout: Layout, inference: Inference, decision: Decision | None
+    ) -> None:
         self._pair, self._config, self._layout, self._inference = pair, config, layout, inference
+        self._accepted = decision is not None and decision.verdict is Verdict.ACCEPT
 
     def build(self) -> list[Job]:
         """Return the jobs, inputs first."""
@@ -200,11 +216,11 @@ class _PairJobs:
         image, fixed = self._layout.pair(self._pair.name).aligned_zarr, self._pair.fixed.info.grid()
         work = WarpWork(image, self._folder(register), moving.spec, moving.info, fixed, self._config.warp)
         job = self._job("warp", print_, work, (image,), [register, judge])
-        return job if self._config.export.warp_rejected else replace(job, gate=judge.key)
+        return job if self._config.export.warp_rejected or self._accepted else replace(job, gate=judge.key)
 
     def _export(self, register: Job, judge: Job, warp: Job) -> Job:
         section, files = self._config.export, self._layout.pair(self._pair.name)
-        settings = {"section": section, "pair": self._pair.name}
+        settings = {"section": section, "pair": self._pair.name} | ({"accepted": True} if self._accepted else {})
         print_ = fingerprint("export", settings, [register.fingerprint, judge.fingerprint, warp.fingerprint])
         work = ExportWork(
             pair_id=self._pair.name,

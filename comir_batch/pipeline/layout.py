@@ -29,6 +29,11 @@ class Layout:
         return self.root / "run.json"
 
     @property
+    def by_hand(self) -> Path:
+        """What people decided on single pairs, and set for them."""
+        return self.root / "by_hand.json"
+
+    @property
     def results_csv(self) -> Path:
         """A row a pair."""
         return self.root / "results.csv"

@@ -6,11 +6,13 @@ import hashlib
 import os
 import platform
 import time
+from dataclasses import asdict
 from importlib import metadata
 from typing import TYPE_CHECKING, Any
 
 import comir_batch
 from comir_batch.execution.start import job_name
+from comir_batch.pipeline.by_hand import read_by_hand
 from comir_batch.pipeline.files import read_json, write_json
 
 if TYPE_CHECKING:
@@ -73,6 +75,7 @@ def write_run_json(
         "config_digest": config_digest(request.config),
         "profile": None if profile is None else profile.model_dump(mode="json"),
         "seeds": {"register": request.config.register_.seed},
+        "by_hand": {name: asdict(given) for name, given in read_by_hand(layout).items()},
         "pairs": [_pair(pair) for pair in inspection.pairs],
         "skipped_rows": [str(problem) for problem in inspection.problems],
         "versions": versions(),

@@ -14,9 +14,11 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
     from pathlib import Path
 
+    from comir_batch.pipeline.by_hand import Decision
     from comir_batch.pipeline.records import JobRecord
 
-_COLUMNS = ("pair_id", "verdict", "reasons", "seconds", "peak_mb")
+_FIRST = ("pair_id", "verdict", "reasons", "decision", "decided_by", "note")
+_LAST = ("seconds", "peak_mb")
 
 
 @dataclass(frozen=True)
@@ -35,6 +37,8 @@ class PairResult:
         Wall time of its tasks, added up; what pairs share counts for each.
     peak_mb : int
         Highest memory of its tasks.
+    decision : Decision or None
+        What a person decided, if that stands.
     """
 
     pair_id: str
@@ -43,6 +47,12 @@ class PairResult:
     metrics: dict[str, float | str | None] = field(default_factory=dict)
     seconds: float = 0.0
     peak_mb: int = 0
+    decision: Decision | None = None
+
+    @property
+    def final(self) -> Verdict | None:
+        """The person's verdict, or else the judge's."""
+        return self.decision.verdict if self.decision else self.verdict
 
 
 def pair_result(pair: str, verdict_file: Path | None, jobs: Sequence[JobRecord], error: str) -> PairResult:
@@ -64,9 +74,29 @@ def results_table(results: Iterable[PairResult]) -> str:
     metrics = list(dict.fromkeys(name for row in rows for name in row.metrics))
     stream = io.StringIO(newline="")
     table = csv.writer(stream, lineterminator="\n")
-    table.writerow([*_COLUMNS[:3], *metrics, *_COLUMNS[3:]])
+    table.writerow([*_FIRST, *metrics, *_LAST])
     for row in rows:
         verdict = "" if row.verdict is None else row.verdict.value
         values = ["" if row.metrics.get(name) is None else row.metrics[name] for name in metrics]
-        table.writerow([row.pair_id, verdict, "; ".join(row.reasons), *values, row.seconds, row.peak_mb])
+        decision = decision_cells(row.decision)
+        table.writerow([row.pair_id, verdict, "; ".join(row.reasons), *decision, *values, row.seconds, row.peak_mb])
+    return stream.getvalue()
+
+
+def decision_cells(decision: Decision | None) -> tuple[str, str, str]:
+    """Return what the columns `decision`, `decided_by` and `note` hold."""
+    return (decision.verdict.value, decision.by, decision.note) if decision else ("", "", "")
+
+
+def with_decision(table: str, pair: str, decision: Decision) -> str:
+    """Return the text of a results.csv with a decision in a pair's row."""
+    head, *rows = csv.reader(io.StringIO(table, newline=""))
+    first = _FIRST.index("decision")
+    stream = io.StringIO(newline="")
+    writer = csv.writer(stream, lineterminator="\n")
+    writer.writerow(head)
+    for row in rows:
+        if row[0] == pair:
+            row[first : first + 3] = decision_cells(decision)
+        writer.writerow(row)
     return stream.getvalue()

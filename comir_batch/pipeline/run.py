@@ -83,8 +83,8 @@ class RunSummary:
 
     @property
     def exit_code(self) -> int:
-        """0: all accepted or for review; 1: some rejected or in error; 4: all of them."""
-        bad = sum(result.verdict in {Verdict.REJECT, Verdict.ERROR} for result in self.results)
+        """0: all accepted or for review; 1: some rejected or in error; 4: all of them. A person's decision counts."""
+        bad = sum(result.final in {Verdict.REJECT, Verdict.ERROR} for result in self.results)
         return 0 if bad == 0 else 4 if bad == len(self.results) else 1
 
 

@@ -19,6 +19,7 @@ from comir_batch.core.verdict import Verdict
 from comir_batch.io.mask_reader import read_mask
 from comir_batch.io.open import open_slide
 from comir_batch.io.transform_files import read_json as read_transform_json
+from comir_batch.pipeline.by_hand import config_of, read_by_hand, standing
 from comir_batch.pipeline.files import read_arrays, read_json, write_bytes, write_text
 from comir_batch.pipeline.graph import build_jobs
 from comir_batch.pipeline.job import Inference
@@ -92,8 +93,9 @@ def pairs_of_run(run: Path, folder: Path, only: Collection[str] = ()) -> tuple[P
     chosen = _chosen(pairs, layout, only)
     _require_images(chosen, layout, earlier.manifest)
     rows, notes = [], []
+    by_hand = read_by_hand(layout)
     for pair in chosen:
-        trust = _trust(pair, config, layout)
+        trust = _trust(pair, config_of(config, by_hand.get(pair.name)), layout)
         notes.append(f"pair {pair.name}: {trust.sentence}")
         if trust.mask.any():
             rows.append(_row(pair, layout, _write_mask(folder / "masks" / f"{pair.name}.png", trust.mask)))
@@ -115,8 +117,12 @@ def _chosen(pairs: Sequence[Pair], layout: Layout, only: Collection[str]) -> lis
 
 
 def _verdict(pair: Pair, layout: Layout) -> Verdict | None:
-    path = layout.pair(pair.name).verdict
-    return Verdict(read_json(path)["verdict"]) if path.is_file() else None
+    """Return what a person decided, or else the judge's verdict."""
+    files = layout.pair(pair.name)
+    decision = standing(read_by_hand(layout), pair.name, files.transform_json)
+    if decision:
+        return decision.verdict
+    return Verdict(read_json(files.verdict)["verdict"]) if files.verdict.is_file() else None
 
 
 def _require_images(pairs: Sequence[Pair], layout: Layout, manifest: Path) -> None:

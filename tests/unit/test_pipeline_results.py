@@ -5,10 +5,12 @@ from __future__ import annotations
 import csv
 import io
 import json
+from dataclasses import replace
 
 from comir_batch.core.verdict import Verdict
+from comir_batch.pipeline.by_hand import Decision
 from comir_batch.pipeline.records import JobRecord
-from comir_batch.pipeline.results import PairResult, pair_result, results_table
+from comir_batch.pipeline.results import PairResult, pair_result, results_table, with_decision
 
 JOBS = [
     JobRecord({"t1": {"seconds": 1.25, "peak_mb": 300}, "t2": {"seconds": 2.0, "peak_mb": 100}}),
@@ -54,4 +56,15 @@ def test_cells_with_commas_quotes_and_line_breaks_survive_and_missing_metrics_ar
 
 def test_the_columns_stand_in_order():
     (header, *_) = results_table([PairResult("a", Verdict.ACCEPT, (), {"m2": 1.0, "m1": 2.0})]).splitlines()
-    assert header == "pair_id,verdict,reasons,m2,m1,seconds,peak_mb"
+    assert header == "pair_id,verdict,reasons,decision,decided_by,note,m2,m1,seconds,peak_mb"
+
+
+def test_a_decision_put_into_a_table_gives_the_table_that_a_run_would_write():
+    decision = Decision(Verdict.REJECT, 'folds, "badly"\nthere', "ana", "2026-01-02 03:04", "0" * 64)
+    first = PairResult("a", Verdict.ACCEPT, ("two\nlines",), {"raw_z": 1.5})
+    second = PairResult("b", Verdict.REVIEW)
+    decided = replace(first, decision=decision)
+    table = with_decision(results_table([first, second]), "a", decision)
+    assert table == results_table([decided, second])
+    assert rows(decided)[0]["note"] == decision.note
+    assert (first.final, decided.final) == (Verdict.ACCEPT, Verdict.REJECT)

@@ -7,11 +7,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from comir_batch.core.task import Task
+from comir_batch.core.verdict import Verdict
 from comir_batch.io.ngff_writer import NgffImage, write_ngff_metadata
 from comir_batch.io.ome_tiff_writer import write_ome_tiff
 from comir_batch.io.transform_files import read_json as read_transform_json
 from comir_batch.io.transform_files import write_itk
 from comir_batch.io.zarr_array import ZarrArray, sweep_leftovers
+from comir_batch.pipeline.by_hand import read_by_hand, standing
 from comir_batch.pipeline.files import read_json, remove_tree, write_bytes
 from comir_batch.pipeline.job import Estimate
 from comir_batch.pipeline.layout import JudgeFiles, RegisterFiles, level_path
@@ -59,8 +61,10 @@ class ExportWork:
     @property
     def rejected(self) -> bool:
         """Whether the aligned images are withheld; known once the pair is judged."""
-        verdict = read_json(JudgeFiles(self.judge).verdict)["verdict"]
-        return bool(verdict == "reject" and not self.config.warp_rejected)
+        if self.config.warp_rejected or read_json(JudgeFiles(self.judge).verdict)["verdict"] != "reject":
+            return False
+        decision = standing(read_by_hand(self.layout), self.pair_id, RegisterFiles(self.register).transform)
+        return decision is None or decision.verdict is not Verdict.ACCEPT
 
     def estimate(self) -> Estimate:
         """Return what it will take; the OME-Zarr is there already."""

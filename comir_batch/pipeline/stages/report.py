@@ -14,9 +14,11 @@ from comir_batch.pipeline.job import STAGES, Estimate
 from comir_batch.pipeline.layout import RegisterFiles
 from comir_batch.pipeline.pictures import Pictures, make_pictures
 from comir_batch.pipeline.records import FILES, read_history
+from comir_batch.pipeline.review import decision_text, settings_by_hand
 from comir_batch.pipeline.stages.chunk import BASE_MB
 from comir_batch.pipeline.start import start_transform
 from comir_batch.report.data import CandidateRow, Link, PairPage, Provenance, SlideFacts, StageCost
+from comir_batch.report.decision import with_decision
 from comir_batch.report.figures import fit, overlay
 from comir_batch.report.pair_page import pair_page
 
@@ -86,9 +88,9 @@ def write_page(work: ReportWork) -> dict[str, Any]:
     if published["verdict"] != Verdict.ERROR:
         pictures = pictures_of(work)
         _write_thumbnail(files, pictures, work)
-    page = _page(work, published, pictures)
-    write_text(files.report, pair_page(page))
-    linked = [files.folder / link.path for link in page.links]
+    page = pair_page(_page(work, published, pictures))
+    write_text(files.report, with_decision(page, work.pair.name, decision_text(work.layout, work.pair.name)))
+    linked = [files.folder / link.path for link in _links(files, failed=pictures is None)]
     return {FILES: [path.relative_to(work.layout.root).as_posix() for path in linked]}
 
 
@@ -114,7 +116,7 @@ def _page(work: ReportWork, published: dict[str, Any], pictures: Pictures | None
         metrics=published["metrics"],
         model="none" if pair.model is None else pair.model.card.name,
         model_choice=pair.model_choice,
-        assumed=pair.assumed,
+        assumed=(*pair.assumed, *settings_by_hand(work.layout, pair.name)),
         costs=_costs(work),
         candidates=_candidates(work.register) if pictures is not None else (),
         links=tuple(_links(files, failed=pictures is None)),

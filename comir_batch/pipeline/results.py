@@ -91,6 +91,8 @@ def decision_cells(decision: Decision | None) -> tuple[str, str, str]:
 def with_decision(table: str, pair: str, decision: Decision) -> str:
     """Return the text of a results.csv with a decision in a pair's row."""
     head, *rows = csv.reader(io.StringIO(table, newline=""))
+    if tuple(head[: len(_FIRST)]) != _FIRST:  # of an earlier version; the next run writes it anew
+        return table
     first = _FIRST.index("decision")
     stream = io.StringIO(newline="")
     writer = csv.writer(stream, lineterminator="\n")

@@ -2,6 +2,110 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal, TypeAlias
+
 import typer
 
+from comir_batch.cli.failures import exit_codes
+
+if TYPE_CHECKING:
+    from comir_batch.pipeline.known_slides import Known
+
 app = typer.Typer(name="transform", help="Use a transform, or write it for another program.", no_args_is_help=True)
+
+_Unit: TypeAlias = Literal["um", "px"]
+_In: TypeAlias = Annotated[Path, typer.Argument(metavar="IN", help="What lies on one slide.")]
+_Out: TypeAlias = Annotated[Path, typer.Argument(metavar="OUT", help="The same on the other; must not be there yet.")]
+_Transform: TypeAlias = Annotated[
+    Path,
+    typer.Option(metavar="T", help="transform.json of comir-batch, ITK's .h5 or .tfm, or a pair's folder of a run."),
+]
+_FromMoving: TypeAlias = Annotated[
+    bool,
+    typer.Option("--inverse", help="IN lies on the moving slide, OUT on the fixed one; else the other way round."),
+]
+_Fixed: TypeAlias = Annotated[
+    Path | None, typer.Option(metavar="SLIDE", help="The fixed slide, for its pixel size; a run's folder knows it.")
+]
+_FixedMpp: TypeAlias = Annotated[float | None, typer.Option(min=1e-9, metavar="UM", help="Its pixel size.")]
+_Moving: TypeAlias = Annotated[Path | None, typer.Option(metavar="SLIDE", help="The moving slide, likewise.")]
+_MovingMpp: TypeAlias = Annotated[float | None, typer.Option(min=1e-9, metavar="UM", help="Its pixel size.")]
+_ToUnit: TypeAlias = Annotated[_Unit | None, typer.Option("--to-unit", help="Unit of OUT; by default that of IN.")]
+_Strict: TypeAlias = Annotated[
+    bool, typer.Option("--strict", help="Write nothing if the transform folds somewhere and has no inverse there.")
+]
+
+
+@app.command()
+def points(  # noqa: PLR0913  a parameter an option
+    source: _In,
+    out: _Out,
+    *,
+    transform: _Transform,
+    inverse: _FromMoving = False,
+    fixed: _Fixed = None,
+    fixed_mpp: _FixedMpp = None,
+    moving: _Moving = None,
+    moving_mpp: _MovingMpp = None,
+    to_unit: _ToUnit = None,
+    strict: _Strict = False,
+) -> None:
+    """Points in a .csv or .parquet with columns x_um,y_um or x_px,y_px; all other columns stay as they are."""
+    with exit_codes("start again"):
+        from comir_batch.pipeline.transforming import Request, transform_points
+
+        _require_new(out)
+        known = _known(transform, (fixed, fixed_mpp), (moving, moving_mpp))
+        done = transform_points(Request(source, out, known, inverse, to_unit, strict))
+        typer.echo(f"{out}: {done.total} points")
+        if done.lost:
+            typer.echo(f"{done.lost} of them have no one place on the other slide: their cells are empty", err=True)
+
+
+@app.command()
+def geojson(  # noqa: PLR0913  a parameter an option
+    source: _In,
+    out: _Out,
+    *,
+    transform: _Transform,
+    inverse: _FromMoving = False,
+    unit: Annotated[
+        _Unit, typer.Option(help="Of IN: QuPath's pixels of level 0, or um from the first pixel's centre.")
+    ] = "px",
+    fixed: _Fixed = None,
+    fixed_mpp: _FixedMpp = None,
+    moving: _Moving = None,
+    moving_mpp: _MovingMpp = None,
+    to_unit: _ToUnit = None,
+    max_edge: Annotated[
+        float | None,
+        typer.Option(min=1e-3, metavar="UM", help="Points are added to longer edges, so that they bend too."),
+    ] = None,
+    strict: _Strict = False,
+) -> None:
+    """Annotations and cells in a .geojson or .geojson.gz as QuPath exports them; their properties stay as they are."""
+    with exit_codes("start again"):
+        from comir_batch.pipeline.transforming import Request, transform_geojson
+
+        _require_new(out)
+        known = _known(transform, (fixed, fixed_mpp), (moving, moving_mpp))
+        done = transform_geojson(Request(source, out, known, inverse, to_unit, strict), unit, max_edge)
+        typer.echo(f"{out}: {done.total - done.lost} features")
+        if done.lost:
+            typer.echo(f"{done.lost} more have no one place on the other slide and are left out", err=True)
+
+
+def _known(transform: Path, fixed: tuple[Path | None, float | None], moving: tuple[Path | None, float | None]) -> Known:
+    from comir_batch.pipeline.known_slides import Given, Known
+
+    return Known.read(transform, Given(*fixed), Given(*moving))
+
+
+def _require_new(out: Path) -> None:
+    from comir_batch.core.errors import UserError
+
+    if out.exists():
+        raise UserError(f"{out}: it is there already. Remove it, or give another name")
+    if not out.parent.is_dir():
+        raise UserError(f"{out.parent}: no such folder. Make it, or give another name")

@@ -89,7 +89,8 @@ class RegisterConfig(Section):
     held_out : float
         Share of tiles that no fit sees; they choose the winner and judge it.
     trust_z : float
-        Significance on held-out tiles from which the representations, rather than the raw images, are fitted.
+        Significance on held-out tiles from which the representations are fitted, however significant the raw images
+        are; below it, the more significant of both.
     max_memory_gb : float
         What registration may use; images are reduced until about 110 bytes a pixel + 1.1 GB fit.
     grid_um : float

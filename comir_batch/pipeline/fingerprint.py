@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 REVISIONS = {
     "chunk": 1,
     "represent": 1,
-    "register": 2,
+    "register": 3,
     "judge": 1,
     "warp": 1,
     "export": 2,

@@ -154,11 +154,18 @@ class Starts:
 
 
 def final_view(views: Sequence[View], best: Start, config: RegisterConfig) -> tuple[View, list[View]]:
-    """Return the view for the full fit, the representations if they are significant there, and the others."""
+    """Return the view for the full fit, and the others.
+
+    The representations where they are significant beyond doubt, for they locate more finely; else the view that the
+    held-out tiles speak for most. Small images have too few tiles for any to be beyond doubt.
+    """
     scores = best.report.held_out if best.report else {}
-    ranked = sorted(views, key=lambda view: view.name != "comir")
-    trusted = [view for view in ranked if scores.get(view.name, math.nan) >= config.trust_z]
-    chosen = (trusted or sorted(ranked, key=lambda view: view.name != "raw"))[0]
+
+    def preference(view: View) -> tuple[bool, float]:
+        z = scores.get(view.name, math.nan)
+        return view.name == "comir" and z >= config.trust_z, z if math.isfinite(z) else -math.inf
+
+    chosen = max(views, key=preference)
     return chosen, [view for view in views if view is not chosen]
 
 

@@ -212,8 +212,6 @@ class _Pipelines:
         if step not in self._fits:
             fitter = Fitter(self._config, self._folder)
             with self._clock.measuring(step):
-                try:
-                    self._fits[step] = fitter.full(view, best.transform, self._folder / "fit", deformable=deformable)
-                except RegistrationError:
-                    self._fits[step] = None
+                fitted = fitter.full(view, best.transform, self._folder / "fit", deformable=deformable)
+            self._fits[step] = fitted.transform
         return step

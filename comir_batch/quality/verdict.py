@@ -49,6 +49,10 @@ class Evidence:
         Number of slides that it learnt from; 0 without a model.
     disagreement_um : float or None
         Median distance between what CoMIR and raw images found; None if only one of them found anything.
+    failed : tuple of str
+        Why elastix failed, for each attempt before the one that gave the transform.
+    fitted : str
+        What that one was.
     landmarks_before, landmarks_after : PointsError or None
         Target registration error at the start and at the found transform, where there are landmarks.
     """
@@ -62,6 +66,8 @@ class Evidence:
     model: str = ""
     model_slides: int = 0
     disagreement_um: float | None = None
+    failed: tuple[str, ...] = ()
+    fitted: str = "as configured"
     landmarks_before: PointsError | None = None
     landmarks_after: PointsError | None = None
 
@@ -160,6 +166,8 @@ def _unproven(evidence: Evidence, config: JudgeConfig) -> Iterator[str]:
 
 def _doubts(evidence: Evidence, config: JudgeConfig) -> Iterator[str]:
     decisive = evidence.decisive
+    if evidence.failed:
+        yield f"elastix failed as configured ({evidence.failed[0]}); the pair was fitted {evidence.fitted}"
     yield from _weak(evidence, config)
     yield from _strained(evidence.folding, config)
     if decisive.tiles < config.min_tiles:

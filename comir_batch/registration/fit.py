@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import numpy as np
 
@@ -15,7 +15,7 @@ from comir_batch.registration.comparison import Comparison
 from comir_batch.registration.elastix_process import ElastixRequest, shared_process
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
     from pathlib import Path
 
     from comir_batch.core.config import RegisterConfig
@@ -27,6 +27,20 @@ _START_SIDES = 2  # starts are refined on images of so many times the search's s
 _FINE_LEVELS = 3
 _LEAST_SPACING_PX = 16
 _AFFINE_PARAMETERS = 3  # more than those of a rigid transform
+
+
+class Attempt(NamedTuple):
+    """How a fit was tried, and why it failed; no error where it did not."""
+
+    name: str
+    error: str = ""
+
+
+class Fitted(NamedTuple):
+    """What a full fit found, and the attempts that it took; only the last one has no error."""
+
+    transform: Composite
+    attempts: tuple[Attempt, ...]
 
 
 class Fitter:
@@ -49,10 +63,29 @@ class Fitter:
         stages = (parameters.rigid(view.metric, self._config, parameters.resolutions(coarse.fixed.grid)),)
         return self._run(coarse, stages, start, self._folder / f"start-{number}")
 
-    def full(self, view: View, start: Composite, folder: Path, *, deformable: bool) -> Composite:
+    def full(self, view: View, start: Composite, folder: Path, *, deformable: bool) -> Fitted:
         """Fit rigid, affine and perhaps B-spline at full resolution, and join the affine parts.
 
-        The affine stage is left out where coarse images are not explained better by it, see `_stretches`.
+        The affine stage is left out where coarse images are not explained better by it, see `_stretches`. Where elastix
+        fails it is tried again with less asked of it; what is left at last is the start.
+        """
+        attempts: list[Attempt] = []
+        for name, config, bends in _ladder(self._config, deformable=deformable):
+            try:
+                transform = Fitter(config, self._folder).once(view, start, folder, deformable=bends)
+            except RegistrationError as error:
+                attempts.append(Attempt(name, _put_aside(folder, len(attempts) + 1, str(error))))
+            else:
+                return Fitted(transform, (*attempts, Attempt(name)))
+        return Fitted(_joined(start), (*attempts, Attempt("not at all: the refined start")))
+
+    def once(self, view: View, start: Composite, folder: Path, *, deformable: bool) -> Composite:
+        """Fit as `full` does, without trying again.
+
+        Raises
+        ------
+        RegistrationError
+            If elastix fails.
         """
         levels = parameters.resolutions(view.fixed.grid)
         stages = self._linear(view.metric, min(levels, _FINE_LEVELS))
@@ -83,7 +116,7 @@ class Fitter:
     def other(self, views: Sequence[View], start: Composite, folder: Path) -> tuple[Composite | None, str]:
         """Fit rigid and affine on the first of the other views, if there is one."""
         try:
-            return (self.full(views[0], start, folder, deformable=False) if views else None), ""
+            return (self.once(views[0], start, folder, deformable=False) if views else None), ""
         except RegistrationError as error:
             return None, str(error)
 
@@ -91,6 +124,28 @@ class Fitter:
         fixed, moving = _prepared(view.fixed, view.metric), _prepared(view.moving, view.metric)
         request = ElastixRequest(fixed, moving, stages, start, folder, self._config.time_limit_s)
         return shared_process(self._config.threads).register(request).transform
+
+
+def _ladder(config: RegisterConfig, *, deformable: bool) -> Iterator[tuple[str, RegisterConfig, bool]]:
+    """Yield what is tried, in turn: name, settings and whether a B-spline is fitted."""
+    yield "as configured", config, deformable
+    more = config.model_copy(update={"samples": 4 * config.samples, "grid_um": 2 * config.grid_um})
+    yield ("four times the samples" + (", half the control points along each axis" * deformable)), more, deformable
+    if deformable:
+        yield "without B-spline", config, False
+
+
+def _put_aside(folder: Path, attempt: int, reason: str) -> str:
+    """Leave nothing of a failed attempt but its log; return the reason with the log's new name."""
+    kept = folder / f"elastix-attempt-{attempt}.log"
+    for part in (folder / "affine", folder):
+        for path in part.glob("*.txt"):
+            path.unlink()
+        log = part / "elastix.log"
+        if log.exists():
+            log.replace(kept)
+        reason = reason.replace(str(log), str(kept))
+    return reason
 
 
 def _resolvable(config: RegisterConfig, grid: Grid) -> RegisterConfig:

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     from comir_batch.core.config import RegisterConfig
     from comir_batch.core.transform import Composite
+    from comir_batch.registration.fit import Attempt
     from comir_batch.registration.images import View
     from comir_batch.registration.search import Candidate
     from comir_batch.registration.starts import CandidateReport
@@ -41,6 +42,8 @@ class Registration:
         The view that the full fit used.
     held_out : (Y, X) bool
         Pixels of the fixed grid that neither search nor fit saw.
+    attempts : tuple of Attempt
+        What the full fit took; only the last one has no error.
     other : Composite or None
         What the other view finds from the same start, rigid and affine; None without another view, or if it failed.
     other_error : str
@@ -54,6 +57,7 @@ class Registration:
     candidates: tuple[CandidateReport, ...]
     view: str
     held_out: NDArray[np.bool_]
+    attempts: tuple[Attempt, ...]
     other: Composite | None = None
     other_error: str = ""
     seconds: dict[str, float] = field(default_factory=dict)
@@ -84,7 +88,7 @@ def register(
     Raises
     ------
     RegistrationError
-        If no start could be found or refined, or elastix failed in the full fit.
+        If no start could be found or refined.
     """
     clock = _Clock()
     starts = Starts(views, config, folder)
@@ -97,12 +101,20 @@ def register(
         raise RegistrationError(_nothing_found(reports))
     best, fitter = refined[0], Fitter(config, folder)
     view, others = final_view(starts.views, best, config)
-    transform = fitter.full(view, best.transform, folder, deformable=deformable)
+    fitted = fitter.full(view, best.transform, folder, deformable=deformable)
     clock.lap("fit")
     other, other_error = fitter.other(others, best.transform, folder / "other")
     clock.lap("other")
     return Registration(
-        transform, best.candidate, reports, view.name, starts.held_out, other, other_error, clock.seconds
+        transform=fitted.transform,
+        winner=best.candidate,
+        candidates=reports,
+        view=view.name,
+        held_out=starts.held_out,
+        attempts=fitted.attempts,
+        other=other,
+        other_error=other_error,
+        seconds=clock.seconds,
     )
 
 

@@ -19,10 +19,11 @@ from comir_batch.bench.known_motion import Motion, move
 from comir_batch.core.config import RegisterConfig
 from comir_batch.core.errors import RegistrationError, ShortOfMemoryError
 from comir_batch.core.geometry import Grid
-from comir_batch.core.transform import Affine, Composite
+from comir_batch.core.transform import Affine, BSpline, Composite
 from comir_batch.registration import parameters
 from comir_batch.registration.elastix_maps import parse
 from comir_batch.registration.elastix_process import ElastixProcess, ElastixRequest, shared_process
+from comir_batch.registration.fit import Fitter
 from comir_batch.registration.images import RegistrationImage, View
 from comir_batch.registration.register import register
 
@@ -264,3 +265,62 @@ def test_a_wrong_start_is_not_significant_and_repeats(tissue, tmp_path):
     assert found.winner is None
     assert found.candidates[0].held_out["raw"] < 4
     assert found.transform.to_dict() == again.transform.to_dict()
+
+
+def _spoilt(stage):
+    """Return a stage with which elastix fails: it asks for samples that it cannot have."""
+
+    def parameters_of(*arguments):
+        return {**stage(*arguments), "ImageSampler": ("NoSuchSampler",)}
+
+    return parameters_of
+
+
+@pytest.mark.parametrize(
+    ("spoilt", "tried", "bends"),
+    [
+        ((), ["as configured"], True),
+        (
+            ("bspline",),
+            [
+                "as configured",
+                "four times the samples, half the control points along each axis",
+                "without B-spline",
+            ],
+            False,
+        ),
+        (
+            ("bspline", "rigid"),
+            [
+                "as configured",
+                "four times the samples, half the control points along each axis",
+                "without B-spline",
+                "not at all: the refined start",
+            ],
+            False,
+        ),
+    ],
+)
+def test_where_elastix_fails_less_is_asked_of_it_and_every_attempt_is_told(
+    spoilt, tried, bends, pair, tmp_path, monkeypatch
+):
+    fixed, moving, truth = pair
+    for name in spoilt:
+        monkeypatch.setattr(parameters, name, _spoilt(getattr(parameters, name)))
+    start = Composite((truth.parts[1],))
+    fitted = Fitter(QUICK, tmp_path).full(View("comir", "ncc", fixed, moving), start, tmp_path / "fit", deformable=True)
+    assert [attempt.name for attempt in fitted.attempts] == tried
+    assert all("NoSuchSampler" in attempt.error for attempt in fitted.attempts[:-1])
+    assert fitted.attempts[-1].error == ""
+    assert isinstance(fitted.transform.parts[-1], BSpline) == bends
+    points = GRID.to_um(np.argwhere(np.ones(GRID.shape))[::97, ::-1])
+    error = np.linalg.norm(fitted.transform.map(points) - truth.map(points), axis=1)
+    assert np.median(error) < (0.5 if bends else 4.0)  # the motion bends by up to 4 µm
+    assert all(
+        str(tmp_path / "fit" / f"elastix-attempt-{n + 1}.log") in attempt.error
+        for n, attempt in enumerate(fitted.attempts[:-1])
+    )
+    logs = {path.name for path in (tmp_path / "fit").glob("elastix-attempt-*.log")}
+    assert logs == {f"elastix-attempt-{n + 1}.log" for n in range(len(tried) - 1)}
+    if len(spoilt) == 2:
+        assert not list((tmp_path / "fit").glob("*.txt"))

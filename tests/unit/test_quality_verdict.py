@@ -136,6 +136,12 @@ def test_a_strained_transform_is_for_review(low, high, expected):
     assert ("judge.max_area_change" in reasons(evidence)) is (expected is Verdict.REVIEW)
 
 
+def test_a_fit_that_elastix_did_not_make_as_configured_is_for_review():
+    tried_again = replace(GOOD, failed=("elastix failed: no samples",), fitted="without B-spline")
+    assert verdict(tried_again) is Verdict.REVIEW
+    assert "as configured (elastix failed: no samples); the pair was fitted without B-spline" in reasons(tried_again)
+
+
 def test_disagreement_is_for_review():
     assert verdict(replace(GOOD, disagreement_um=30.0)) is Verdict.REVIEW
     assert "disagree by 30.0 µm" in reasons(replace(GOOD, disagreement_um=30.0))

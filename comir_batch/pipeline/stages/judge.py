@@ -92,8 +92,9 @@ def judge_pair(work: JudgeWork) -> dict[str, Any]:
     factor = reduction(work.fixed, work.moving, work.registration.max_memory_gb)
     views = {view.name: view for view in load_views(work.fixed, work.moving, factor)}
     sights: dict[str, _Sight] = {name: _Sight(view, held_out, start, found) for name, view in views.items()}
-    chosen = read_json(register.summary)["view"]
-    evidence = _evidence(work, chosen, sights, found)
+    summary = read_json(register.summary)
+    chosen = summary["view"]
+    evidence = _evidence(work, summary, sights, found)
     judgement = judge(evidence, work.config)
     _write_tiles(work, sights[chosen])
     reasons = [*judgement.reasons, work.model_choice]
@@ -131,14 +132,15 @@ def _layer(image: RegistrationImage, transform: Composite, grid: Grid) -> Layer:
     return Layer(pixels, mask > _INSIDE)
 
 
-def _evidence(work: JudgeWork, chosen: str, sights: dict[str, _Sight], found: Composite) -> Evidence:
+def _evidence(work: JudgeWork, summary: dict[str, Any], sights: dict[str, _Sight], found: Composite) -> Evidence:
     raw = sights["raw"].view
     points = tissue_points(raw.fixed.mask, raw.fixed.grid)
     seen = {name: sight.similarity(work.registration.seed) for name, sight in sights.items()}
     name, slides = work.model or ("", 0)
     before, after = _landmarks(work, found)
+    *failed, last = summary["attempts"]
     return Evidence(
-        registered_from="comir" if chosen == "comir" else "raw",
+        registered_from="comir" if summary["view"] == "comir" else "raw",
         shape=shape(found, points),
         folding=folding(found, points, step_um=raw.fixed.grid.mpp_x),
         overlap=overlap(found, (raw.fixed.mask, raw.fixed.grid), (raw.moving.mask, raw.moving.grid)),
@@ -147,6 +149,8 @@ def _evidence(work: JudgeWork, chosen: str, sights: dict[str, _Sight], found: Co
         model=name,
         model_slides=slides,
         disagreement_um=_disagreement(RegisterFiles(work.register), points),
+        failed=tuple(attempt["error"] for attempt in failed),
+        fitted=last["name"],
         landmarks_before=before,
         landmarks_after=after,
     )

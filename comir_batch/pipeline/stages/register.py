@@ -90,6 +90,7 @@ def _summary(found: Registration) -> dict[str, Any]:
     return {
         "view": found.view,
         "start": None if found.winner is None else Composite((found.winner.transform,)).to_dict(),
+        "attempts": [attempt._asdict() for attempt in found.attempts],
         "other_error": found.other_error,
         "seconds": {step: round(seconds, 2) for step, seconds in found.seconds.items()},
         "candidates": [_candidate(start, chosen=start is chosen) for start in found.candidates],

@@ -22,10 +22,25 @@ _ITK_SUFFIXES = (".h5", ".hdf5", ".tfm")
 _IDENTITY = (1.0, 0.0, 0.0, 1.0)
 
 
-def write_json(transform: Composite, path: Path) -> None:
-    """Write a transform losslessly; the file appears whole, by a rename."""
+def write_json(transform: Composite, path: Path, *, maps: str = "fixed to moving") -> None:
+    """Write a transform losslessly; the file appears whole, by a rename.
+
+    Parameters
+    ----------
+    transform : Composite
+        What it is.
+    path : Path
+        The file.
+    maps : str
+        Its direction. What maps moving points to fixed points says so, and is refused where one of ours is asked for.
+    """
+    write_document(transform.to_dict() | {"maps": maps}, path)
+
+
+def write_document(document: dict[str, Any], path: Path) -> None:
+    """Write JSON; the file appears whole, by a rename."""
     partial = path.with_name(f".{path.name}.partial")
-    partial.write_text(json.dumps(transform.to_dict(), indent=1) + "\n", encoding="utf-8")
+    partial.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
     partial.replace(path)
 
 
@@ -50,7 +65,7 @@ def write_itk(transform: Composite, path: Path) -> None:
 
     ITK applies the transform that was added last first, so the parts are added from last to first.
     """
-    sitk = _library(path)
+    sitk = simple_itk(path)
     composite = sitk.CompositeTransform(2)
     for part in reversed(transform.parts):
         composite.AddTransform(_to_itk(sitk, part))
@@ -78,7 +93,7 @@ def read_transform(path: Path) -> Composite:
         return read_json(path)
     if not path.is_file():
         raise UserError(f"{path}: No such file. Check the path")
-    sitk = _library(path)
+    sitk = simple_itk(path)
     try:
         transform = sitk.ReadTransform(str(path))
     except RuntimeError as error:
@@ -89,8 +104,19 @@ def read_transform(path: Path) -> Composite:
         raise UserError(f"{path}: {error}. Convert it to 2-D affine and cubic B-spline transforms") from error
 
 
-def _library(path: Path) -> Any:
-    """Return SimpleITK, which a host that only drives has not; its functions carry no types."""
+def simple_itk(path: Path) -> Any:
+    """Return SimpleITK, which a host that only drives has not; its functions carry no types.
+
+    Parameters
+    ----------
+    path : Path
+        Of the file that it is wanted for.
+
+    Raises
+    ------
+    UserError
+        If it is not installed.
+    """
     try:
         import SimpleITK  # noqa: PLC0415
     except ModuleNotFoundError as error:

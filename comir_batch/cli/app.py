@@ -12,6 +12,7 @@ import comir_batch
 from comir_batch.cli import (
     bench_commands,
     cluster_commands,
+    convert_command,
     diagnose_command,
     model_commands,
     plan_command,
@@ -49,6 +50,7 @@ app.add_typer(model_commands.app)
 app.add_typer(profile_commands.app)
 app.add_typer(study_commands.app)
 app.add_typer(bench_commands.app)
+convert_command.add_to(transform_commands.app)
 app.add_typer(transform_commands.app)
 
 

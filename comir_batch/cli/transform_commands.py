@@ -10,6 +10,7 @@ import typer
 from comir_batch.cli.failures import exit_codes
 
 if TYPE_CHECKING:
+    from comir_batch.core.slide import SlideSpec
     from comir_batch.pipeline.known_slides import Known
 
 app = typer.Typer(name="transform", help="Use a transform, or write it for another program.", no_args_is_help=True)
@@ -36,6 +37,27 @@ _Strict: TypeAlias = Annotated[
     bool, typer.Option("--strict", help="Write nothing if the transform folds somewhere and has no inverse there.")
 ]
 
+_Image: TypeAlias = Annotated[
+    Path, typer.Argument(metavar="IN", help="Image whose first pixel lies where its slide's does, at any pixel size.")
+]
+_ImageOut: TypeAlias = Annotated[
+    Path, typer.Argument(metavar="OUT", help="A .ome.zarr or .ome.tif; must not be there yet.")
+]
+_Onto: TypeAlias = Annotated[
+    Path | None, typer.Option(metavar="SLIDE", help="Slide whose pixels OUT has; a run's folder knows it.")
+]
+_OntoMpp: TypeAlias = Annotated[
+    float | None, typer.Option(min=1e-9, metavar="UM", help="Its pixel size, where its file has none.")
+]
+_FromFixed: TypeAlias = Annotated[
+    bool, typer.Option("--inverse", help="IN lies on the fixed slide, OUT on the moving one; else the other way round.")
+]
+_Mpp: TypeAlias = Annotated[
+    float | None, typer.Option(min=1e-9, metavar="UM", help="Pixel size of IN, where its file has none.")
+]
+_Series: TypeAlias = Annotated[int, typer.Option(min=0, help="Which image of a file with several.")]
+_Channel: TypeAlias = Annotated[str, typer.Option(help="Name or index of the one channel to use.")]
+
 
 @app.command()
 def points(  # noqa: PLR0913  a parameter an option
@@ -51,7 +73,7 @@ def points(  # noqa: PLR0913  a parameter an option
     to_unit: _ToUnit = None,
     strict: _Strict = False,
 ) -> None:
-    """Points in a .csv or .parquet with columns x_um,y_um or x_px,y_px; all other columns stay as they are."""
+    """Bring points to the other slide: a .csv or .parquet with x_um,y_um or x_px,y_px among its columns."""
     with exit_codes("start again"):
         from comir_batch.pipeline.transforming import Request, transform_points
 
@@ -84,7 +106,7 @@ def geojson(  # noqa: PLR0913  a parameter an option
     ] = None,
     strict: _Strict = False,
 ) -> None:
-    """Annotations and cells in a .geojson or .geojson.gz as QuPath exports them; their properties stay as they are."""
+    """Bring annotations and cells to the other slide: a .geojson or .geojson.gz as QuPath exports them."""
     with exit_codes("start again"):
         from comir_batch.pipeline.transforming import Request, transform_geojson
 
@@ -94,6 +116,45 @@ def geojson(  # noqa: PLR0913  a parameter an option
         typer.echo(f"{out}: {done.total - done.lost} features")
         if done.lost:
             typer.echo(f"{done.lost} more have no one place on the other slide and are left out", err=True)
+
+
+@app.command()
+def image(  # noqa: PLR0913  a parameter an option
+    source: _Image,
+    out: _ImageOut,
+    *,
+    transform: _Transform,
+    onto: _Onto = None,
+    onto_mpp: _OntoMpp = None,
+    inverse: _FromFixed = False,
+    mpp: _Mpp = None,
+    series: _Series = 0,
+    channel: _Channel = "",
+    interpolation: Annotated[Literal["nearest", "linear", "cubic"], typer.Option(help="Of IN's pixels.")] = "linear",
+) -> None:
+    """Warp an image of the moving slide onto the fixed slide's pixels, as .ome.zarr or .ome.tif with its pyramid."""
+    with exit_codes("start again"):
+        spec = _spec(source, series, channel, mpp)
+        _warp(spec, out, (transform, inverse, (onto, onto_mpp)), labels=False, interpolation=interpolation)
+
+
+@app.command()
+def labels(  # noqa: PLR0913  a parameter an option
+    source: _Image,
+    out: _ImageOut,
+    *,
+    transform: _Transform,
+    onto: _Onto = None,
+    onto_mpp: _OntoMpp = None,
+    inverse: _FromFixed = False,
+    mpp: _Mpp = None,
+    series: _Series = 0,
+    channel: _Channel = "",
+) -> None:
+    """Warp a label image, likewise: the same integers, and in no level a label that was not there."""
+    with exit_codes("start again"):
+        spec = _spec(source, series, channel, mpp)
+        _warp(spec, out, (transform, inverse, (onto, onto_mpp)), labels=True, interpolation="nearest")
 
 
 def _known(transform: Path, fixed: tuple[Path | None, float | None], moving: tuple[Path | None, float | None]) -> Known:
@@ -109,3 +170,31 @@ def _require_new(out: Path) -> None:
         raise UserError(f"{out}: it is there already. Remove it, or give another name")
     if not out.parent.is_dir():
         raise UserError(f"{out.parent}: no such folder. Make it, or give another name")
+
+
+def _spec(path: Path, series: int, channel: str, mpp: float | None) -> SlideSpec:
+    from comir_batch.core.slide import SlideSpec
+
+    return SlideSpec(path.resolve(), series, channel, mpp)
+
+
+def _warp(
+    spec: SlideSpec,
+    out: Path,
+    where: tuple[Path, bool, tuple[Path | None, float | None]],
+    *,
+    labels: bool,
+    interpolation: Literal["nearest", "linear", "cubic"],
+) -> None:
+    from comir_batch.core.config import WarpConfig
+    from comir_batch.pipeline.transforming_images import ImageRequest, transform_image
+
+    _require_new(out)
+    transform, inverse, onto = where
+    unknown = (None, None)
+    if onto[0] is None and onto[1] is not None:
+        raise typer.BadParameter("--onto-mpp is the pixel size of --onto: give both")
+    known = _known(transform, unknown if inverse else onto, onto if inverse else unknown)
+    config = WarpConfig(interpolation=interpolation)
+    grid = transform_image(ImageRequest(spec, out, known, inverse, labels, config))
+    typer.echo(f"{out}: {grid.width} x {grid.height} pixels")

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
-from comir_batch.core.errors import UserError
 from comir_batch.core.geometry import Grid
 from comir_batch.core.manifest import read_manifest
 from comir_batch.core.slide import SlideSpec
@@ -70,22 +69,16 @@ class Known:
         of_pair = PairFiles(source).transform_json
         return cls(source, read_transform(of_pair if of_pair.is_file() else source), fixed, moving)
 
-    def grid(self, side: Side, why: str) -> Grid:
+    def grid(self, side: Side) -> Grid | None:
         """Return level 0 of a slide; where only a pixel size was given, that is all that is true of it.
 
-        Raises
-        ------
-        UserError
-            If nothing tells the slide or its pixel size; it begins with `why`.
+        None if nothing tells the slide or its pixel size; UserError if the slide cannot be opened.
         """
         given = self.fixed if side == "fixed" else self.moving
         if given.path is None and given.mpp is not None:
             return Grid(1, 1, given.mpp, given.mpp)
         spec = _spec(given) or self._recorded(side)
-        if spec is None:
-            remedy = f"Give --{side} SLIDE or --{side}-mpp UM, or the pair's folder of a run for --transform"
-            raise UserError(f"{why} needs the pixel size of the {side} slide, which is not known. {remedy}")
-        return slide_grid(spec)
+        return None if spec is None else slide_grid(spec)
 
     def _recorded(self, side: Side) -> SlideSpec | None:
         """Return the slide of the pair whose folder the transform lies in, as the run's manifest names it."""

@@ -55,8 +55,14 @@ class Request:
 
     def grid(self, end: Literal["source", "target"], unit: Unit) -> Grid | None:
         """Return the pixels of the slide that is left or reached; None for µm."""
+        if unit == "um":
+            return None
         side: Side = "moving" if self.inverse == (end == "source") else "fixed"
-        return None if unit == "um" else self.known.grid(side, f"{self.source}: in pixels it")
+        found = self.known.grid(side)
+        if found is None:
+            remedy = f"Give --{side} SLIDE or --{side}-mpp UM, or the pair's folder of a run for --transform"
+            raise UserError(f"{self.source}: pixels need the pixel size of the {side} slide. {remedy}")
+        return found
 
     def require_places(self, lost: int, what: str) -> None:
         """Raise UserError if some have none, and that is an error."""

@@ -1,4 +1,4 @@
-"""Area means: how the next pyramid level is made."""
+"""How the next pyramid level is made: area means, and of labels the most frequent one."""
 
 from __future__ import annotations
 
@@ -46,6 +46,27 @@ def reduce_area(pixels: NDArray[np.generic], factor: int) -> NDArray[np.generic]
     for (rows, y, fy), (columns, x, fx) in product(_parts(height, factor), _parts(width, factor)):
         reduced[:, y, x] = _means(pixels[:, rows, columns], fy, fx)
     return reduced
+
+
+def halve_labels(labels: NDArray[np.generic]) -> NDArray[np.generic]:
+    """Return the most frequent label of each 2 by 2 pixels; of equally frequent ones the first, row by row.
+
+    Parameters
+    ----------
+    labels : (C, Y, X) array
+        Of integers.
+
+    Returns
+    -------
+    (C, ceil(Y / 2), ceil(X / 2)) array
+        In the dtype of ``labels``, with no label that was not there.
+    """
+    _, height, width = labels.shape
+    even = np.pad(labels, ((0, 0), (0, height % 2), (0, width % 2)), mode="edge")
+    a, b, c, d = (even[:, y::2, x::2] for y in (0, 1) for x in (0, 1))
+    second = (b == c) | (b == d)
+    first = (a == b) | (a == c) | (a == d) | ~(second | (c == d))
+    return np.asarray(np.where(first, a, np.where(second, b, c)))
 
 
 def _parts(size: int, factor: int) -> list[tuple[slice, slice, int]]:

@@ -44,7 +44,14 @@ _COMPUTED_AS = {
 
 
 def warp_block(
-    moving: PixelSource, transform: Composite, fixed_grid: Grid, region: Region, config: WarpConfig, *, fill: float
+    moving: PixelSource,
+    transform: Composite,
+    fixed_grid: Grid,
+    region: Region,
+    config: WarpConfig,
+    *,
+    fill: float,
+    labels: bool = False,
 ) -> NDArray[np.generic]:
     """Return the moving slide on a region of the fixed grid.
 
@@ -65,6 +72,8 @@ def warp_block(
         Interpolation and the error that the coordinate lattice may make.
     fill : float
         Value of every channel where there is no moving pixel: 255 for 8-bit brightfield, 0 for dark images.
+    labels : bool
+        Whether only pixels of level 0 may be read, because those of coarser levels may be means of labels.
 
     Returns
     -------
@@ -76,7 +85,7 @@ def warp_block(
     TaskError
         If the slide's dtype cannot be interpolated.
     """
-    scale = pixel_scale(transform, fixed_grid, moving.info.grid())
+    scale = 1.0 if labels else pixel_scale(transform, fixed_grid, moving.info.grid())
     image = MovingImage.of_slide(moving, scale, average=config.interpolation != "nearest")
     warp = _Warp(image, transform, fixed_grid, config.interpolation, config.max_lattice_error_px, fill)
     return warp.block(region)

@@ -15,7 +15,7 @@ from comir_batch.pipeline.files import remove_tree
 from comir_batch.pipeline.job import Estimate
 from comir_batch.pipeline.layout import RegisterFiles, level_path
 from comir_batch.pipeline.stages.chunk import BASE_MB, background
-from comir_batch.warp.reduce import reduce_area
+from comir_batch.warp.reduce import halve_labels, reduce_area
 from comir_batch.warp.resample import memory_mb, warp_block
 
 if TYPE_CHECKING:
@@ -37,6 +37,8 @@ class WarpWork:
     ----------
     image : Path
         Folder of the OME-Zarr; it has no metadata, and so is no image yet, until export writes it.
+    labels : bool
+        Whether pixel values are names of things: none is ever computed from others.
     """
 
     image: Path
@@ -45,6 +47,12 @@ class WarpWork:
     info: SlideInfo
     fixed: Grid
     config: WarpConfig
+    labels: bool = False
+
+    @property
+    def fill(self) -> int:
+        """Value of what lies outside the moving slide."""
+        return 0 if self.labels else background(self.info.photometric, self.info.dtype)
 
     @property
     def levels(self) -> tuple[Grid, ...]:
@@ -93,7 +101,6 @@ def aligned_levels(fixed: Grid) -> tuple[Grid, ...]:
 def prepare(work: WarpWork) -> None:
     """Make the empty arrays of all levels in the place of what was there; runs on a worker."""
     remove_tree(work.image)
-    fill = background(work.info.photometric, work.info.dtype)
     for number, grid in enumerate(work.levels):
         ZarrArray.create(
             level_path(work.image, number),
@@ -101,7 +108,7 @@ def prepare(work: WarpWork) -> None:
             work.info.dtype,
             chunk=work.config.chunk,
             shard=work.config.shard,
-            fill=fill,
+            fill=work.fill,
         )
 
 
@@ -109,16 +116,16 @@ def warp_one(task: tuple[WarpWork, int, Region]) -> None:
     """Warp one block of the finest level; runs on a worker."""
     work, level, region = task
     transform = read_json(RegisterFiles(work.register).transform)
-    fill = background(work.info.photometric, work.info.dtype)
     with open_slide(work.moving) as moving:
-        pixels = warp_block(moving, transform, work.fixed, region, work.config, fill=fill)
+        pixels = warp_block(moving, transform, work.fixed, region, work.config, fill=work.fill, labels=work.labels)
     ZarrArray.open(level_path(work.image, level)).write(region, pixels)
 
 
 def reduce_one(task: tuple[WarpWork, int, Region]) -> None:
-    """Average one block of a coarser level from the level below; runs on a worker."""
+    """Make one block of a coarser level from the level below; runs on a worker."""
     work, level, region = task
     finer = work.levels[level - 1]
     x1, y1 = min(2 * region.x1, finer.width), min(2 * region.y1, finer.height)
     pixels = ZarrArray.open(level_path(work.image, level - 1)).read(Region(2 * region.x0, 2 * region.y0, x1, y1))
-    ZarrArray.open(level_path(work.image, level)).write(region, reduce_area(pixels, 2))
+    halved = halve_labels(pixels) if work.labels else reduce_area(pixels, 2)
+    ZarrArray.open(level_path(work.image, level)).write(region, halved)

@@ -1,0 +1,163 @@
+"""Images and label images of one slide, warped onto the other by the stages of a run."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from itertools import count
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from comir_batch.core.config import WarpConfig
+from comir_batch.core.errors import UserError
+from comir_batch.io.ngff_writer import NgffImage, write_ngff_metadata
+from comir_batch.io.ome_tiff_writer import write_ome_tiff
+from comir_batch.io.open import open_slide
+from comir_batch.io.transform_files import write_json
+from comir_batch.io.zarr_array import ZarrArray
+from comir_batch.pipeline.files import remove_tree
+from comir_batch.pipeline.layout import PairFiles, RegisterFiles, level_path
+from comir_batch.pipeline.stages.warp import WarpWork
+from comir_batch.warp.inverse_map import inverted
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from comir_batch.core.geometry import Grid
+    from comir_batch.core.slide import SlideInfo, SlideSpec
+    from comir_batch.core.transform import Composite
+    from comir_batch.pipeline.known_slides import Known
+
+_TOLERANCE_PX = 0.1  # of the pixels that are filled, between an image's inverse and the true one
+
+
+@dataclass(frozen=True, slots=True)
+class ImageRequest:
+    """What is asked.
+
+    Attributes
+    ----------
+    source : SlideSpec
+        The image. Its first pixel lies where that of its slide does.
+    out : Path
+        OME-Zarr or OME-TIFF, as its suffix tells.
+    known : Known
+        The transform, and the slide whose pixels are filled.
+    inverse : bool
+        Whether the image lies on the fixed slide and is brought to the moving one.
+    labels : bool
+        Whether pixel values are names of things.
+    config : WarpConfig
+        Interpolation, and the sides of chunks and shards.
+    """
+
+    source: SlideSpec
+    out: Path
+    known: Known
+    inverse: bool = False
+    labels: bool = False
+    config: WarpConfig = field(default_factory=WarpConfig)
+
+    @property
+    def folder(self) -> Path:
+        """Where what is not finished lies, beside the output."""
+        return self.out.with_name(f".{self.out.name}.unfinished")
+
+    def target(self) -> Grid:
+        """Return the pixels that are filled; raises UserError if they are not known."""
+        found = self.known.grid("moving" if self.inverse else "fixed")
+        if found is None:
+            remedy = "Give --onto SLIDE, or the pair's folder of a run for --transform"
+            raise UserError(f"{self.out}: the slide whose pixels it shall have is not known. {remedy}")
+        return found
+
+
+def transform_image(request: ImageRequest) -> Grid:
+    """Write an image on the pixels of the other slide, with its pyramid; it appears whole, by a rename.
+
+    Block by block, as a run does it, in this process. For OME-TIFF an OME-Zarr is made first and removed again.
+
+    Parameters
+    ----------
+    request : ImageRequest
+        What is asked.
+
+    Returns
+    -------
+    Grid
+        The finest level.
+
+    Raises
+    ------
+    UserError
+        If the image cannot be read or is none of labels though it should be, the other slide is not known, or the
+        transform has no inverse that is good enough.
+    """
+    write = _writer(request.out)
+    with open_slide(request.source) as image:
+        info = image.info
+    if request.labels:
+        _require_labels(request.source, info)
+    target = request.target()
+    transform = request.known.transform
+    if request.inverse:
+        transform = inverted(transform, info.grid(), target, _TOLERANCE_PX * max(target.mpp_x, target.mpp_y))
+    remove_tree(request.folder)
+    request.folder.mkdir()
+    try:
+        write(request, _warped(request, info, target, transform))
+    finally:
+        remove_tree(request.folder)
+    return target
+
+
+def _warped(request: ImageRequest, info: SlideInfo, target: Grid, transform: Composite) -> WarpWork:
+    """Fill the arrays of all levels."""
+    write_json(transform, RegisterFiles(request.folder).transform)
+    config = request.config.model_copy(update={"interpolation": "nearest"}) if request.labels else request.config
+    image = PairFiles(request.folder).aligned_zarr
+    work = WarpWork(image, request.folder, request.source, info, target, config, request.labels)
+    for number in count():
+        tasks = work.phase(number, "image")
+        if tasks is None:
+            break
+        for task in tasks:
+            task.function(task.payload)
+    return work
+
+
+def _write_zarr(request: ImageRequest, work: WarpWork) -> None:
+    info = work.info
+    write_ngff_metadata(
+        work.image, NgffImage(request.source.path.name, work.levels, info.channels, info.dtype, is_rgb=info.is_rgb)
+    )
+    work.image.rename(request.out)
+
+
+def _write_tiff(request: ImageRequest, work: WarpWork) -> None:
+    write_ome_tiff(
+        [ZarrArray.open(level_path(work.image, number)) for number in range(len(work.levels))],
+        request.out,
+        grid=work.fixed,
+        channels=work.info.channels,
+        is_rgb=work.info.is_rgb,
+        compression="deflate",
+        name=request.source.path.name,
+    )
+
+
+def _writer(out: Path) -> Callable[[ImageRequest, WarpWork], None]:
+    name = out.name.lower()
+    if name.endswith(".zarr"):
+        return _write_zarr
+    if name.endswith((".ome.tif", ".ome.tiff")):
+        return _write_tiff
+    raise UserError(f"{out}: no image by its name. Give a .ome.zarr or a .ome.tif")
+
+
+def _require_labels(spec: SlideSpec, info: SlideInfo) -> None:
+    if len(info.channels) != 1 or np.dtype(info.dtype).kind not in "iu":
+        what = f"{len(info.channels)} channels of {info.dtype}"
+        remedy = "Name one channel with --channel, or use transform image"
+        raise UserError(f"{spec.path}: labels are one channel of whole numbers, not {what}. {remedy}")

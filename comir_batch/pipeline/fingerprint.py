@@ -16,9 +16,9 @@ REVISIONS = {
     "chunk": 1,
     "represent": 1,
     "register": 3,
-    "judge": 1,
+    "judge": 2,
     "warp": 1,
-    "export": 2,
+    "export": 3,
     "report": 1,
 }
 

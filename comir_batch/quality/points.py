@@ -21,27 +21,62 @@ class PointsError:
     p95_um: float
     count: int
 
+    @classmethod
+    def of(cls, distances: NDArray[np.float64]) -> PointsError:
+        """Return what ``(N,)`` distances in µm come to."""
+        return cls(float(np.median(distances)), float(np.percentile(distances, 95)), len(distances))
 
-def points_error(transform: Composite, fixed: ArrayLike, moving: ArrayLike) -> PointsError:
+
+@dataclass(frozen=True, slots=True)
+class Landmarks:
+    """What landmarks say of a transform.
+
+    Attributes
+    ----------
+    before, after : PointsError
+        At the start and at the found transform.
+    rtre_median : float
+        Median error as a share of the moving slide's diagonal, on which the errors lie (ANHIR, Borovec et al., IEEE TMI
+        2020).
+    improved : float
+        Share of the landmarks that lie nearer than at the start.
+    """
+
+    before: PointsError
+    after: PointsError
+    rtre_median: float
+    improved: float
+
+
+def judge_landmarks(
+    start: Composite, found: Composite, fixed: ArrayLike, moving: ArrayLike, diagonal_um: float
+) -> Landmarks:
     """Return how far the transformed fixed landmarks lie from the moving ones.
 
     Parameters
     ----------
-    transform : Composite
+    start, found : Composite
         Fixed to moving, in µm.
     fixed, moving : (N, 2) array
         Corresponding landmarks in µm, in each slide's own coordinates.
+    diagonal_um : float
+        Of the moving slide.
 
     Raises
     ------
     ValueError
         If there is no landmark, or the numbers of both differ.
     """
-    start, goal = np.asarray(fixed, dtype=np.float64), np.asarray(moving, dtype=np.float64)
-    if start.shape != goal.shape or start.size == 0:
-        raise ValueError(f"landmarks must be pairs: {len(start)} fixed and {len(goal)} moving")
-    distances = _lengths(transform.map(start) - goal)
-    return PointsError(float(np.median(distances)), float(np.percentile(distances, 95)), len(distances))
+    points, goal = np.asarray(fixed, dtype=np.float64), np.asarray(moving, dtype=np.float64)
+    if points.shape != goal.shape or points.size == 0:
+        raise ValueError(f"landmarks must be pairs: {len(points)} fixed and {len(goal)} moving")
+    before, after = (_lengths(transform.map(points) - goal) for transform in (start, found))
+    return Landmarks(
+        PointsError.of(before),
+        PointsError.of(after),
+        rtre_median=float(np.median(after)) / diagonal_um,
+        improved=float((after < before).mean()),
+    )
 
 
 def disagreement(first: Composite, second: Composite, points: NDArray[np.float64]) -> float:

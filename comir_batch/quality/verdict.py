@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from comir_batch.core.config import JudgeConfig
     from comir_batch.quality.plausibility import Folding, Shape
-    from comir_batch.quality.points import PointsError
+    from comir_batch.quality.points import Landmarks
     from comir_batch.quality.similarity import Similarity
 
 _AS_GOOD = 0.9  # of the similarity before, for a pair that was aligned from the start
@@ -53,8 +53,8 @@ class Evidence:
         Why elastix failed, for each attempt before the one that gave the transform.
     fitted : str
         What that one was.
-    landmarks_before, landmarks_after : PointsError or None
-        Target registration error at the start and at the found transform, where there are landmarks.
+    landmarks : Landmarks or None
+        What they say, where there are any.
     """
 
     registered_from: Literal["comir", "raw"]
@@ -68,8 +68,7 @@ class Evidence:
     disagreement_um: float | None = None
     failed: tuple[str, ...] = ()
     fitted: str = "as configured"
-    landmarks_before: PointsError | None = None
-    landmarks_after: PointsError | None = None
+    landmarks: Landmarks | None = None
 
     @property
     def decisive(self) -> Similarity:
@@ -111,7 +110,7 @@ def metrics(evidence: Evidence) -> dict[str, float | str | None]:
         for name, view in views.items()
         for number in _VIEW_NUMBERS
     }
-    before, after = evidence.landmarks_before, evidence.landmarks_after
+    landmarks = evidence.landmarks
     return {
         "registered_from": evidence.registered_from,
         "model": evidence.model or None,
@@ -126,9 +125,11 @@ def metrics(evidence: Evidence) -> dict[str, float | str | None]:
         "jacobian_p1": evidence.folding.jacobian_p1,
         "jacobian_p99": evidence.folding.jacobian_p99,
         "overlap": evidence.overlap,
-        "tre_before_median_um": before.median_um if before else None,
-        "tre_median_um": after.median_um if after else None,
-        "tre_p95_um": after.p95_um if after else None,
+        "tre_before_median_um": landmarks.before.median_um if landmarks else None,
+        "tre_median_um": landmarks.after.median_um if landmarks else None,
+        "tre_p95_um": landmarks.after.p95_um if landmarks else None,
+        "rtre_median": landmarks.rtre_median if landmarks else None,
+        "landmarks_improved": landmarks.improved if landmarks else None,
     }
 
 
@@ -156,11 +157,11 @@ def _unproven(evidence: Evidence, config: JudgeConfig) -> Iterator[str]:
             "the images are no more alike than in wrong alignments "
             f"(z {_signed(evidence.best_z)}; {config.review_z:.3g} is asked for)"
         )
-    before, after = evidence.landmarks_before, evidence.landmarks_after
-    if before and after and after.median_um > max(before.median_um, config.max_disagreement_um):
+    marks = evidence.landmarks
+    if marks and marks.after.median_um > max(marks.before.median_um, config.max_disagreement_um):
         yield (
-            f"the landmarks lie further apart than before: median {after.median_um:.1f} µm, "
-            f"before {before.median_um:.1f} µm"
+            f"the landmarks lie further apart than before: median {marks.after.median_um:.1f} µm, "
+            f"before {marks.before.median_um:.1f} µm"
         )
 
 
@@ -197,7 +198,7 @@ def _apart(evidence: Evidence, config: JudgeConfig) -> Iterator[str]:
             f"representations and raw images disagree by {distance:.1f} µm (median); "
             f"at most {config.max_disagreement_um:.1f} µm is allowed"
         )
-    error = evidence.landmarks_after
+    error = evidence.landmarks.after if evidence.landmarks else None
     if error and not error.median_um <= config.max_disagreement_um:
         yield (
             f"the landmarks lie {error.median_um:.1f} µm apart (median); "
@@ -250,9 +251,12 @@ def _findings(evidence: Evidence, config: JudgeConfig) -> Iterator[str]:
         yield f"the {silent} by themselves do not speak for the transform (z {_signed(evidence.other.z)})"
     if evidence.shape.mirrored:
         yield "the moving slide is mirrored"
-    if evidence.landmarks_after:
-        error = evidence.landmarks_after
-        yield f"{error.count} landmarks lie {error.median_um:.1f} µm apart (median), 95 % within {error.p95_um:.1f} µm"
+    if evidence.landmarks:
+        error = evidence.landmarks.after
+        yield (
+            f"{error.count} landmarks lie {error.median_um:.1f} µm apart (median), 95 % within {error.p95_um:.1f} µm; "
+            f"{evidence.landmarks.improved:.0%} lie nearer than at the start"
+        )
 
 
 def _story(name: str, view: Similarity) -> str:

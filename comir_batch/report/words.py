@@ -88,6 +88,10 @@ _KNOWN = {
     "model_slides": MetricText("Slides of the model", "", "How many slides of each modality the model learnt from."),
     "tre_before_median_um": MetricText("Landmark error at the start", "µm", "Median distance of the given landmarks."),
     "tre_median_um": MetricText("Landmark error", "µm", "Median distance of the given landmarks after registration."),
+    "rtre_median": MetricText(
+        "Relative landmark error", "", "Median, as a share of the moving slide's diagonal (rTRE)."
+    ),
+    "landmarks_improved": MetricText("Landmarks improved", "", "Share that lies nearer than at the start."),
     "tre_p95_um": MetricText("Landmark error, 95 %", "µm", "95 % of the landmarks lie within this distance."),
 }
 

@@ -6,7 +6,7 @@ import pytest
 from comir_batch.core.geometry import Grid
 from comir_batch.core.transform import Affine, BSpline, Composite
 from comir_batch.quality.plausibility import folding, overlap, shape, tissue_points
-from comir_batch.quality.points import disagreement, points_error
+from comir_batch.quality.points import disagreement, judge_landmarks
 
 GRID = Grid(200, 150, 2.0, 2.0, 10.0, -5.0)
 POINTS = tissue_points(np.ones(GRID.shape, bool), GRID)
@@ -88,20 +88,24 @@ def test_tissue_points_are_pixel_centres_and_few():
 
 
 def test_landmark_errors():
-    transform = linear(rotation(10), (3.0, 4.0))
+    transform, start = linear(rotation(10), (3.0, 4.0)), linear(rotation(10), (3.0, 9.0))
     landmarks = np.array([[0.0, 0.0], [100.0, 50.0], [20.0, 300.0]])
     exact = transform.map(landmarks)
-    assert points_error(transform, landmarks, exact).median_um == pytest.approx(0)
-    found = points_error(transform, landmarks, exact + np.array([[3.0, 4.0], [0.0, 1.0], [0.0, 10.0]]))
-    assert found.median_um == pytest.approx(5)
-    assert found.p95_um == pytest.approx(9.5)
-    assert found.count == 3
+    assert judge_landmarks(start, transform, landmarks, exact, 400.0).after.median_um == pytest.approx(0)
+    moving = exact + np.array([[3.0, 4.0], [0.0, 1.0], [0.0, 10.0]])
+    found = judge_landmarks(start, transform, landmarks, moving, 400.0)
+    assert found.after.median_um == pytest.approx(5)
+    assert found.after.p95_um == pytest.approx(9.5)
+    assert found.after.count == 3
+    assert found.before.median_um == pytest.approx(4)  # off by 5 along y: 3.16, 4 and 5
+    assert found.rtre_median == pytest.approx(5 / 400)
+    assert found.improved == pytest.approx(1 / 3)
 
 
 @pytest.mark.parametrize("moving", [np.zeros((2, 2)), np.zeros((0, 2))])
 def test_landmarks_must_be_pairs(moving):
     with pytest.raises(ValueError, match="landmarks must be pairs: 3 fixed"):
-        points_error(Composite(), np.zeros((3, 2)), moving)
+        judge_landmarks(Composite(), Composite(), np.zeros((3, 2)), moving, 1.0)
 
 
 def test_disagreement_is_a_median_distance():

@@ -7,7 +7,7 @@ import pytest
 from comir_batch.core.config import JudgeConfig
 from comir_batch.core.verdict import Verdict
 from comir_batch.quality.plausibility import Folding, Shape
-from comir_batch.quality.points import PointsError
+from comir_batch.quality.points import Landmarks, PointsError
 from comir_batch.quality.similarity import Similarity
 from comir_batch.quality.verdict import Evidence, judge, metrics
 
@@ -166,24 +166,28 @@ def test_a_pair_that_was_aligned_from_the_start_need_not_improve():
     assert verdict(replace(GOOD, comir=replace(aligned, before=0.9))) is Verdict.REVIEW
 
 
+def landmarks(before, after, p95=0.0):
+    """Return landmarks with these medians."""
+    return Landmarks(PointsError(before, before, 80), PointsError(after, p95, 80), rtre_median=0.002, improved=0.95)
+
+
 def test_landmarks():
-    before, after = PointsError(120.0, 200.0, 80), PointsError(6.0, 11.0, 80)
-    better = replace(GOOD, landmarks_before=before, landmarks_after=after)
+    better = replace(GOOD, landmarks=landmarks(120.0, 6.0, 11.0))
     assert verdict(better) is Verdict.ACCEPT
-    assert "80 landmarks lie 6.0 µm apart (median), 95 % within 11.0 µm" in reasons(better)
-    worse = replace(GOOD, landmarks_before=before, landmarks_after=PointsError(300.0, 400.0, 80))
-    assert verdict(worse) is Verdict.REJECT
-    tiny = replace(GOOD, landmarks_before=PointsError(0.5, 1.0, 80), landmarks_after=PointsError(0.8, 1.2, 80))
-    assert verdict(tiny) is Verdict.ACCEPT
+    told = "80 landmarks lie 6.0 µm apart (median), 95 % within 11.0 µm; 95% lie nearer than at the start"
+    assert told in reasons(better)
+    assert (metrics(better)["rtre_median"], metrics(better)["landmarks_improved"]) == (0.002, 0.95)
+    assert verdict(replace(GOOD, landmarks=landmarks(120.0, 300.0))) is Verdict.REJECT
+    assert verdict(replace(GOOD, landmarks=landmarks(0.5, 0.8))) is Verdict.ACCEPT
 
 
 @pytest.mark.parametrize("median", [500.0, 20.1, float("nan")])
 def test_landmarks_that_stay_far_apart_are_for_review(median):
-    far = replace(GOOD, landmarks_before=PointsError(900.0, 990.0, 80), landmarks_after=PointsError(median, 600.0, 80))
+    far = replace(GOOD, landmarks=landmarks(900.0, median))
     assert verdict(far) is Verdict.REVIEW
     assert f"the landmarks lie {median:.1f} µm apart (median); at most 20.0 µm is allowed" in reasons(far)
     assert "judge.max_disagreement_um" in reasons(far)
-    assert verdict(replace(far, landmarks_after=PointsError(20.0, 600.0, 80))) is Verdict.ACCEPT
+    assert verdict(replace(far, landmarks=landmarks(900.0, 20.0))) is Verdict.ACCEPT
 
 
 def test_a_mirrored_slide_is_told_not_punished():

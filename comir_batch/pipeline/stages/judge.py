@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +18,7 @@ from comir_batch.pipeline.layout import JudgeFiles, RegisterFiles
 from comir_batch.pipeline.start import start_transform
 from comir_batch.pipeline.views import Side, load_views, reduction
 from comir_batch.quality.plausibility import folding, overlap, shape, tissue_points
-from comir_batch.quality.points import disagreement, points_error
+from comir_batch.quality.points import disagreement, judge_landmarks
 from comir_batch.quality.similarity import Layer, compare, tile_similarity
 from comir_batch.quality.verdict import Evidence, judge
 from comir_batch.registration.held_out import TILE
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
 
     from comir_batch.core.config import JudgeConfig, RegisterConfig
     from comir_batch.core.geometry import Grid
-    from comir_batch.quality.points import PointsError
+    from comir_batch.quality.points import Landmarks
     from comir_batch.quality.similarity import Similarity
     from comir_batch.registration.images import RegistrationImage, View
 
@@ -137,7 +138,6 @@ def _evidence(work: JudgeWork, summary: dict[str, Any], sights: dict[str, _Sight
     points = tissue_points(raw.fixed.mask, raw.fixed.grid)
     seen = {name: sight.similarity(work.registration.seed) for name, sight in sights.items()}
     name, slides = work.model or ("", 0)
-    before, after = _landmarks(work, found)
     *failed, last = summary["attempts"]
     return Evidence(
         registered_from="comir" if summary["view"] == "comir" else "raw",
@@ -151,8 +151,7 @@ def _evidence(work: JudgeWork, summary: dict[str, Any], sights: dict[str, _Sight
         disagreement_um=_disagreement(RegisterFiles(work.register), points),
         failed=tuple(attempt["error"] for attempt in failed),
         fitted=last["name"],
-        landmarks_before=before,
-        landmarks_after=after,
+        landmarks=_landmarks(work, found),
     )
 
 
@@ -167,12 +166,12 @@ def _disagreement(files: RegisterFiles, points: NDArray[np.float64]) -> float | 
     return disagreement(affine, read_transform_json(files.other), points)
 
 
-def _landmarks(work: JudgeWork, found: Composite) -> tuple[PointsError | None, PointsError | None]:
+def _landmarks(work: JudgeWork, found: Composite) -> Landmarks | None:
     if work.landmarks[0] is None or work.landmarks[1] is None:
-        return None, None
-    fixed = read_points(work.landmarks[0], work.fixed.working.info.grid())
-    moving = read_points(work.landmarks[1], work.moving.working.info.grid())
-    return points_error(_start(work), fixed, moving), points_error(found, fixed, moving)
+        return None
+    grid = work.moving.working.info.grid()
+    fixed, moving = read_points(work.landmarks[0], work.fixed.working.info.grid()), read_points(work.landmarks[1], grid)
+    return judge_landmarks(_start(work), found, fixed, moving, math.hypot(*grid.size_um))
 
 
 def _write_tiles(work: JudgeWork, sight: _Sight) -> None:

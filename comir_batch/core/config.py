@@ -103,6 +103,9 @@ class RegisterConfig(Section):
         Of each iteration on representations; mutual information, which is noisier, takes twice as many.
     time_limit_s : float
         For one elastix call; the child is killed after it.
+    parameter_files : tuple of str
+        Paths of elastix parameter files, one a stage in their order, for the full fit instead of the presets (see
+        `comir-batch presets`). They are read once: what is kept is their text.
     """
 
     seed: int = Field(default=1, ge=0)
@@ -119,6 +122,12 @@ class RegisterConfig(Section):
     iterations: int = Field(default=500, ge=10)
     samples: int = Field(default=4096, ge=256)
     time_limit_s: float = Field(default=1800.0, gt=0)
+    parameter_files: tuple[str, ...] = ()
+
+    @field_validator("parameter_files")
+    @classmethod
+    def _read(cls, files: tuple[str, ...]) -> tuple[str, ...]:
+        return tuple(file if "\n" in file else _text_of(Path(file)) for file in files)
 
 
 class JudgeConfig(Section):
@@ -192,11 +201,19 @@ class ExportConfig(Section):
         Codec of the OME-TIFF; jpeg is lossy and for 8-bit images.
     warp_rejected : bool
         Write aligned images of rejected pairs too.
+    dialects : tuple of {"mha", "napari", "napari-px", "ngff", "qupath", "warpy"}
+        In which the transform is written beside JSON, ITK's and elastix' own. The usual ones are small, and are what
+        goes wrong by hand: directions, orders of axes and centres of pixels. Fields may have tens of megabytes.
     """
 
     ome_tiff: bool = False
     tiff_compression: Literal["deflate", "jpeg", "zstd", "none"] = "deflate"
     warp_rejected: bool = False
+    dialects: tuple[Literal["mha", "napari", "napari-px", "ngff", "qupath", "warpy"], ...] = (
+        "napari",
+        "qupath",
+        "warpy",
+    )
 
 
 class ExecutionConfig(Section):

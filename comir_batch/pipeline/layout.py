@@ -104,6 +104,16 @@ class PairFiles:
         return self.folder / "elastix"
 
     @property
+    def dialects(self) -> Path:
+        """Folder of the transform in other programs' dialects."""
+        return self.folder / "transforms"
+
+    @property
+    def conventions(self) -> Path:
+        """Direction, unit, pixel centre and error of each of them; written last."""
+        return self.dialects / "conventions.json"
+
+    @property
     def aligned_zarr(self) -> Path:
         """The moving slide on the fixed slide's grid, OME-Zarr; warp fills its arrays, export writes its metadata."""
         return self.folder / "aligned.ome.zarr"

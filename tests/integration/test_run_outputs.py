@@ -47,7 +47,7 @@ def test_every_promised_file_is_there_and_no_other(ran):
     pair = {path.name for path in (out / "pairs" / "p1").iterdir()}
     assert pair == {
         *("transform.h5", "transform.json", "elastix", "aligned.ome.zarr", "aligned.ome.tif"),
-        *("verdict.json", "report.html", "logs"),
+        *("transforms", "verdict.json", "report.html", "logs"),
     }
     top = {path.name for path in out.iterdir() if not path.name.startswith(".")}
     tables = {"run.json", "results.csv", "report.html", "records.jsonl", "events.jsonl"}
@@ -64,6 +64,15 @@ def test_the_transform_is_right_and_itk_reads_the_same(ran, truth):
     itk = SimpleITK.ReadTransform(str(out / "pairs" / "p1" / "transform.h5"))
     theirs = np.array([itk.TransformPoint(point) for point in POINTS.tolist()])
     assert np.abs(theirs - found.map(POINTS)).max() < 1e-6
+
+
+def test_viewers_get_the_transform_too_with_its_conventions_and_errors(ran):
+    folder = ran[0] / "pairs" / "p1" / "transforms"
+    assert {path.name for path in folder.iterdir()} == {"napari.json", "qupath.json", "warpy.json", "conventions.json"}
+    told = {entry["dialect"]: entry for entry in json.loads((folder / "conventions.json").read_text())}
+    assert told["napari"]["maps"] == "moving to fixed"
+    assert told["qupath"]["pixel_centre"] == 0.5
+    assert 0 < told["warpy"]["error_um"]["max"] < told["qupath"]["error_um"]["max"] < 10
 
 
 def test_elastix_own_chain_is_whole_down_to_the_start(ran):

@@ -57,7 +57,7 @@ def test_a_rejected_pair_has_a_transform_and_a_page_and_images_only_on_demand(go
     assert json.loads((folder / "verdict.json").read_text())["verdict"] == "reject"
     assert runs.results(copied)["p1"]["verdict"] == "reject"
     assert {path.name for path in folder.iterdir()} == {
-        *("transform.json", "transform.h5", "elastix", "verdict.json", "report.html", "logs")
+        *("transform.json", "transform.h5", "elastix", "transforms", "verdict.json", "report.html", "logs")
     }
     summary, ran = go_on(export={**TIFF, "warp_rejected": True}, judge=strict)
     assert summary.exit_code == 4
@@ -66,6 +66,14 @@ def test_a_rejected_pair_has_a_transform_and_a_page_and_images_only_on_demand(go
     assert (folder / "aligned.ome.tif").exists()
     go_on(export=TIFF)
     assert runs.results(copied)["p1"]["verdict"] == "accept"
+
+
+def test_dialects_are_written_as_asked_and_old_ones_go(go_on, copied):
+    folder = copied / "pairs" / "p1" / "transforms"
+    for dialects, files in ((["mha", "ngff"], {"field.mha", "scene.ome.zarr", "conventions.json"}), ([], None)):
+        _, ran = go_on(export={**TIFF, "dialects": dialects})
+        assert ran == {"export", "report"}
+        assert files == ({path.name for path in folder.iterdir()} if folder.exists() else None)
 
 
 def test_what_was_deleted_is_made_again(go_on, copied, undisturbed):

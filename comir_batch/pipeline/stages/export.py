@@ -14,7 +14,8 @@ from comir_batch.io.transform_files import read_json as read_transform_json
 from comir_batch.io.transform_files import write_itk
 from comir_batch.io.zarr_array import ZarrArray, sweep_leftovers
 from comir_batch.pipeline.by_hand import read_by_hand, standing
-from comir_batch.pipeline.files import read_json, remove_tree, write_bytes
+from comir_batch.pipeline.conversion import write_sidecars
+from comir_batch.pipeline.files import read_json, remove_tree, write_bytes, write_json
 from comir_batch.pipeline.job import Estimate
 from comir_batch.pipeline.layout import JudgeFiles, RegisterFiles, level_path
 from comir_batch.pipeline.records import FILES
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from comir_batch.core.config import ExportConfig
     from comir_batch.core.geometry import Grid
     from comir_batch.core.slide import SlideInfo
+    from comir_batch.core.transform import Composite
     from comir_batch.pipeline.layout import Layout, PairFiles
 
 _TIFF_MB = 600
@@ -91,7 +93,8 @@ def publish(work: ExportWork) -> dict[str, Any]:
     else:
         _complete_image(work)
     write_bytes(work.pair.verdict, JudgeFiles(work.judge).verdict.read_bytes())
-    return _files(work, work.pair.elastix, *([] if work.rejected else [work.pair.image_metadata]))
+    image = [] if work.rejected else [work.pair.image_metadata]
+    return _files(work, work.pair.elastix, *([work.pair.conventions] if work.config.dialects else []), *image)
 
 
 def write_tiff(work: ExportWork) -> dict[str, Any]:
@@ -116,9 +119,21 @@ def _files(work: ExportWork, *paths: Path) -> dict[str, Any]:
 def _publish_transforms(work: ExportWork) -> None:
     source = RegisterFiles(work.register)
     write_bytes(work.pair.transform_json, source.transform.read_bytes())
-    write_itk(read_transform_json(source.transform), work.pair.transform_itk)
+    transform = read_transform_json(source.transform)
+    write_itk(transform, work.pair.transform_itk)
     _copy_folder(source.elastix, work.pair.elastix, "*Transform*.txt")
     _copy_folder(source.elastix, work.pair.logs, "*.log")
+    remove_tree(work.pair.dialects)
+    if work.config.dialects:
+        _publish_dialects(transform, work)
+
+
+def _publish_dialects(transform: Composite, work: ExportWork) -> None:
+    grids = {"fixed": work.fixed, "moving": work.info.grid()}
+    work.pair.dialects.mkdir()
+    write_json(
+        work.pair.conventions, write_sidecars(transform, work.config.dialects, work.pair.dialects, grids.__getitem__)
+    )
 
 
 def _copy_folder(source: Path, target: Path, pattern: str) -> None:

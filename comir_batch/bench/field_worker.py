@@ -74,7 +74,7 @@ class Setup:
             "parts": parts,
             "side": self.side,
             "seed": self.seed,
-            "register": self.config.model_dump(),
+            "register": self.config.model_dump(mode="json"),
         }
 
     @property

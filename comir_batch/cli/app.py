@@ -16,6 +16,7 @@ from comir_batch.cli import (
     diagnose_command,
     model_commands,
     plan_command,
+    preset_commands,
     profile_commands,
     render_command,
     review_commands,
@@ -48,6 +49,7 @@ render_command.add_to(app)
 cluster_commands.add_to(app)
 app.add_typer(model_commands.app)
 app.add_typer(profile_commands.app)
+app.add_typer(preset_commands.app)
 app.add_typer(study_commands.app)
 app.add_typer(bench_commands.app)
 convert_command.add_to(transform_commands.app)

@@ -6,15 +6,12 @@ Each stage has a section of its own, because a stage's fingerprint contains its 
 from __future__ import annotations
 
 import tomllib
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from pathlib import Path
+from typing import Any, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from comir_batch.core.errors import ConfigError
-
-if TYPE_CHECKING:
-    from pathlib import Path
-
 
 _Sharded = TypeVar("_Sharded", "ChunkConfig", "WarpConfig")
 
@@ -128,6 +125,14 @@ class RegisterConfig(Section):
     @classmethod
     def _read(cls, files: tuple[str, ...]) -> tuple[str, ...]:
         return tuple(file if "\n" in file else _text_of(Path(file)) for file in files)
+
+
+def _text_of(path: Path) -> str:
+    try:
+        text = path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise ValueError(f"cannot read {path}: {error.strerror}") from error
+    return text + "\n"  # which tells a text from a path
 
 
 class JudgeConfig(Section):

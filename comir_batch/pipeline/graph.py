@@ -19,6 +19,7 @@ from comir_batch.pipeline.stages.report import ReportWork
 from comir_batch.pipeline.stages.represent import RepresentWork
 from comir_batch.pipeline.stages.warp import WarpWork
 from comir_batch.pipeline.views import Side, reduction
+from comir_batch.registration import parameters
 from comir_batch.representation.field import field
 
 if TYPE_CHECKING:
@@ -56,7 +57,7 @@ def build_jobs(pairs: Iterable[Pair], config: RunConfig, layout: Layout, inferen
     Raises
     ------
     ConfigError
-        If a setting of a single pair is wrong.
+        If a setting of a single pair, or a parameter file for elastix, is wrong.
     """
     jobs: dict[str, Job] = {}
     by_hand = read_by_hand(layout)
@@ -184,6 +185,7 @@ class _PairJobs:
         print_ = fingerprint("register", settings, inputs)
         folder = self._layout.job(f"register-{print_}")
         deformable = row.registration == "bspline"
+        parameters.given(section, deformable=deformable)  # tells now what is wrong with the user's files
         work = RegisterWork(folder, *sides, deformable, row.initial_transform, section)
         return self._job("register", print_, work, (RegisterFiles(folder).transform,), before)
 

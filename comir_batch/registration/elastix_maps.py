@@ -53,12 +53,17 @@ def to_transform(parameters: ParameterMap) -> Affine | BSpline:
     """
     try:
         kind = parameters["Transform"][0]
-        reader = _READERS.get(kind.removesuffix("Transform").removeprefix("Recursive"))
+        reader = _reader(kind)
         if reader is None or parameters["FixedImageDimension"] != ("2",):
             raise RegistrationError(f"cannot read elastix' transform {kind}: not a known transform in two dimensions")
         return reader(parameters, _numbers(parameters, "TransformParameters"))
     except (KeyError, ValueError) as error:
         raise RegistrationError(f"elastix' transform parameters are incomplete or wrong: {error}") from error
+
+
+def is_known_transform(parameters: ParameterMap) -> bool:
+    """Tell whether `to_transform` can read what elastix makes of a parameter map."""
+    return _reader(parameters.get("Transform", ("",))[0]) is not None
 
 
 def read_chain(paths: Iterable[Path]) -> Composite:
@@ -175,6 +180,10 @@ _READERS: dict[str, Callable[[ParameterMap, NDArray[np.float64]], Affine | BSpli
     "Translation": _translation,
     "BSpline": _bspline,
 }
+
+
+def _reader(kind: str) -> Callable[[ParameterMap, NDArray[np.float64]], Affine | BSpline] | None:
+    return _READERS.get(kind.removesuffix("Transform").removeprefix("Recursive"))
 
 
 def _rotation(angle: float) -> NDArray[np.float64]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
@@ -19,13 +19,10 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from comir_batch.core.config import RegisterConfig
-    from comir_batch.core.geometry import Grid
     from comir_batch.registration.elastix_maps import ParameterMap
     from comir_batch.registration.images import RegistrationImage, View
 
 _START_SIDES = 2  # starts are refined on images of so many times the search's side
-_FINE_LEVELS = 3
-_LEAST_SPACING_PX = 16
 _AFFINE_PARAMETERS = 3  # more than those of a rigid transform
 
 
@@ -64,7 +61,7 @@ class Fitter:
         return self._run(coarse, stages, start, self._folder / f"start-{number}")
 
     def full(self, view: View, start: Composite, folder: Path, *, deformable: bool) -> Fitted:
-        """Fit rigid, affine and perhaps B-spline at full resolution, and join the affine parts.
+        """Fit rigid, affine and perhaps B-spline at full resolution, or the user's stages, and join the affine parts.
 
         The affine stage is left out where coarse images are not explained better by it, see `_stretches`. Where elastix
         fails it is tried again with less asked of it; what is left at last is the start.
@@ -87,12 +84,11 @@ class Fitter:
         RegistrationError
             If elastix fails.
         """
-        levels = parameters.resolutions(view.fixed.grid)
-        stages = self._linear(view.metric, min(levels, _FINE_LEVELS))
-        if not self._stretches(view, start, folder / "affine"):
-            stages = stages[:1]
-        if deformable:
-            stages = (*stages, parameters.bspline(view.metric, _resolvable(self._config, view.fixed.grid), levels))
+        stages = parameters.given(self._config, deformable=deformable)
+        if not stages:
+            preset = parameters.preset(view.metric, self._config, view.fixed.grid)
+            left_out = {"affine": not self._stretches(view, start, folder / "affine"), "bspline": not deformable}
+            stages = tuple(stage for name, stage in preset.items() if not left_out.get(name, False))
         return _joined(self._run(view, stages, start, folder))
 
     def _stretches(self, view: View, start: Composite, folder: Path) -> bool:
@@ -102,21 +98,19 @@ class Fitter:
         small images, it would stretch and shear them at will.
         """
         coarse = self._coarse(view)
-        levels = min(parameters.resolutions(coarse.fixed.grid), _FINE_LEVELS)
-        affine = self._run(coarse, self._linear(view.metric, levels), start, folder)
+        preset = parameters.preset(view.metric, self._config, coarse.fixed.grid)
+        affine = self._run(coarse, (preset["rigid"], preset["affine"]), start, folder)
         return Comparison(coarse).gain(Composite(affine.parts[:-1]), affine) > _AFFINE_PARAMETERS
-
-    def _linear(self, metric: Literal["ncc", "mi"], levels: int) -> tuple[ParameterMap, ...]:
-        return tuple(stage(metric, self._config, levels) for stage in (parameters.rigid, parameters.affine))
 
     def _coarse(self, view: View) -> View:
         mpp = common_mpp(view.fixed, view.moving, _START_SIDES * self._config.search_side)
         return replace(view, fixed=coarsened(view.fixed, mpp), moving=coarsened(view.moving, mpp))
 
     def other(self, views: Sequence[View], start: Composite, folder: Path) -> tuple[Composite | None, str]:
-        """Fit rigid and affine on the first of the other views, if there is one."""
+        """Fit rigid and affine by the preset on the first of the other views, if there is one."""
+        preset = self._config.model_copy(update={"parameter_files": ()})
         try:
-            return (self.once(views[0], start, folder, deformable=False) if views else None), ""
+            return (Fitter(preset, self._folder).once(views[0], start, folder, deformable=False) if views else None), ""
         except RegistrationError as error:
             return None, str(error)
 
@@ -129,6 +123,9 @@ class Fitter:
 def _ladder(config: RegisterConfig, *, deformable: bool) -> Iterator[tuple[str, RegisterConfig, bool]]:
     """Yield what is tried, in turn: name, settings and whether a B-spline is fitted."""
     yield "as configured", config, deformable
+    if config.parameter_files:
+        config = config.model_copy(update={"parameter_files": ()})
+        yield "by the preset instead of the parameter files", config, deformable
     more = config.model_copy(update={"samples": 4 * config.samples, "grid_um": 2 * config.grid_um})
     yield ("four times the samples" + (", half the control points along each axis" * deformable)), more, deformable
     if deformable:
@@ -146,12 +143,6 @@ def _put_aside(folder: Path, attempt: int, reason: str) -> str:
             log.replace(kept)
         reason = reason.replace(str(log), str(kept))
     return reason
-
-
-def _resolvable(config: RegisterConfig, grid: Grid) -> RegisterConfig:
-    """Keep control points sixteen pixels apart at least: closer ones follow noise and fold."""
-    spacing = max(config.grid_um, _LEAST_SPACING_PX * max(grid.mpp_x, grid.mpp_y))
-    return config.model_copy(update={"grid_um": spacing})
 
 
 def _prepared(image: RegistrationImage, metric: str) -> RegistrationImage:

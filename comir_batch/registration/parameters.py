@@ -8,12 +8,26 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Literal
 
+from comir_batch.core.errors import ConfigError
+from comir_batch.registration.elastix_maps import is_known_transform, parse
+
 if TYPE_CHECKING:
     from comir_batch.core.config import RegisterConfig
     from comir_batch.core.geometry import Grid
     from comir_batch.registration.elastix_maps import ParameterMap
 
 _METRICS = {"ncc": "AdvancedNormalizedCorrelation", "mi": "AdvancedMattesMutualInformation"}
+_FINE_LEVELS = 3  # of rigid and affine stages in the full fit; the start has found the rest
+_LEAST_SPACING_PX = 16
+_FORCED = {
+    "FixedImageDimension": ("2",),
+    "MovingImageDimension": ("2",),
+    "FixedInternalImagePixelType": ("float",),
+    "MovingInternalImagePixelType": ("float",),
+    "UseDirectionCosines": ("true",),
+    "HowToCombineTransforms": ("Compose",),
+    "WriteResultImage": ("false",),
+}
 _COARSEST_SIDE = 64
 _MOST_RESOLUTIONS = 7
 
@@ -22,6 +36,40 @@ def resolutions(grid: Grid) -> int:
     """Return how many resolutions, each half of the next, bring the shorter side near 64 pixels; at least two."""
     halvings = math.floor(math.log2(min(grid.width, grid.height) / _COARSEST_SIDE)) if min(grid.shape) > 0 else 0
     return min(max(halvings + 1, 2), _MOST_RESOLUTIONS)
+
+
+def preset(metric: Literal["ncc", "mi"], config: RegisterConfig, grid: Grid) -> dict[str, ParameterMap]:
+    """Return the maps of the full fit's stages by their names, in order, for fixed images on a grid."""
+    levels = resolutions(grid)
+    few = min(levels, _FINE_LEVELS)
+    return {
+        "rigid": rigid(metric, config, few),
+        "affine": affine(metric, config, few),
+        "bspline": bspline(metric, _resolvable(config, grid), levels),
+    }
+
+
+def given(config: RegisterConfig, *, deformable: bool) -> tuple[ParameterMap, ...]:
+    """Return the user's own stages; without those that bend where nothing shall.
+
+    Raises
+    ------
+    ConfigError
+        If a file is no parameter file, or its transform is not known.
+    """
+    stages = [_given(number, text, config.seed) for number, text in enumerate(config.parameter_files, start=1)]
+    return tuple(stage for stage in stages if deformable or "BSpline" not in stage["Transform"][0])
+
+
+def _given(number: int, text: str, seed: int) -> ParameterMap:
+    parameters = parse(text)
+    if not is_known_transform(parameters):
+        named = parameters.get("Transform", ("none",))[0]
+        raise ConfigError(
+            f"register.parameter_files: file {number} has the transform {named}. Give elastix parameter files with an "
+            "Euler, similarity, affine, translation or B-spline transform; comir-batch presets write makes some"
+        )
+    return {"RandomSeed": (str(seed),), **parameters, **_FORCED}
 
 
 def rigid(metric: Literal["ncc", "mi"], config: RegisterConfig, levels: int) -> ParameterMap:
@@ -48,6 +96,12 @@ def bspline(metric: Literal["ncc", "mi"], config: RegisterConfig, levels: int) -
         "GridSpacingSchedule": tuple(schedule),
         "BSplineTransformSplineOrder": ("3",),
     }
+
+
+def _resolvable(config: RegisterConfig, grid: Grid) -> RegisterConfig:
+    """Keep control points sixteen pixels apart at least: closer ones follow noise and fold."""
+    spacing = max(config.grid_um, _LEAST_SPACING_PX * max(grid.mpp_x, grid.mpp_y))
+    return config.model_copy(update={"grid_um": spacing})
 
 
 def _few(config: RegisterConfig) -> ParameterMap:

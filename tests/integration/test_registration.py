@@ -21,7 +21,7 @@ from comir_batch.core.errors import RegistrationError, ShortOfMemoryError
 from comir_batch.core.geometry import Grid
 from comir_batch.core.transform import Affine, BSpline, Composite
 from comir_batch.registration import parameters
-from comir_batch.registration.elastix_maps import parse
+from comir_batch.registration.elastix_maps import parse, render
 from comir_batch.registration.elastix_process import ElastixProcess, ElastixRequest, shared_process
 from comir_batch.registration.fit import Fitter
 from comir_batch.registration.images import RegistrationImage, View
@@ -253,6 +253,30 @@ def test_a_field_is_stretched_only_where_that_explains_more(stretch, levels, tmp
         np.testing.assert_allclose(widths, 1.0, atol=1e-6)
     else:
         np.testing.assert_allclose(widths, [stretch, 1.0], atol=0.01)
+
+
+def test_the_users_parameter_files_are_what_elastix_gets(pair, tmp_path):
+    fixed, moving, truth = pair
+    paths = [tmp_path / "first.txt", tmp_path / "second.txt"]
+    for path, stage in zip(paths, (STAGES[0], STAGES[2]), strict=True):
+        path.write_text(render({**stage, "MaximumNumberOfIterations": ("70",)}))
+    config = RegisterConfig(parameter_files=tuple(map(str, paths)))
+    view, start = View("comir", "ncc", fixed, moving), Composite((truth.parts[1],))
+    fitted = Fitter(config, tmp_path).full(view, start, tmp_path / "fit", deformable=True)
+    assert [attempt.name for attempt in fitted.attempts] == ["as configured"]
+    given = [parse((tmp_path / "fit" / f"Parameters.{n}.txt").read_text()) for n in (0, 1)]
+    assert [stage["MaximumNumberOfIterations"] for stage in given] == [("70",), ("70",)]
+    assert not (tmp_path / "fit" / "Parameters.2.txt").exists()
+    points = GRID.to_um(np.argwhere(np.ones(GRID.shape))[::97, ::-1])
+    error = np.linalg.norm(fitted.transform.map(points) - truth.map(points), axis=1)
+    assert np.median(error) < 0.5
+    paths[1].write_text(render({**STAGES[2], "ImageSampler": ("NoSuchSampler",)}))
+    config = QUICK.model_copy(update={"parameter_files": tuple(path.read_text() for path in paths)})
+    fitted = Fitter(config, tmp_path).full(view, start, tmp_path / "again", deformable=True)
+    assert [attempt.name for attempt in fitted.attempts] == [
+        "as configured",
+        "by the preset instead of the parameter files",
+    ]
 
 
 def test_a_wrong_start_is_not_significant_and_repeats(tissue, tmp_path):

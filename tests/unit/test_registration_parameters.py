@@ -1,10 +1,14 @@
 """elastix' parameters follow from the configuration."""
 
 import pytest
+from typer.testing import CliRunner
 
-from comir_batch.core.config import RegisterConfig
+from comir_batch.cli.app import app
+from comir_batch.core.config import RegisterConfig, load_config
+from comir_batch.core.errors import ConfigError
 from comir_batch.core.geometry import Grid
-from comir_batch.registration.parameters import affine, bspline, resolutions, rigid
+from comir_batch.registration.elastix_maps import parse
+from comir_batch.registration.parameters import affine, bspline, given, preset, resolutions, rigid
 
 
 @pytest.mark.parametrize(("width", "height", "levels"), [(50, 60, 2), (256, 300, 3), (992, 1216, 4), (90000, 80000, 7)])
@@ -32,3 +36,58 @@ def test_the_control_points_halve_towards_the_final_spacing():
     parameters = bspline("ncc", RegisterConfig(grid_um=50.0), 3)
     assert parameters["FinalGridSpacingInPhysicalUnits"] == ("50.0", "50.0")
     assert parameters["GridSpacingSchedule"] == ("4", "4", "2", "2", "1", "1")
+
+
+@pytest.fixture
+def written(tmp_path):
+    """Files of the preset, as a user gets them."""
+    done = CliRunner().invoke(app, ["presets", "write", str(tmp_path / "own"), "--view", "raw", "--side", "512"])
+    assert done.exit_code == 0, done.output
+    return sorted((tmp_path / "own").iterdir())
+
+
+def test_what_is_written_is_the_preset_and_can_be_given_back(written):
+    assert [path.name for path in written] == ["1-rigid.txt", "2-affine.txt", "3-bspline.txt"]
+    config = load_config(None, {"register": {"parameter_files": [str(path) for path in written]}}).register_
+    own = given(config, deformable=True)
+    expected = preset("mi", RegisterConfig(), Grid(512, 512, 1.0, 1.0))
+    assert [stage["Metric"] for stage in own] == [stage["Metric"] for stage in expected.values()]
+    assert all(stage.items() >= wanted.items() for stage, wanted in zip(own, expected.values(), strict=True))
+    assert [stage["Transform"] for stage in given(config, deformable=False)] == [
+        ("EulerTransform",),
+        ("AffineTransform",),
+    ]
+
+
+def test_the_text_of_the_files_is_kept_so_that_the_run_can_be_made_again(written):
+    config = RegisterConfig(parameter_files=(str(written[0]),))
+    written[0].unlink()
+    again = RegisterConfig.model_validate(config.model_dump(mode="json"))
+    assert again == config
+    assert parse(again.parameter_files[0])["Transform"] == ("EulerTransform",)
+
+
+def test_what_the_rest_relies_on_is_not_the_users_to_change(written):
+    written[0].write_text(written[0].read_text().replace('(WriteResultImage "false")', '(WriteResultImage "true")'))
+    (stage,) = given(RegisterConfig(seed=5, parameter_files=(str(written[0]),)), deformable=True)
+    assert stage["WriteResultImage"] == ("false",)
+    assert stage["RandomSeed"] == ("1",)  # the file's own
+
+
+@pytest.mark.parametrize("text", ["no parameters", '(Transform "ThinPlateSplineKernelTransform")', ""])
+def test_what_is_no_parameter_file_is_told(tmp_path, text):
+    (tmp_path / "p.txt").write_text(text)
+    config = RegisterConfig(parameter_files=(str(tmp_path / "p.txt"),))
+    with pytest.raises(ConfigError, match=r"file 1 has the transform .* comir-batch presets write makes some"):
+        given(config, deformable=True)
+
+
+def test_a_file_that_is_not_there_is_told(tmp_path):
+    with pytest.raises(ConfigError, match=r"parameter_files.*cannot read .*nowhere\.txt: No such file"):
+        load_config(None, {"register": {"parameter_files": [str(tmp_path / "nowhere.txt")]}})
+
+
+def test_files_are_not_written_over(written):
+    done = CliRunner().invoke(app, ["presets", "write", str(written[0].parent)])
+    assert done.exit_code == 3
+    assert "is there already" in done.output

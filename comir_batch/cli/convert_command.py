@@ -44,7 +44,9 @@ def convert(  # noqa: PLR0913  a parameter an option
     fixed_mpp: FixedMpp = None,
     moving: Moving = None,
     moving_mpp: MovingMpp = None,
-    spacing: Annotated[float, typer.Option(min=0, help="µm between the samples of a field; 0 to choose.")] = 0.0,
+    spacing: Annotated[
+        float, typer.Option(min=0, help="µm between samples of a field, or landmarks; 0: choose.")
+    ] = 0.0,
     tolerance: Annotated[float | None, typer.Option(min=0, help="Refuse what would lie further off, in µm.")] = None,
 ) -> None:
     """Write a transform in another program's dialect, and say how far what is written lies from it."""

@@ -37,7 +37,8 @@ if TYPE_CHECKING:
     Points = NDArray[np.float64]
 
 _LATTICE = 4096
-_LANDMARKS = 400  # the readers solve for all of them at once
+_LANDMARKS = 400  # readers solve for all of them at once
+_MOST_LANDMARKS = 4000
 _SAMPLES = 4_000_000
 _MOST_SAMPLES = 25_000_000
 
@@ -55,7 +56,7 @@ class Job:
     slides : callable
         Returns level 0 of a slide, a grid of one pixel where only the pixel size is known, None where nothing is.
     spacing_um : float
-        Between the samples of a field; 0 to choose.
+        Between the samples of a field, or between landmarks; 0 to choose.
     """
 
     transform: Composite
@@ -186,8 +187,19 @@ def qupath(job: Job) -> Encoded:
 def warpy(job: Job) -> Encoded:
     """Encode as Warpy's JSON."""
     source, target = job.pixels(job.source), job.pixels(job.target)
-    content = job.affine() or ThinPlates(*job.pairs(lattice(job.slide("fixed"), _LANDMARKS)))
+    content = job.affine() or ThinPlates(*job.pairs(lattice(job.slide("fixed"), _landmarks(job))))
     return Encoded(content.map, lambda path, _: write_warpy(content, source, target, path))
+
+
+def _landmarks(job: Job) -> int:
+    if not job.spacing_um:
+        return _LANDMARKS
+    width, height = job.slide("fixed").size_um
+    count = round(width * height / job.spacing_um**2)
+    if count > _MOST_LANDMARKS:
+        wider = (width * height / _MOST_LANDMARKS) ** 0.5
+        raise UserError(f"{count} landmarks are more than can be solved for. Give --spacing of {wider:.3g} µm or more")
+    return count
 
 
 def _affine(job: Job) -> Affine:

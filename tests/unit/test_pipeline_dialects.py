@@ -187,6 +187,13 @@ def test_a_denser_field_is_closer_and_reads_back(tmp_path):
     assert errors[1] < errors[0] / 8
 
 
+def test_more_landmarks_are_closer_and_too_many_are_refused(tmp_path):
+    job = Job(TRANSFORMS["bent"], True, GRIDS.get, 25.0)  # noqa: FBT003
+    assert write(job, DIALECTS["warpy"], tmp_path / "dense.json").max_um < 0.12
+    with pytest.raises(UserError, match="landmarks are more than"):
+        write(Job(TRANSFORMS["bent"], True, GRIDS.get, 5.0), DIALECTS["warpy"], tmp_path / "w.json")  # noqa: FBT003
+
+
 def test_the_matrix_in_a_file_stands_beside_its_convention_and_error(tmp_path):
     path, written = _written(tmp_path, "qupath", TRANSFORMS["bent"], forward=True)
     document = json.loads(path.read_text())

@@ -161,6 +161,8 @@ class _Copier:
             else:
                 self._object()
             self.text.end()
+        except UnicodeDecodeError:
+            raise
         except (ValueError, RecursionError) as error:
             raise UserError(f"{self.path}: not GeoJSON: {error}. Export it again") from error
         self.out.write("\n")

@@ -58,10 +58,11 @@ class JsonStream:
             try:
                 value, end = _decoder.raw_decode(self._window, self._at)
             except json.JSONDecodeError as error:
+                place = self._passed + error.pos
                 if not (self._cut(error) and self._more()):
-                    raise ValueError(f"{error.msg} at character {self._passed + error.pos}") from error
+                    raise ValueError(f"{error.msg} at character {place}") from error
                 continue
-            if end < len(self._window) or not self._more():  # or a number may go on
+            if not self._goes_on(end) or not self._more():
                 self._at = end
                 return value
 
@@ -82,6 +83,11 @@ class JsonStream:
     def _cut(self, error: json.JSONDecodeError) -> bool:
         """Tell whether an error may be one only because the window ends there."""
         return len(self._window) - error.pos < _LONGEST_WORD or error.msg.startswith("Unterminated string")
+
+    def _goes_on(self, end: int) -> bool:
+        """Tell whether what ends here may be the beginning of a longer number."""
+        following = self._window[end : end + _LONGEST_WORD]
+        return not following or (len(following) < _LONGEST_WORD and following[0] in ".eE")
 
     def _more(self) -> bool:
         """Read on, at least as much as is in the window, so that a long value is not begun too often."""

@@ -47,6 +47,15 @@ def numbers(path: Path, column: Any) -> NDArray[np.float64]:
     return np.asarray(column.cast("float64").to_numpy(zero_copy_only=False), dtype=np.float64)
 
 
+def texts(path: Path, name: str, column: Any) -> list[str | None]:
+    """Return the cells of a column as text; raises UserError if they are lists or the like."""
+    arrow = _library(path)
+    try:
+        return list(column.cast(arrow.string()).to_pylist())
+    except arrow.ArrowException as error:
+        raise UserError(f"{path}: column {name} of type {column.type} has no place in CSV. Write .parquet") from error
+
+
 class ParquetSink:
     """Appends rows to a Parquet file; columns of text from a CSV are stored as text."""
 

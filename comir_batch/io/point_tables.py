@@ -100,7 +100,7 @@ def create_table(path: Path) -> Iterator[Sink]:
                 yield sink
         else:
             with partial.open("w", newline="", encoding="utf-8") as stream:
-                yield _CsvSink(stream)
+                yield _CsvSink(path, stream)
 
 
 def _kind(path: Path) -> str:
@@ -179,13 +179,16 @@ def _columns(path: Path, stream: TextIO) -> Iterator[dict[str, list[str]]]:
 
 
 class _CsvSink:
-    def __init__(self, stream: TextIO) -> None:
-        self._writer = csv.writer(stream, lineterminator="\n")
+    def __init__(self, path: Path, stream: TextIO) -> None:
+        self._path = path
+        self._writer = csv.writer(stream)  # its line ends make it quote those in cells
         self._begun = False
 
     def write(self, columns: dict[str, Any]) -> None:
         if not self._begun:
             self._writer.writerow(columns)
             self._begun = True
-        cells = [column if isinstance(column, list) else column.to_pylist() for column in columns.values()]
-        self._writer.writerows(zip(*cells, strict=True))
+        self._writer.writerows(zip(*(self._cells(*item) for item in columns.items()), strict=True))
+
+    def _cells(self, name: str, column: Any) -> list[Any]:
+        return column if isinstance(column, list) else parquet.texts(self._path, name, column)

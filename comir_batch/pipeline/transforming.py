@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from comir_batch.core.errors import UserError
+from comir_batch.core.errors import MissingPixelSizeError, UserError
 from comir_batch.io.geojson import Copied, Copying, copy_geojson
 from comir_batch.io.geojson_features import Frame
 from comir_batch.io.point_tables import create_table, read_chunks
@@ -58,7 +58,10 @@ class Request:
         if unit == "um":
             return None
         side: Side = "moving" if self.inverse == (end == "source") else "fixed"
-        found = self.known.grid(side)
+        try:
+            found = self.known.grid(side)
+        except MissingPixelSizeError as error:
+            raise UserError(f"the file of the {side} slide has no pixel size. Give --{side}-mpp UM") from error
         if found is None:
             remedy = f"Give --{side} SLIDE or --{side}-mpp UM, or the pair's folder of a run for --transform"
             raise UserError(f"{self.source}: pixels need the pixel size of the {side} slide. {remedy}")

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from comir_batch.core.config import WarpConfig
-from comir_batch.core.errors import UserError
+from comir_batch.core.errors import MissingPixelSizeError, UserError
 from comir_batch.io.ngff_writer import NgffImage, write_ngff_metadata
 from comir_batch.io.ome_tiff_writer import write_ome_tiff
 from comir_batch.io.open import open_slide
@@ -66,7 +66,12 @@ class ImageRequest:
 
     def target(self) -> Grid:
         """Return the pixels that are filled; raises UserError if they are not known."""
-        found = self.known.grid("moving" if self.inverse else "fixed")
+        try:
+            found = self.known.grid("moving" if self.inverse else "fixed")
+        except MissingPixelSizeError as error:
+            raise UserError(
+                f"{self.out}: the slide to fill has no pixel size in its file. Give --onto-mpp UM"
+            ) from error
         if found is None:
             remedy = "Give --onto SLIDE, or the pair's folder of a run for --transform"
             raise UserError(f"{self.out}: the slide whose pixels it shall have is not known. {remedy}")
@@ -95,8 +100,7 @@ def transform_image(request: ImageRequest) -> Grid:
         transform has no inverse that is good enough.
     """
     write = _writer(request.out)
-    with open_slide(request.source) as image:
-        info = image.info
+    info = _info(request.source)
     if request.labels:
         _require_labels(request.source, info)
     target = request.target()
@@ -110,6 +114,14 @@ def transform_image(request: ImageRequest) -> Grid:
     finally:
         remove_tree(request.folder)
     return target
+
+
+def _info(spec: SlideSpec) -> SlideInfo:
+    try:
+        with open_slide(spec) as image:
+            return image.info
+    except MissingPixelSizeError as error:
+        raise UserError(f"{spec.path}: the file has no pixel size. Give --mpp UM") from error
 
 
 def _warped(request: ImageRequest, info: SlideInfo, target: Grid, transform: Composite) -> WarpWork:

@@ -54,14 +54,17 @@ def inverted(transform: Composite, image: Grid, target: Grid, tolerance_um: floa
         return Composite((_inverse(linear),))
     control = min(float(spline.spacing.min()) for spline in splines)
     wider = Composite(tuple(_wider(part) if isinstance(part, BSpline) else part for part in transform.parts))
-    spacing, left = control / 2, "It is too fine for its size"
+    spacing, before, left = control / 2, np.inf, "It is too fine for its size"
     while np.prod(_shape(target, spacing)) <= _MOST_NODES:
         spline, doubtful = _fitted(wider, linear, (_grown(image, _BEYOND / 2 * control), target), spacing)
         found = Composite((spline, _inverse(linear)))
         error, (x, y) = _largest_error(transform, found, image, np.concatenate([_sample(target), doubtful]))
         if error <= tolerance_um:
             return found
-        spacing, left = spacing / 2, f"It may fold at x {x:.0f}, y {y:.0f} µm of the moving slide"
+        left = f"It may fold at x {x:.0f}, y {y:.0f} µm of the moving slide"
+        if error > before / 2:  # of a smooth inverse an eighth is left
+            break
+        spacing, before = spacing / 2, error
     raise UserError(f"the transform has no inverse that is good enough for images. {left}; give a smoother one")
 
 
@@ -122,9 +125,9 @@ def _grown(grid: Grid, margin_um: float) -> Grid:
 
 
 def _inside(points: NDArray[np.float64], grid: Grid) -> NDArray[np.bool_]:
-    """Tell which points lie within the outer borders of a grid's pixels; not those that are NaN."""
+    """Tell which points lie between the centres of a grid's border pixels; not those that are NaN."""
     pixels = grid.to_pixels(points)
-    return np.asarray(((pixels >= -0.5) & (pixels <= np.array([grid.width, grid.height]) - 0.5)).all(axis=1))
+    return np.asarray(((pixels >= 0) & (pixels <= np.array([grid.width, grid.height]) - 1)).all(axis=1))
 
 
 def _sample(grid: Grid) -> NDArray[np.float64]:

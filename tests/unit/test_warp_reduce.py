@@ -1,11 +1,13 @@
 """Area means: exact, in the image's own dtype, with nothing lost at the border."""
 
+from collections import Counter
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from comir_batch.warp.reduce import reduce_area
+from comir_batch.warp.reduce import halve_labels, reduce_area
 
 
 def means(pixels, factor):
@@ -46,3 +48,14 @@ def test_parts_reduce_like_the_whole():
 def test_a_factor_below_one_is_refused():
     with pytest.raises(ValueError, match="at least 1, not 0"):
         reduce_area(np.zeros((1, 2, 2), np.uint8), 0)
+
+
+@given(height=st.integers(1, 9), width=st.integers(1, 9), seed=st.integers(0, 99))
+def test_labels_are_the_most_frequent_ones(height, width, seed):
+    labels = np.random.default_rng(seed).choice([0, 1, 7, 2**32 - 1], (1, height, width)).astype(np.uint32)
+    found = halve_labels(labels)
+    assert found.dtype == labels.dtype
+    assert found.shape == (1, -(-height // 2), -(-width // 2))
+    for y, x in np.ndindex(*found.shape[1:]):
+        ranks = Counter(labels[0, 2 * y : 2 * y + 2, 2 * x : 2 * x + 2].ravel().tolist())
+        assert ranks[int(found[0, y, x])] == max(ranks.values())

@@ -10,8 +10,8 @@ import typer
 from comir_batch.cli.failures import exit_codes
 
 if TYPE_CHECKING:
-    from comir_batch.core.slide import SlideSpec
     from comir_batch.pipeline.known_slides import Known
+    from comir_batch.pipeline.transforming_images import ImageRequest
 
 app = typer.Typer(name="transform", help="Use a transform, or write it for another program.", no_args_is_help=True)
 
@@ -38,7 +38,7 @@ _Strict: TypeAlias = Annotated[
 ]
 
 _Image: TypeAlias = Annotated[
-    Path, typer.Argument(metavar="IN", help="Image whose first pixel lies where its slide's does, at any pixel size.")
+    Path, typer.Argument(metavar="IN", help="Image whose first pixel's centre lies where its slide's does.")
 ]
 _ImageOut: TypeAlias = Annotated[
     Path, typer.Argument(metavar="OUT", help="A .ome.zarr or .ome.tif; must not be there yet.")
@@ -54,6 +54,10 @@ _FromFixed: TypeAlias = Annotated[
 ]
 _Mpp: TypeAlias = Annotated[
     float | None, typer.Option(min=1e-9, metavar="UM", help="Pixel size of IN, where its file has none.")
+]
+_ReducedFrom: TypeAlias = Annotated[
+    float | None,
+    typer.Option(min=1e-9, metavar="UM", help="IN is a reduced copy of a slide with this pixel size, and covers it."),
 ]
 _Series: TypeAlias = Annotated[int, typer.Option(min=0, help="Which image of a file with several.")]
 _Channel: TypeAlias = Annotated[str, typer.Option(help="Name or index of the one channel to use.")]
@@ -128,14 +132,18 @@ def image(  # noqa: PLR0913  a parameter an option
     onto_mpp: _OntoMpp = None,
     inverse: _FromFixed = False,
     mpp: _Mpp = None,
+    reduced_from: _ReducedFrom = None,
     series: _Series = 0,
     channel: _Channel = "",
     interpolation: Annotated[Literal["nearest", "linear", "cubic"], typer.Option(help="Of IN's pixels.")] = "linear",
 ) -> None:
     """Warp an image of the moving slide onto the fixed slide's pixels, as .ome.zarr or .ome.tif with its pyramid."""
     with exit_codes("start again"):
-        spec = _spec(source, series, channel, mpp)
-        _warp(spec, out, (transform, inverse, (onto, onto_mpp)), labels=False, interpolation=interpolation)
+        from comir_batch.core.slide import SlideSpec
+        from comir_batch.pipeline.transforming_images import ImageRequest
+
+        spec, known = SlideSpec(source.resolve(), series, channel, mpp), _filled(transform, onto, onto_mpp, inverse)
+        _warp(ImageRequest(spec, out, known, inverse, reduced_from, interpolation))
 
 
 @app.command()
@@ -148,13 +156,17 @@ def labels(  # noqa: PLR0913  a parameter an option
     onto_mpp: _OntoMpp = None,
     inverse: _FromFixed = False,
     mpp: _Mpp = None,
+    reduced_from: _ReducedFrom = None,
     series: _Series = 0,
     channel: _Channel = "",
 ) -> None:
     """Warp a label image, likewise: the same integers, and in no level a label that was not there."""
     with exit_codes("start again"):
-        spec = _spec(source, series, channel, mpp)
-        _warp(spec, out, (transform, inverse, (onto, onto_mpp)), labels=True, interpolation="nearest")
+        from comir_batch.core.slide import SlideSpec
+        from comir_batch.pipeline.transforming_images import ImageRequest
+
+        spec, known = SlideSpec(source.resolve(), series, channel, mpp), _filled(transform, onto, onto_mpp, inverse)
+        _warp(ImageRequest(spec, out, known, inverse, reduced_from, labels=True))
 
 
 def _known(transform: Path, fixed: tuple[Path | None, float | None], moving: tuple[Path | None, float | None]) -> Known:
@@ -172,29 +184,16 @@ def _require_new(out: Path) -> None:
         raise UserError(f"{out.parent}: no such folder. Make it, or give another name")
 
 
-def _spec(path: Path, series: int, channel: str, mpp: float | None) -> SlideSpec:
-    from comir_batch.core.slide import SlideSpec
-
-    return SlideSpec(path.resolve(), series, channel, mpp)
-
-
-def _warp(
-    spec: SlideSpec,
-    out: Path,
-    where: tuple[Path, bool, tuple[Path | None, float | None]],
-    *,
-    labels: bool,
-    interpolation: Literal["nearest", "linear", "cubic"],
-) -> None:
-    from comir_batch.core.config import WarpConfig
-    from comir_batch.pipeline.transforming_images import ImageRequest, transform_image
-
-    _require_new(out)
-    transform, inverse, onto = where
-    unknown = (None, None)
-    if onto[0] is None and onto[1] is not None:
+def _filled(transform: Path, onto: Path | None, mpp: float | None, inverse: bool) -> Known:  # noqa: FBT001  in order
+    """Return the transform and the slide whose pixels are filled."""
+    if onto is None and mpp is not None:
         raise typer.BadParameter("--onto-mpp is the pixel size of --onto: give both")
-    known = _known(transform, unknown if inverse else onto, onto if inverse else unknown)
-    config = WarpConfig(interpolation=interpolation)
-    grid = transform_image(ImageRequest(spec, out, known, inverse, labels, config))
-    typer.echo(f"{out}: {grid.width} x {grid.height} pixels")
+    return _known(transform, (None, None), (onto, mpp)) if inverse else _known(transform, (onto, mpp), (None, None))
+
+
+def _warp(request: ImageRequest) -> None:
+    from comir_batch.pipeline.transforming_images import transform_image
+
+    _require_new(request.out)
+    grid = transform_image(request)
+    typer.echo(f"{request.out}: {grid.width} x {grid.height} pixels")

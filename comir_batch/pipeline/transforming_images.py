@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import count
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
 from comir_batch.core.config import WarpConfig
 from comir_batch.core.errors import MissingPixelSizeError, UserError
+from comir_batch.core.geometry import Grid
+from comir_batch.core.transform import Affine
 from comir_batch.io.ngff_writer import NgffImage, write_ngff_metadata
 from comir_batch.io.ome_tiff_writer import write_ome_tiff
 from comir_batch.io.open import open_slide
@@ -24,7 +26,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from comir_batch.core.geometry import Grid
     from comir_batch.core.slide import SlideInfo, SlideSpec
     from comir_batch.core.transform import Composite
     from comir_batch.pipeline.known_slides import Known
@@ -39,25 +40,29 @@ class ImageRequest:
     Attributes
     ----------
     source : SlideSpec
-        The image. Its first pixel lies where that of its slide does.
+        The image.
     out : Path
         OME-Zarr or OME-TIFF, as its suffix tells.
     known : Known
         The transform, and the slide whose pixels are filled.
     inverse : bool
         Whether the image lies on the fixed slide and is brought to the moving one.
+    reduced_from_mpp : float or None
+        Pixel size in µm of the slide that the image is a reduced copy of, so that both cover the same; None if the
+        centre of its first pixel lies where the slide's does.
+    interpolation : {"nearest", "linear", "cubic"}
+        Of the image's pixels.
     labels : bool
-        Whether pixel values are names of things.
-    config : WarpConfig
-        Interpolation, and the sides of chunks and shards.
+        Whether pixel values are names of things: the nearest pixel's, and no others in coarser levels.
     """
 
     source: SlideSpec
     out: Path
     known: Known
     inverse: bool = False
+    reduced_from_mpp: float | None = None
+    interpolation: Literal["nearest", "linear", "cubic"] = "linear"
     labels: bool = False
-    config: WarpConfig = field(default_factory=WarpConfig)
 
     @property
     def folder(self) -> Path:
@@ -104,9 +109,7 @@ def transform_image(request: ImageRequest) -> Grid:
     if request.labels:
         _require_labels(request.source, info)
     target = request.target()
-    transform = request.known.transform
-    if request.inverse:
-        transform = inverted(transform, info.grid(), target, _TOLERANCE_PX * max(target.mpp_x, target.mpp_y))
+    transform = _to_the_image(request, info, target)
     remove_tree(request.folder)
     request.folder.mkdir()
     try:
@@ -114,6 +117,25 @@ def transform_image(request: ImageRequest) -> Grid:
     finally:
         remove_tree(request.folder)
     return target
+
+
+def _to_the_image(request: ImageRequest, info: SlideInfo, target: Grid) -> Composite:
+    """Return the transform from the slide that is filled to the image, whose first pixel is its origin."""
+    transform, image = request.known.transform, info.grid()
+    if request.reduced_from_mpp is not None:
+        image = _placed(request.source, image, request.reduced_from_mpp)
+    if request.inverse:
+        transform = inverted(transform, image, target, _TOLERANCE_PX * max(target.mpp_x, target.mpp_y))
+    return transform.then(Affine(np.eye(2), -np.array([image.origin_x, image.origin_y])))
+
+
+def _placed(spec: SlideSpec, image: Grid, mpp: float) -> Grid:
+    """Return a reduced image where its slide lies: its first pixel is the mean of several of the slide's."""
+    factors = image.mpp_x / mpp, image.mpp_y / mpp
+    if min(factors) < 1:
+        found = f"{image.mpp_x:g} µm, less than {mpp:g}"
+        raise UserError(f"{spec.path}: no reduced copy, its pixel size is {found}. Leave out --reduced-from")
+    return Grid(1, 1, mpp, mpp).coarser(*factors, image.width, image.height)
 
 
 def _info(spec: SlideSpec) -> SlideInfo:
@@ -127,7 +149,7 @@ def _info(spec: SlideSpec) -> SlideInfo:
 def _warped(request: ImageRequest, info: SlideInfo, target: Grid, transform: Composite) -> WarpWork:
     """Fill the arrays of all levels."""
     write_json(transform, RegisterFiles(request.folder).transform)
-    config = request.config.model_copy(update={"interpolation": "nearest"}) if request.labels else request.config
+    config = WarpConfig(interpolation="nearest" if request.labels else request.interpolation)
     image = PairFiles(request.folder).aligned_zarr
     work = WarpWork(image, request.folder, request.source, info, target, config, request.labels)
     for number in count():

@@ -37,7 +37,7 @@ _LOG_LINES = 40
 _OUTPUTS = (
     ("transform.json", "transform_json", "our format, lossless, fixed µm to moving µm"),
     ("transform.h5", "transform_itk", "the same for ITK and SimpleITK"),
-    ("transforms", "transforms", "for napari, QuPath and Warpy; conventions.json says which way and how far off"),
+    ("transforms", "dialects", "for napari, QuPath and Warpy; conventions.json says which way and how far off"),
     ("elastix", "elastix", "parameter files as elastix wrote them"),
     ("aligned.ome.zarr", "aligned_zarr", "the moving slide on the fixed slide's grid"),
     ("aligned.ome.tif", "aligned_tiff", "the same as pyramidal OME-TIFF"),

@@ -1,0 +1,145 @@
+"""The evidence for and against a transform: both images, what registration found, and no files."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from comir_batch.core.transform import BSpline, Composite
+from comir_batch.quality.plausibility import folding, overlap, shape, tissue_points
+from comir_batch.quality.points import disagreement
+from comir_batch.quality.similarity import Layer, compare, tile_similarity
+from comir_batch.quality.verdict import Evidence
+from comir_batch.registration.held_out import TILE
+from comir_batch.warp.resample import warp_array
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from numpy.typing import NDArray
+
+    from comir_batch.core.geometry import Grid
+    from comir_batch.quality.points import Landmarks
+    from comir_batch.quality.similarity import Similarity
+    from comir_batch.registration.fit import Attempt
+    from comir_batch.registration.images import RegistrationImage, View
+
+_INSIDE = 0.99
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Found:
+    """What registration made of a pair.
+
+    Attributes
+    ----------
+    view : str
+        The view that the full fit used.
+    start : Composite
+        Fixed µm to moving µm before any registration.
+    transform : Composite
+        Fixed µm to moving µm.
+    held_out : (Y, X) bool
+        Pixels of the fixed grid that neither search nor fit saw.
+    attempts : sequence of Attempt
+        What the full fit took; only the last one has no error.
+    other : Composite or None
+        What the other view found, rigid and affine; None where only one found anything.
+    """
+
+    view: str
+    start: Composite
+    transform: Composite
+    held_out: NDArray[np.bool_]
+    attempts: Sequence[Attempt]
+    other: Composite | None = None
+
+
+class Sight:
+    """One view of the pair on the fixed grid: the fixed image, and the moving one before and after registration."""
+
+    def __init__(self, view: View, found: Found) -> None:
+        self.view = view
+        self._fixed = Layer(view.fixed.pixels, view.fixed.mask & found.held_out)
+        transforms = found.start, found.transform
+        self._before, self._after = (_layer(view.moving, transform, view.fixed.grid) for transform in transforms)
+
+    def similarity(self, seed: int) -> Similarity:
+        """Compare on the tiles that no fit saw."""
+        return compare(self._fixed, self._before, self._after, tile=TILE, metric=self.view.metric, seed=seed)
+
+    def tiles(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Return the similarity of each held-out tile before and after registration, NaN elsewhere."""
+        before, after = (self._tiles(moving) for moving in (self._before, self._after))
+        return before, after
+
+    def _tiles(self, moving: Layer) -> NDArray[np.float64]:
+        values, weights = tile_similarity(self._fixed, moving, tile=TILE, metric=self.view.metric)
+        return np.where(weights > 0, values, np.nan)
+
+
+def sights(views: Sequence[View], found: Found) -> dict[str, Sight]:
+    """Return the views of a pair, one of which is `raw`, as a transform lays them on each other, by name."""
+    return {view.name: Sight(view, found) for view in views}
+
+
+def gather(
+    seen: Mapping[str, Sight],
+    found: Found,
+    seed: int,
+    model: tuple[str, int] | None,
+    landmarks: Landmarks | None = None,
+) -> Evidence:
+    """Return everything that the verdict on a pair rests on.
+
+    Parameters
+    ----------
+    seen : mapping of Sight
+        As `sights` returns them.
+    found : Found
+        What they were made with.
+    seed : int
+        Of the wrong alignments.
+    model : (str, int) or None
+        Name of the model and number of slides that it learnt from.
+    landmarks : Landmarks or None
+        What they say, where there are any.
+    """
+    raw = seen["raw"].view
+    points = tissue_points(raw.fixed.mask, raw.fixed.grid)
+    similarities = {name: sight.similarity(seed) for name, sight in seen.items()}
+    name, slides = model or ("", 0)
+    *failed, last = found.attempts
+    return Evidence(
+        registered_from="comir" if found.view == "comir" else "raw",
+        shape=shape(found.transform, points),
+        folding=folding(found.transform, points, step_um=raw.fixed.grid.mpp_x),
+        overlap=overlap(found.transform, (raw.fixed.mask, raw.fixed.grid), (raw.moving.mask, raw.moving.grid)),
+        raw=similarities["raw"],
+        comir=similarities.get("comir"),
+        model=name,
+        model_slides=slides,
+        disagreement_um=_disagreement(found, points),
+        failed=tuple(attempt.error for attempt in failed),
+        fitted=last.name,
+        landmarks=landmarks,
+    )
+
+
+def _layer(image: RegistrationImage, transform: Composite, grid: Grid) -> Layer:
+    """Resample an image and its mask on the fixed grid; only pixels made of tissue alone count."""
+    stack = np.stack([image.pixels, image.mask.astype(np.float32)])
+    pixels, mask = warp_array(stack, image.grid, transform, grid).astype(np.float32)
+    return Layer(pixels, mask > _INSIDE)
+
+
+def _disagreement(found: Found, points: NDArray[np.float64]) -> float | None:
+    """Return how far apart both views' affine fits are; None where only one view found anything."""
+    if found.other is None:
+        return None
+    # The other view stops at its affine fit, so the found B-spline, the last part, is left out of the comparison.
+    parts = found.transform.parts
+    affine = Composite(parts[:-1] if isinstance(parts[-1], BSpline) else parts)
+    return disagreement(affine, found.other, points)

@@ -20,7 +20,6 @@ if TYPE_CHECKING:
 
     from comir_batch.core.geometry import Grid
 
-_FINER = 4  # knots of an inverse spline for each of the spline's own
 _MARGIN = 6  # cells by which a spline is continued beyond its support before it is inverted
 
 
@@ -102,11 +101,18 @@ class DisplacementField:
         return np.asarray(at + np.stack(moved, axis=1), dtype=np.float64)
 
 
-def inverse_transform(transform: Composite) -> tuple[Composite, int]:
+def inverse_transform(transform: Composite, finer: int = 4) -> tuple[Composite, int]:
     """Return a transform that undoes another one, and at how many knots there was nothing to undo.
 
-    Affine parts are inverted exactly. In place of a B-spline stands one with knots four times as dense through
-    its inverse; at knots where it folds, what lies nearest counts.
+    Affine parts are inverted exactly. In place of a B-spline stands one with denser knots through its inverse; at knots
+    where it folds, what lies nearest counts.
+
+    Parameters
+    ----------
+    transform : Composite
+        The other one.
+    finer : int
+        Knots of an inverse spline for each of the spline's own, along an axis.
 
     Returns
     -------
@@ -121,17 +127,17 @@ def inverse_transform(transform: Composite) -> tuple[Composite, int]:
         if isinstance(part, Affine):
             parts.append(part.inverse())
         else:
-            undone, count = _inverse_spline(part)
+            undone, count = _inverse_spline(part, finer)
             parts.append(undone)
             lost += count
     return Composite(tuple(parts)), lost
 
 
-def _inverse_spline(spline: BSpline) -> tuple[BSpline, int]:
+def _inverse_spline(spline: BSpline, finer: int) -> tuple[BSpline, int]:
     """Interpolate the inverse displacement by a cubic B-spline (Unser, IEEE Signal Processing Magazine 16, 1999)."""
     wide = _continued(spline)
-    spacing = spline.spacing / _FINER
-    columns, rows = (np.array(wide.coefficients.shape[:0:-1]) - 5) * _FINER
+    spacing = spline.spacing / finer
+    columns, rows = (np.array(wide.coefficients.shape[:0:-1]) - 5) * finer
     y, x = np.mgrid[:rows, :columns]
     origin = wide.origin + 2 * wide.spacing
     knots = origin + np.column_stack([x.ravel(), y.ravel()]) * spacing

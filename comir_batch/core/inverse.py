@@ -174,7 +174,8 @@ def _solve(matrices: NDArray[np.float64], values: NDArray[np.float64]) -> NDArra
 
 
 def _determinant(spline: BSpline, at: NDArray[np.float64]) -> NDArray[np.float64]:
-    return np.asarray(np.linalg.det(_jacobian(spline, at)), dtype=np.float64)
+    with np.errstate(invalid="ignore"):  # of what was not found
+        return np.asarray(np.linalg.det(_jacobian(spline, at)), dtype=np.float64)
 
 
 def _steep_places(spline: BSpline) -> NDArray[np.float64]:

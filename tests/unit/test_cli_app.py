@@ -28,6 +28,7 @@ COMMANDS = [
     ["cancel"],
     ["doctor"],
     *(["bench", name] for name in ("recovery", "registration", "training")),
+    *(["transform", name] for name in ("points", "geojson", "image", "labels")),
     *([stage] for stage in STAGES),
 ]
 HEADER = "pair_id,fixed,moving,fixed_modality,moving_modality\n"

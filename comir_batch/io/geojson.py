@@ -7,7 +7,7 @@ import json
 import zlib
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import IO, TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TextIO, cast
 
 import numpy as np
 
@@ -93,13 +93,13 @@ def _require_name(path: Path) -> None:
 
 
 @contextmanager
-def _opened(name: Path, path: Path, mode: str) -> Iterator[IO[str]]:
+def _opened(name: Path, path: Path, mode: str) -> Iterator[TextIO]:
     """Open a text, packed if its name says so; the first to read turns what is wrong into a message."""
     encoding = "utf-8-sig" if mode == "r" else "utf-8"
     packed = name.name.lower().endswith(".gz")
     try:
-        with gzip.open(path, f"{mode}t", encoding=encoding) if packed else path.open(mode, encoding=encoding) as text:
-            yield text
+        with (gzip.open if packed else open)(path, f"{mode}t", encoding=encoding) as text:
+            yield cast("TextIO", text)
     except (gzip.BadGzipFile, EOFError, zlib.error, UnicodeDecodeError) as error:
         raise UserError(f"{name}: damaged, or not packed as its name says. Export it again") from error
     except (FileNotFoundError, IsADirectoryError) as error:
@@ -110,7 +110,7 @@ def _opened(name: Path, path: Path, mode: str) -> Iterator[IO[str]]:
 class _Batch:
     """Features on their way: their lines are changed many at a time."""
 
-    out: IO[str]
+    out: TextIO
     copying: Copying
     copied: Copied
     features: list[Feature] = field(default_factory=list)
@@ -150,7 +150,7 @@ class _Copier:
 
     path: Path
     text: JsonStream
-    out: IO[str]
+    out: TextIO
     batch: _Batch
     number: int = 0
 

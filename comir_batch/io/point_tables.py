@@ -49,7 +49,7 @@ class Chunk:
         """Return the rows with other points, in columns of their unit's names at the same places."""
         texts = [[None if np.isnan(value) else value for value in axis] for axis in points.T.tolist()]
         new = dict(zip(COLUMNS[self.unit], zip(COLUMNS[unit], texts, strict=True), strict=True))
-        columns = dict(new.get(name, (name, column)) for name, column in self.columns.items())
+        columns: dict[str, Any] = dict(new.get(name, (name, column)) for name, column in self.columns.items())
         return Chunk(unit, points, columns)
 
 

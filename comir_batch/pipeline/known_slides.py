@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
+from comir_batch.core.errors import UserError
 from comir_batch.core.geometry import Grid
 from comir_batch.core.manifest import read_manifest
 from comir_batch.core.slide import SlideSpec
@@ -66,8 +67,10 @@ class Known:
         UserError
             If the transform cannot be read.
         """
-        of_pair = PairFiles(source).transform_json
-        return cls(source, read_transform(of_pair if of_pair.is_file() else source), fixed, moving)
+        path = PairFiles(source).transform_json if source.is_dir() else source
+        if source.is_dir() and not path.is_file():
+            raise UserError(f"{source}: a folder without transform.json. Give a pair's folder, RUN/pairs/PAIR")
+        return cls(source, read_transform(path), fixed, moving)
 
     def grid(self, side: Side) -> Grid | None:
         """Return level 0 of a slide; where only a pixel size was given, that is all that is true of it.

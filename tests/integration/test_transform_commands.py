@@ -240,6 +240,7 @@ def invert_of(folder, points):
         (["points", "um.csv", "um.csv", "--transform", "t.json"], "it is there already"),
         (["points", "um.csv", "no/o.csv", "--transform", "t.json"], "no such folder"),
         (["points", "um.csv", "o.csv", "--transform", "none.json"], "none.json: No such file"),
+        (["points", "um.csv", "o.csv", "--transform", "."], "a folder without transform.json"),
         (["points", "none.csv", "o.csv", "--transform", "t.json"], "none.csv: No such file"),
         (["geojson", "um.csv", "o.geojson", "--transform", "t.json", "--unit", "um"], "not GeoJSON by its name"),
         (["geojson", "a.geojson", "o.geojson", "--transform", "t.json"], "the pixel size of the fixed slide"),

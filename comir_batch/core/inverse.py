@@ -69,7 +69,7 @@ def _bspline(spline: BSpline, moved: NDArray[np.float64], tolerance: float) -> N
     found = np.full_like(moved, np.nan)
     known = np.isfinite(moved).all(axis=1)
     target = moved[known]
-    answer = _newton(spline, target - spline.displacement(target), target, tolerance)
+    answer = _newton(spline, target - spline.displacement(_clamped(spline, target)), target, tolerance)
     places = _steep_places(spline)
     if places.size:
         folds = _determinant(spline, places) <= 0
@@ -77,6 +77,15 @@ def _bspline(spline: BSpline, moved: NDArray[np.float64], tolerance: float) -> N
         answer[_ambiguous(spline, places[folds], answer, target, tolerance)] = np.nan
     found[known] = answer
     return found
+
+
+def _clamped(spline: BSpline, points: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return the nearest points of the support.
+
+    Starting there finds the answer in the support, where it ends with a step and a second answer lies beyond it.
+    """
+    last = np.array(spline.coefficients.shape[:0:-1]) - 2 - 1e-9
+    return np.asarray(np.clip(points, spline.origin + spline.spacing, spline.origin + last * spline.spacing))
 
 
 def _again(

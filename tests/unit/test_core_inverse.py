@@ -72,3 +72,10 @@ def test_a_slide_flattened_to_a_line_has_no_inverse():
     flat = Composite((Affine(np.array([[1.0, 2.0], [2.0, 4.0]]), np.zeros(2)),))
     with pytest.raises(UserError, match="no inverse"):
         invert(flat, [[1.0, 2.0]])
+
+
+def test_where_the_support_ends_with_a_step_the_answer_lies_inside():
+    """Support from (0, 0) to (400, 400); the displacement is 30 µm just inside its border and none beyond it."""
+    spline = BSpline(np.full(2, -50.0), np.full(2, 50.0), np.full((2, 11, 11), 30.0))
+    inside = np.random.default_rng(0).uniform(0, 400, (5000, 2))
+    np.testing.assert_allclose(invert(Composite((spline,)), spline.map(inside)), inside, atol=1e-3)

@@ -14,6 +14,7 @@ from comir_batch.cli import (
     cluster_commands,
     convert_command,
     diagnose_command,
+    fit_command,
     model_commands,
     plan_command,
     preset_commands,
@@ -53,6 +54,7 @@ app.add_typer(preset_commands.app)
 app.add_typer(study_commands.app)
 app.add_typer(bench_commands.app)
 convert_command.add_to(transform_commands.app)
+fit_command.add_to(transform_commands.app)
 app.add_typer(transform_commands.app)
 
 

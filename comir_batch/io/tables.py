@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 _MICROMETRES, _PIXELS = ["x_um", "y_um"], ["x_px", "y_px"]
 
 
-def read_points(path: Path, grid: Grid) -> NDArray[np.float64]:
+def read_points(path: Path, grid: Grid | None) -> NDArray[np.float64]:
     """Return points in µm, ``(N, 2)`` float64, ``(x, y)``, in the order of the rows.
 
     Parameters
@@ -27,7 +27,7 @@ def read_points(path: Path, grid: Grid) -> NDArray[np.float64]:
     path : Path
         A CSV in UTF-8 whose header is ``x_um,y_um``, or ``x_px,y_px`` for pixels of level 0 (whole numbers are pixel
         centres).
-    grid : Grid
+    grid : Grid or None
         Level 0 of the slide, to convert pixels.
 
     Raises
@@ -36,7 +36,11 @@ def read_points(path: Path, grid: Grid) -> NDArray[np.float64]:
         If the file is missing, has another header or no rows, or a cell is no finite number; the message names the row.
     """
     points, in_pixels = _points(path)
-    return grid.to_um(points) if in_pixels else points
+    if not in_pixels:
+        return points
+    if grid is None:
+        raise UserError(f"{path}: its points are in pixels, and the pixel size is not known. Give it, or x_um,y_um")
+    return grid.to_um(points)
 
 
 def check_points(path: Path) -> None:

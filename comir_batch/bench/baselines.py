@@ -1,10 +1,10 @@
-"""Registration as others do it, for comparison: elastix with three starts, and SIFT."""
+"""Registration as others do it, for comparison: elastix from a few starts, and SIFT."""
 
 from __future__ import annotations
 
 import math
 import re
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import cv2
 import numpy as np
@@ -14,6 +14,7 @@ from comir_batch.core.transform import Affine, Composite
 from comir_batch.registration.elastix_process import ElastixRequest, shared_process
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
     from numpy.typing import NDArray
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from comir_batch.registration.elastix_maps import ParameterMap
     from comir_batch.registration.images import RegistrationImage
 
+_METRICS = {"mi": "AdvancedMattesMutualInformation", "ncc": "AdvancedNormalizedCorrelation"}
 START_RADIANS = (-0.4, 0.0, 0.4)
 ITERATIONS = 1024
 _COARSEST_SIDE = 32
@@ -28,17 +30,37 @@ _FINAL_METRIC = re.compile(r"Final metric value\s*=\s*(-?[\d.]+(?:[eE][-+]?\d+)?
 SIFT_FEATURES, RANSAC_TRIALS, RANSAC_PX = 500, 2000, 2.0
 
 
-def elastix_mutual_information(
-    fixed: RegistrationImage, moving: RegistrationImage, threads: int, folder: Path
+def elastix_rigid(
+    fixed: RegistrationImage,
+    moving: RegistrationImage,
+    threads: int,
+    folder: Path,
+    *,
+    metric: Literal["mi", "ncc"] = "mi",
+    starts: Sequence[float] = START_RADIANS,
 ) -> Composite | None:
-    """Return the best of three rigid fits, as in MultiRegEval (Lu et al., PLOS ONE 2022); None if all fail.
+    """Return the best of a few rigid fits, as in MultiRegEval (Lu et al., PLOS ONE 2022); None if all fail.
 
     elastix' default rigid parameters with 1024 iterations a resolution and as many resolutions (4 for sides of 256 to
-    511 pixels); starts turned by -0.4, 0 and 0.4 radians about the centre; the lowest final metric value wins.
+    511 pixels); starts turned about the centre, by default by -0.4, 0 and 0.4 radians; the lowest final metric value
+    wins.
+
+    Parameters
+    ----------
+    fixed, moving : RegistrationImage
+        The images.
+    threads : int
+        Of elastix.
+    folder : Path
+        Takes its files.
+    metric : {"mi", "ncc"}
+        Mutual information, as there, or normalised correlation for images that look alike.
+    starts : sequence of float
+        Turns in radians.
     """
-    stage = _default_rigid(min(fixed.grid.shape))
+    stage = {**_default_rigid(min(fixed.grid.shape)), "Metric": (_METRICS[metric],)}
     centre, found = fixed.grid.corners_um().mean(axis=0), []
-    for radians in START_RADIANS:
+    for radians in starts:
         cosine, sine = math.cos(radians), math.sin(radians)
         start = Composite((Affine.about([[cosine, -sine], [sine, cosine]], centre, (0.0, 0.0)),))
         request = ElastixRequest(fixed, moving, (stage,), start, folder, 600.0)
@@ -58,7 +80,7 @@ def _final_metric(log: Path) -> float:
 
 
 def _default_rigid(side: int) -> ParameterMap:
-    """Return elastix' own default rigid map with MultiRegEval's resolutions and iterations."""
+    """Return elastix' own default rigid map, without a metric, with MultiRegEval's resolutions and iterations."""
     levels = max(math.floor(math.log2(side / _COARSEST_SIDE)) + 1, 1)
     numbers = {
         "FixedImageDimension": 2,
@@ -80,7 +102,6 @@ def _default_rigid(side: int) -> ParameterMap:
         "Interpolator": "LinearInterpolator",
         "ResampleInterpolator": "FinalBSplineInterpolator",
         "Resampler": "DefaultResampler",
-        "Metric": "AdvancedMattesMutualInformation",
         "ImageSampler": "RandomCoordinate",
         "NewSamplesEveryIteration": "true",
         "CheckNumberOfSamples": "true",

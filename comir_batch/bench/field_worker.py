@@ -12,8 +12,11 @@ from typing import TYPE_CHECKING, Any
 
 import cv2
 
-from comir_batch.bench.fields import conditions, draw_sample
+from comir_batch.bench.conditions import conditions, draw_sample
 from comir_batch.bench.methods import measure
+from comir_batch.bench.ours import VIEWS
+from comir_batch.bench.sample import Readers
+from comir_batch.bench.verdicts import recorded
 from comir_batch.core.card import Input
 from comir_batch.core.errors import SlideError, TaskError
 from comir_batch.representation.weights import load
@@ -23,7 +26,8 @@ from comir_batch.training.validate import crop_representation
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from comir_batch.bench.fields import Readers
+    from comir_batch.bench.methods import Measured
+    from comir_batch.bench.sample import Sample
     from comir_batch.core.card import ModalityCard
     from comir_batch.core.config import RegisterConfig
     from comir_batch.representation.store import Model
@@ -96,8 +100,9 @@ class Batch:
 def measure_batch(batch: Batch) -> list[dict[str, Any]]:
     """Return a row for each field: condition, number, and ``[error_px or None, CPU seconds]`` by method.
 
-    ``unbent_px`` is the error of the truth without its deformation, if any. A field without a place in the parts has a
-    ``note`` instead of methods.
+    ``evidence`` holds what the verdict on each of our methods rests on, None where there is no transform. ``unbent_px``
+    is the error of the truth without its deformation, if any. A field without a place in the parts has a ``note``
+    instead of all that.
     """
     workplace = _workplace(batch.setup)
     return [workplace.row(batch.condition, number, batch.methods) for number in batch.numbers]
@@ -133,12 +138,20 @@ class _Workplace:
             sample = draw_sample(self._readers, condition, number, (self._setup.seed, order))
         except SlideError as error:
             return {**head, "note": str(error)}
-        with TemporaryDirectory(prefix="comir-batch-bench-") as folder:
-            found = measure(
-                sample, wanted, self._represent, self._setup.config, Path(folder), deformable=condition.bent
-            )
-        methods = {method: list(measured) for method, measured in found.items()}
-        return {**head, "unbent_px": sample.unbent_px, "methods": methods}
+        found = self._measured(sample, wanted, deformable=condition.kind == "bent")
+        return {
+            **head,
+            "unbent_px": sample.unbent_px,
+            "methods": {method: [measured.error_px, measured.seconds] for method, measured in found.items()},
+            "evidence": {method: recorded(found[method].evidence) for method in found if method in VIEWS},
+        }
+
+    def _measured(self, sample: Sample, wanted: tuple[str, ...], *, deformable: bool) -> dict[str, Measured]:
+        setup = self._setup
+        model = setup.model.card.name, setup.model.card.slides
+        with TemporaryDirectory(prefix="comir-batch-bench-") as name:
+            folder = Path(name)
+            return measure(sample, wanted, self._represent, setup.config, folder, model=model, deformable=deformable)
 
 
 def _readers(setup: Setup) -> Iterator[Readers]:
@@ -146,9 +159,10 @@ def _readers(setup: Setup) -> Iterator[Readers]:
     grey = tuple(card.model_copy(update={"input": _GREY}) for card in (first, second))
     for part in setup.parts:
         try:
-            yield (
+            yield Readers(
                 PairReader(part, (first, second), setup.model.card.mpp, whole_ranges=True),
                 PairReader(part, (grey[0], grey[1]), setup.model.card.mpp, whole_ranges=True),
+                part.pair.name,
             )
         except SlideError:  # no tissue in this part
             continue

@@ -1,203 +1,81 @@
-"""Fields of aligned slides under known transforms, for the registration benchmark.
-
-Field `i` of a condition is the same whatever is measured on it: its part of the slides, its place and its transform
-follow from the seed, the condition and `i`.
-"""
+"""Fields of aligned slides under known transforms, for the registration benchmark."""
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
-from functools import partial
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from comir_batch.bench.known_motion import Motion, move
+from comir_batch.bench.sample import Readers, Sample
 from comir_batch.core.errors import SlideError
 from comir_batch.core.geometry import Grid
 from comir_batch.core.transform import Affine, Composite
-from comir_batch.training.known_rigid import LEVELS, find_place, read_field, rigid
+from comir_batch.training.known_rigid import find_place
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
 
     from numpy.typing import NDArray
 
     from comir_batch.training.crops import PairReader, Pose
 
-_SMALL_SIDE = 128
-_BEND = 0.03  # largest displacement of the deformed fields, as a share of the side
+BEND = 0.03
+"""Largest displacement of the fields that are bent by a share of the side."""
 _WIDER = 1.3  # the image that is deformed, against the field that is cut from it
 _LANDMARKS = 12  # along each side of a deformed field
 _LEAST_VALID = 0.85
+_SPACING = 0.25  # of control points, as a share of the side
+_LEAST_SPACING = 4.0  # in largest displacements: closer control points would fold
 
 
-@dataclass(frozen=True, slots=True)
-class Condition:
-    """What is done to fields.
-
-    Attributes
-    ----------
-    name : str
-        For the records.
-    title : str
-        For the table.
-    side : int
-        Of the fields, in pixels.
-    draw : callable
-        Takes a generator, the side and the field's number; gives the ``(2, 3)`` map of fixed to moving pixels.
-    angle : {"small", "any", "mirrored"}
-        Within 20 degrees; any; any, and mirrored.
-    bent : bool
-        Whether a smooth deformation comes on top.
-    """
-
-    name: str
-    title: str
-    side: int
-    draw: Callable[[np.random.Generator, int, int], NDArray[np.float64]]
-    angle: str = "small"
-    bent: bool = False
-
-
-def _level(level: int, rng: np.random.Generator, side: int, _index: int) -> NDArray[np.float64]:
-    return LEVELS[level].draw(rng, side)
-
-
-def _every_level(rng: np.random.Generator, side: int, index: int) -> NDArray[np.float64]:
-    return LEVELS[index % len(LEVELS)].draw(rng, side)
-
-
-def _any_angle(rng: np.random.Generator, side: int, _index: int) -> NDArray[np.float64]:
-    return rigid(rng.uniform(-180, 180), _any_shift(rng, side), side)
-
-
-def _mirrored(rng: np.random.Generator, side: int, _index: int) -> NDArray[np.float64]:
-    return rigid(rng.uniform(-180, 180), _any_shift(rng, side), side, mirrored=True)
-
-
-def _any_shift(rng: np.random.Generator, side: int) -> NDArray[np.float64]:
-    return rng.uniform(-1, 1, 2) * LEVELS[-1].shift[1] * side
-
-
-def _half(rng: np.random.Generator, side: int, _index: int) -> NDArray[np.float64]:
-    shift = np.zeros(2)
-    shift[rng.integers(2)] = rng.choice([-0.5, 0.5]) * side
-    return rigid(rng.choice([-1.0, 1.0]) * rng.uniform(*LEVELS[0].turn), shift, side)
-
-
-def conditions(side: int) -> tuple[Condition, ...]:
-    """Return all conditions for fields of a side in pixels; the small ones have 128."""
-    levels = [
-        Condition(
-            f"level-{k + 1}",
-            f"level {k + 1}: turn {level.turn[0]:g}-{level.turn[1]:g}°, shift {level.shift[0] * side:.0f}-"
-            f"{level.shift[1] * side:.0f} px of {side}",
-            side,
-            partial(_level, k),
-        )
-        for k, level in enumerate(LEVELS)
-    ]
-    small = [Condition("small", f"levels 1-4 in turn, fields of {_SMALL_SIDE} px", _SMALL_SIDE, _every_level)]
-    return (
-        *levels,
-        Condition("any-angle", "any angle", side, _any_angle, "any"),
-        Condition("mirrored", "any angle, mirrored", side, _mirrored, "mirrored"),
-        Condition("half-overlap", "shifted by half the side, turn 0-5°", side, _half),
-        *(small if side > _SMALL_SIDE else []),
-        Condition("bent", f"level 1, and bent by up to {_BEND:.0%} of the side", side, partial(_level, 0), bent=True),
-    )
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Sample:
-    """A field as every method sees it, and the truth.
-
-    Attributes
-    ----------
-    inputs : ((C, S, S), (C, S, S)) float32
-        Fixed and moving crop, normalised as the model's card says.
-    grey : ((S, S), (S, S)) float32
-        Mean over channels, 0 to 1 between percentiles of the tissue, as a run compares raw images.
-    masks : ((S, S), (S, S)) bool
-        Pixels inside the part of the slides that may be read, and inside masks that were given.
-    grid : Grid
-        Of both crops; begins at (0, 0).
-    truth : Composite
-        Fixed µm to moving µm.
-    points : (N, 2) float64
-        Where errors are measured, in µm: the corners, or landmarks that lie on both crops where the field is bent.
-    """
-
-    inputs: tuple[NDArray[np.float32], NDArray[np.float32]]
-    grey: tuple[NDArray[np.float32], NDArray[np.float32]]
-    masks: tuple[NDArray[np.bool_], NDArray[np.bool_]]
-    grid: Grid
-    truth: Composite
-    points: NDArray[np.float64]
-
-    def errors_px(self, found: Composite) -> NDArray[np.float64]:
-        """Return the distances in pixels between where the points are mapped and where they belong."""
-        apart = found.map(self.points) - self.truth.map(self.points)
-        return np.asarray(np.linalg.norm(apart, axis=1) / self.grid.mpp_x)
-
-    @property
-    def unbent_px(self) -> float:
-        """Mean error that the truth without its deformation has; 0 where there is none."""
-        stiff = Composite(tuple(part for part in self.truth.parts if isinstance(part, Affine)))
-        return float(self.errors_px(stiff).mean())
-
-    def in_um(self, matrix: NDArray[np.float64]) -> Composite:
-        """Return a ``(2, 3)`` map of pixels as a transform."""
-        return Composite((Affine(matrix[:, :2], matrix[:, 2] * self.grid.mpp_x),))
-
-
-Readers = tuple["PairReader", "PairReader"]
-"""Two readers of one part: one gives the model's inputs, the other one grey channel."""
-
-
-def draw_sample(readers: Sequence[Readers], condition: Condition, index: int, seed: Sequence[int]) -> Sample:
-    """Draw field `index` of a condition.
-
-    Raises
-    ------
-    SlideError
-        If no part has a place for it.
-    """
-    rng = np.random.default_rng([*seed, index])
-    truth = condition.draw(rng, condition.side, index)
-    error: SlideError | None = None
-    for number in rng.permutation(len(readers)):
-        try:
-            return (_bent if condition.bent else _stiff)(readers[number], rng, truth, condition.side)
-        except SlideError as failure:
-            error = failure
-    raise error or SlideError("there is no part of the slides to draw fields from")
-
-
-def _stiff(readers: Readers, rng: np.random.Generator, truth: NDArray[np.float64], side: int) -> Sample:
-    model, raw = readers
-    placement = find_place(model, rng, truth, side)
-    field, grey = read_field(model, placement, side), read_field(raw, placement, side)
-    grid = Grid(side, side, model.mpp, model.mpp)
+def laid(fixed: Readers, place: Pose, moving: Readers, pose: Pose, side: int) -> Sample:
+    """Return the crops of two places without saying how they belong together."""
+    mpp = fixed.model.mpp
+    grid = Grid(side, side, mpp, mpp)
     return Sample(
-        (field.fixed, field.moving),
-        (grey.fixed[0], grey.moving[0]),
-        (field.fixed_valid, field.moving_valid),
+        (fixed.model.fixed.read(place, side), moving.model.moving.read(pose, side)),
+        (fixed.raw.fixed.read(place, side)[0], moving.raw.moving.read(pose, side)[0]),
+        (fixed.model.fixed.usable(place, side), moving.model.moving.usable(pose, side)),
         grid,
-        Composite((Affine(truth[:, :2], truth[:, 2] * grid.mpp_x),)),
+        None,
         grid.corners_um(),
     )
 
 
-def _bent(readers: Readers, rng: np.random.Generator, truth: NDArray[np.float64], side: int) -> Sample:
-    """Bend and turn a wider piece of the moving slide, and cut the field from it; it is resampled twice."""
-    model, raw = readers
+def stiff(readers: Sequence[Readers], rng: np.random.Generator, truth: NDArray[np.float64], side: int) -> Sample:
+    """Turn and shift a field, and perhaps mirror or scale it."""
+    here = readers[0]
+    placement = find_place(here.model, rng, truth, side)
+    sample = laid(here, placement.fixed, here, placement.moving, side)
+    return replace(sample, truth=sample.in_um(truth))
+
+
+def bent(
+    readers: Sequence[Readers], rng: np.random.Generator, truth: NDArray[np.float64], side: int, *, bend: float = BEND
+) -> Sample:
+    """Bend and turn a wider piece of the moving slide, and cut the field from it; it is resampled twice.
+
+    Parameters
+    ----------
+    readers : sequence of Readers
+        The first is read.
+    rng : Generator
+        Draws place and deformation.
+    truth : (2, 3) float64
+        Fixed to moving pixels, without the deformation.
+    side : int
+        Of the field, in pixels.
+    bend : float
+        Largest displacement of the deformation as a share of the side.
+    """
+    model, raw, _ = readers[0]
     place = find_place(model, rng, truth, side).fixed
-    motion = _motion(rng, truth, side, model.mpp)
-    inputs, mask, moved = _moved(model, place, motion, side)
-    grey, _, _ = _moved(raw, place, motion, side)
+    motion, wide = _motion(rng, truth, side, model.mpp, bend), _wide(side, bend)
+    inputs, mask, moved = _moved(model, place, motion, (side, wide))
+    grey, _, _ = _moved(raw, place, motion, (side, wide))
     if mask.mean() < _LEAST_VALID:
         raise SlideError(f"a bent field of {side} pixels does not lie in the part of the slides that may be read")
     grid, fixed_mask = Grid(side, side, model.mpp, model.mpp), model.fixed.usable(place, side)
@@ -211,19 +89,26 @@ def _bent(readers: Readers, rng: np.random.Generator, truth: NDArray[np.float64]
     )
 
 
-def _motion(rng: np.random.Generator, truth: NDArray[np.float64], side: int, mpp: float) -> Motion:
+def _motion(rng: np.random.Generator, truth: NDArray[np.float64], side: int, mpp: float, bend: float) -> Motion:
     turn = math.degrees(math.atan2(truth[1, 0], truth[0, 0]))
     middle = np.full(2, (side - 1) / 2)
     x, y = mpp * (truth[:, :2] @ middle + truth[:, 2] - middle)
     seed = int(rng.integers(2**31))
-    return Motion(turn, (x, y), amplitude_um=_BEND * side * mpp, spacing_um=side * mpp / 4, seed=seed)
+    spacing = max(_SPACING, _LEAST_SPACING * bend) * side * mpp
+    return Motion(turn, (x, y), amplitude_um=bend * side * mpp, spacing_um=spacing, seed=seed)
+
+
+def _wide(side: int, bend: float) -> int:
+    """Return the side of the piece that is bent; even or odd as the field's, so that their pixels coincide."""
+    share = _WIDER + 2 * max(bend - BEND, 0)
+    return 2 * math.ceil(share * side / 2) + side % 2
 
 
 def _moved(
-    reader: PairReader, place: Pose, motion: Motion, side: int
+    reader: PairReader, place: Pose, motion: Motion, sides: tuple[int, int]
 ) -> tuple[NDArray[np.float32], NDArray[np.bool_], Composite]:
     """Return the moved field, which of its pixels are valid, and the map of fixed to moving µm of the field."""
-    wide = 2 * math.ceil(_WIDER * side / 2) + side % 2  # so that pixels of field and piece coincide
+    side, wide = sides
     margin = (wide - side) // 2
     grid = Grid(wide, wide, reader.mpp, reader.mpp, -margin * reader.mpp, -margin * reader.mpp)
     pixels, moved_grid, truth = move(reader.moving.read(place, wide), grid, motion)

@@ -2,36 +2,34 @@
 
 from __future__ import annotations
 
-import math
 import shutil
-import time
-from contextlib import contextmanager
 from typing import TYPE_CHECKING, NamedTuple
 
-import psutil
-
-from comir_batch.bench.baselines import elastix_mutual_information, sift_rigid
+from comir_batch.bench.baselines import elastix_rigid, sift_rigid
+from comir_batch.bench.mind import mind_rigid
+from comir_batch.bench.ours import VIEWS, Clock, Pipelines, Result
 from comir_batch.core.errors import RegistrationError
-from comir_batch.registration.elastix_process import shared_process
-from comir_batch.registration.fit import Fitter
+from comir_batch.core.transform import Affine, Composite
 from comir_batch.registration.images import RegistrationImage, View
-from comir_batch.registration.starts import Starts, final_view
+from comir_batch.registration.search import search
 from comir_batch.representation.one_image import as_one_image
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterator, Sequence
+    from collections.abc import Callable, Collection, Mapping
     from pathlib import Path
 
     import numpy as np
     from numpy.typing import NDArray
 
-    from comir_batch.bench.fields import Condition, Sample
+    from comir_batch.bench.conditions import Condition
+    from comir_batch.bench.sample import Sample
     from comir_batch.core.config import RegisterConfig
-    from comir_batch.core.transform import Composite
-    from comir_batch.registration.starts import Start
+    from comir_batch.quality.verdict import Evidence
 
     Image = NDArray[np.float32]
+    Images = tuple[RegistrationImage, RegistrationImage]
     Represent = Callable[[Image], Image]
+    Run = Callable[[Images, RegisterConfig, Path], Composite | None]
 
 METHODS = {
     "elastix": "elastix MI on raw images, 3 starts",
@@ -39,10 +37,16 @@ METHODS = {
     "raw": "comir-batch without a model",
     "comir": "comir-batch, CoMIRs alone",
     "both": "comir-batch with the model",
+    "none": "centre on centre",
+    "elastix-one": "elastix MI on raw images, 1 start",
+    "elastix-comir": "elastix on CoMIRs, 3 starts",
+    "sift-raw": "SIFT on raw images",
+    "mi": "search by MI of raw images, no fit",
+    "mind": "search by self-similarity (MIND), no fit",
 }
-"""Titles of the methods by name."""
-_VIEWS = {"raw": ("raw",), "comir": ("comir",), "both": ("comir", "raw")}
-_NEED_COMIRS = {"sift", "comir", "both"}
+"""Titles of the methods by name; columns of the table, in this order."""
+DEFAULT = ("elastix", "sift", "raw", "comir", "both")
+"""What is measured unless others are asked for."""
 
 
 class Measured(NamedTuple):
@@ -51,26 +55,85 @@ class Measured(NamedTuple):
     Attributes
     ----------
     error_px : float or None
-        Mean distance at the field's points; None if there is no transform.
+        Mean distance at the field's points; None if there is no transform, or no truth.
     seconds : float
-        CPU time that the method takes on its own, of all its processes.
+        CPU time that the transform takes on its own, of all processes.
+    evidence : Evidence or None
+        What the verdict rests on; None for methods that give none, and where there is no transform.
     """
 
     error_px: float | None
     seconds: float
+    evidence: Evidence | None = None
+
+
+class _Baseline(NamedTuple):
+    """A method of others: what it looks at, how it is run, and which fields it can hope to register."""
+
+    view: str
+    run: Run
+    angles: tuple[str, ...] = ("small", "any", "mirrored")
+    kinds: tuple[str, ...] = ("rigid",)
+
+
+def _nothing(_images: Images, _config: RegisterConfig, _folder: Path) -> Composite:
+    return Composite((Affine.identity(),))  # both crops begin at (0, 0) and have one size
+
+
+def _elastix(images: Images, config: RegisterConfig, folder: Path) -> Composite | None:
+    return elastix_rigid(*images, config.threads, folder / "starts")
+
+
+def _elastix_once(images: Images, config: RegisterConfig, folder: Path) -> Composite | None:
+    return elastix_rigid(*images, config.threads, folder / "starts", starts=(0.0,))
+
+
+def _elastix_alike(images: Images, config: RegisterConfig, folder: Path) -> Composite | None:
+    return elastix_rigid(*images, config.threads, folder / "starts", metric="ncc")
+
+
+def _sift(images: Images, _config: RegisterConfig, _folder: Path) -> Composite | None:
+    fixed, moving = images
+    matrix = sift_rigid((fixed.pixels, moving.pixels), (fixed.mask, moving.mask))
+    return None if matrix is None else Composite((Affine(matrix[:, :2], matrix[:, 2] * fixed.grid.mpp_x),))
+
+
+def _information(images: Images, config: RegisterConfig, _folder: Path) -> Composite:
+    return Composite((search(View("raw", "mi", *images), config)[0].transform,))
+
+
+def _mind(images: Images, config: RegisterConfig, _folder: Path) -> Composite | None:
+    return mind_rigid(*images, config)
+
+
+_NEAR, _UNMIRRORED = ("small",), ("small", "any")
+_BASELINES = {
+    "elastix": _Baseline("raw", _elastix, _NEAR),
+    "sift": _Baseline("comir", _sift, _UNMIRRORED),
+    "none": _Baseline("raw", _nothing, kinds=("rigid", "similarity", "bent")),
+    "elastix-one": _Baseline("raw", _elastix_once, _NEAR),
+    "elastix-comir": _Baseline("comir", _elastix_alike, _NEAR),
+    "sift-raw": _Baseline("raw", _sift, _UNMIRRORED),
+    "mi": _Baseline("raw", _information),
+    "mind": _Baseline("raw", _mind),
+}
+_NEED_COMIRS = {name for name, other in _BASELINES.items() if other.view == "comir"} | {
+    name for name, views in VIEWS.items() if "comir" in views
+}
 
 
 def methods_for(condition: Condition) -> tuple[str, ...]:
     """Return the names of the methods that can hope to register the fields of a condition.
 
-    elastix starts within 23 degrees and is rigid, so it is asked for small angles only; a rigid SIFT cannot mirror;
-    neither bends.
+    elastix starts within 23 degrees, so it is asked for small angles only; SIFT cannot mirror; all but ours are rigid.
+    Where fields do not belong together, the verdict counts, and only ours give one.
     """
-    hopeless = {
-        "elastix": condition.angle != "small" or condition.bent,
-        "sift": condition.angle == "mirrored" or condition.bent,
-    }
-    return tuple(name for name in METHODS if not hopeless.get(name, False))
+
+    def hopes(name: str) -> bool:
+        other = _BASELINES.get(name)
+        return other is None or (condition.angle in other.angles and condition.kind in other.kinds)
+
+    return tuple(name for name in METHODS if hopes(name))
 
 
 def measure(
@@ -80,9 +143,10 @@ def measure(
     config: RegisterConfig,
     folder: Path,
     *,
+    model: tuple[str, int],
     deformable: bool,
 ) -> dict[str, Measured]:
-    """Register a field by some methods, and return the errors by name of the method.
+    """Register a field by some methods, and return what they made of it by name of the method.
 
     Searches, refined starts and fits that several methods have in common are done once.
 
@@ -98,120 +162,44 @@ def measure(
         Of our pipeline.
     folder : Path
         For elastix; removed afterwards.
+    model : (str, int)
+        Name of the model that represents, and number of slides that it learnt from; for the verdict.
     deformable : bool
         Whether our pipeline bends, too.
     """
-    clock = _Clock(config.threads)
-    found: dict[str, tuple[Composite | None, Sequence[str]]] = {}
+    clock = Clock(config.threads)
     try:
-        if "elastix" in wanted:
-            with clock.measuring("elastix"):
-                transform = elastix_mutual_information(*_images(sample, sample.grey), config.threads, folder / "starts")
-            found["elastix"] = transform, ["elastix"]
-        comir = _represented(sample, represent, clock) if _NEED_COMIRS & set(wanted) else None
-        if comir and "sift" in wanted:
-            with clock.measuring("sift"):
-                matrix = sift_rigid(comir, sample.masks)
-            found["sift"] = None if matrix is None else sample.in_um(matrix), ["represent", "sift"]
-        found |= _Pipelines(sample, comir, config, folder, clock).found(wanted, deformable=deformable)
+        images = {"raw": _images(sample, sample.grey)}
+        if _NEED_COMIRS & set(wanted):
+            images["comir"] = _represented(sample, represent, clock)
+        found = {name: _baseline(name, images, config, folder, clock) for name in wanted if name in _BASELINES}
+        found |= Pipelines(images, config, folder, clock, model).found(wanted, deformable=deformable)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
-    return {
-        name: Measured(_error(sample, transform), sum(clock.seconds.get(step, 0.0) for step in steps))
-        for name, (transform, steps) in found.items()
-    }
+    return {name: _measured(sample, result, clock) for name, result in found.items()}
 
 
-def _represented(sample: Sample, represent: tuple[Represent, Represent], clock: _Clock) -> tuple[Image, Image]:
-    with clock.measuring("represent"):
-        first, second = (run(crop) for run, crop in zip(represent, sample.inputs, strict=True))
-        fixed, moving = as_one_image((first, second), sample.masks)
-    return fixed, moving
-
-
-def _error(sample: Sample, transform: Composite | None) -> float | None:
-    return None if transform is None else float(sample.errors_px(transform).mean())
-
-
-def _images(sample: Sample, pixels: tuple[Image, Image]) -> tuple[RegistrationImage, RegistrationImage]:
+def _images(sample: Sample, pixels: tuple[Image, Image]) -> Images:
     fixed, moving = (RegistrationImage(p, m, sample.grid) for p, m in zip(pixels, sample.masks, strict=True))
     return fixed, moving
 
 
-class _Clock:
-    """CPU seconds of this process and of its elastix, by name of what was done."""
+def _represented(sample: Sample, represent: tuple[Represent, Represent], clock: Clock) -> Images:
+    with clock.measuring("represent"):
+        first, second = (run(crop) for run, crop in zip(represent, sample.inputs, strict=True))
+        return _images(sample, as_one_image((first, second), sample.masks))
 
-    def __init__(self, threads: int) -> None:
-        self.seconds: dict[str, float] = {}
-        self._elastix = shared_process(threads)
 
-    @contextmanager
-    def measuring(self, name: str) -> Iterator[None]:
-        began = self._now()
+def _baseline(name: str, images: Mapping[str, Images], config: RegisterConfig, folder: Path, clock: Clock) -> Result:
+    other = _BASELINES[name]
+    steps = ["represent", name] if other.view == "comir" else [name]
+    with clock.measuring(name):
         try:
-            yield
-        finally:
-            self.seconds[name] = self._now() - began
-
-    def _now(self) -> float:
-        pid = self._elastix.pid
-        child = psutil.Process(pid).cpu_times() if pid else None
-        return time.process_time() + (child.user + child.system if child else 0.0)
+            return Result(other.run(images[other.view], config, folder), steps)
+        except RegistrationError:  # nothing overlaps enough
+            return Result(None, steps)
 
 
-class _Pipelines:
-    """Our pipeline on both views of a field, and on each alone; what they share is computed once."""
-
-    def __init__(
-        self, sample: Sample, comir: tuple[Image, Image] | None, config: RegisterConfig, folder: Path, clock: _Clock
-    ) -> None:
-        self._config, self._folder, self._clock = config, folder, clock
-        comirs = [] if comir is None else [View("comir", "ncc", *_images(sample, comir))]
-        self._views = [*comirs, View("raw", "mi", *_images(sample, sample.grey))]
-        self._fits: dict[str, Composite | None] = {}
-
-    def found(self, wanted: Collection[str], *, deformable: bool) -> dict[str, tuple[Composite | None, Sequence[str]]]:
-        """Return the transform of each method of ours that is wanted, and the steps that it takes."""
-        methods = {method: names for method, names in _VIEWS.items() if method in wanted}
-        needed = {name for names in methods.values() for name in names}
-        if not needed:
-            return {}
-        try:
-            views = [view for view in self._views if view.name in needed]
-            starts = Starts(views, self._config, self._folder)
-        except RegistrationError:  # nothing to hold out
-            return dict.fromkeys(methods, (None, ()))
-        judged: dict[str, list[Start]] = {view.name: self._judged(starts, view) for view in starts.views}
-        found: dict[str, tuple[Composite | None, Sequence[str]]] = {}
-        for method, names in methods.items():
-            steps = [f"{step} {name}" for name in names for step in ("search", "starts")]
-            mine = [start.judged_by(names) for name in names for start in judged[name]]
-            views = [view for view in starts.views if view.name in names]
-            fit = self._fit(views, mine, deformable=deformable) if all(judged[name] for name in names) else ""
-            own = ["represent"] if "comir" in names else []
-            found[method] = self._fits.get(fit), [*own, *steps, fit]
-        return found
-
-    def _judged(self, starts: Starts, view: View) -> list[Start]:
-        """Return the starts that one view finds, as all judge them; empty if it finds none."""
-        try:
-            with self._clock.measuring(f"search {view.name}"):
-                found = starts.searched(view)
-        except RegistrationError:
-            return []
-        with self._clock.measuring(f"starts {view.name}"):
-            return [starts.refined(start) for start in found]
-
-    def _fit(self, views: Sequence[View], starts: Sequence[Start], *, deformable: bool) -> str:
-        """Fit the best start as `registration.register` does, and return the step's name; empty if none is usable."""
-        best = max(starts, key=lambda start: start.total)
-        if not math.isfinite(best.total):
-            return ""
-        view, _ = final_view(views, best, self._config)
-        step = f"fit {view.name} {id(best.transform)}"
-        if step not in self._fits:
-            fitter = Fitter(self._config, self._folder)
-            with self._clock.measuring(step):
-                fitted = fitter.full(view, best.transform, self._folder / "fit", deformable=deformable)
-            self._fits[step] = fitted.transform
-        return step
+def _measured(sample: Sample, result: Result, clock: Clock) -> Measured:
+    error = None if result.transform is None else sample.error_px(result.transform)
+    return Measured(error, clock.total(result.steps), result.evidence)

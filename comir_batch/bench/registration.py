@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import json
 from collections import deque
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
+from comir_batch.bench.conditions import conditions
 from comir_batch.bench.field_worker import Batch, Setup, measure_batch
-from comir_batch.bench.fields import conditions
-from comir_batch.bench.methods import METHODS, methods_for
-from comir_batch.bench.registration_table import cells, markdown, summarise
-from comir_batch.core.config import ExecutionConfig
+from comir_batch.bench.methods import DEFAULT, METHODS, methods_for
+from comir_batch.bench.registration_report import benchmark_page
+from comir_batch.bench.registration_table import cells, markdown, summarise, verdict_cells
+from comir_batch.bench.verdicts import judged, tallied, verdicts_csv
+from comir_batch.core.config import ExecutionConfig, JudgeConfig
 from comir_batch.core.errors import ConfigError, ModelError, TaskError
 from comir_batch.core.events import Event, Kind
 from comir_batch.core.task import Resource, Task
@@ -28,7 +30,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
     from pathlib import Path
 
-    from comir_batch.bench.fields import Condition
+    from comir_batch.bench.conditions import Condition
+    from comir_batch.bench.registration_table import Table
     from comir_batch.core.config import RegisterConfig
     from comir_batch.core.events import Subscriber
     from comir_batch.core.task import Outcome
@@ -64,11 +67,15 @@ class BenchRequest:
     side : int
         Of the fields, in pixels.
     only, methods : tuple of str
-        Names of conditions and of methods; empty for all.
+        Names of conditions and of methods; empty for all conditions and the methods that are measured by default.
     seed : int
         Of the fields.
     workers : int
         Processes; 1 for this one alone, 0 for one a core.
+    judge : JudgeConfig
+        Thresholds of the verdicts; those of the call decide, whenever fields were measured.
+    command : tuple of str
+        The command line, for the report.
     """
 
     model: Model
@@ -83,6 +90,8 @@ class BenchRequest:
     methods: tuple[str, ...] = ()
     seed: int = 0
     workers: int = 1
+    judge: JudgeConfig = field(default_factory=JudgeConfig)
+    command: tuple[str, ...] = ()
 
     @property
     def execution(self) -> ExecutionConfig:
@@ -91,15 +100,18 @@ class BenchRequest:
         return ExecutionConfig(executor=executor, workers=self.workers, device="cpu", dashboard="")
 
 
-Table = tuple[tuple[str, ...], list[tuple[str, ...]]]
-"""Heads of the columns, and rows of text."""
+class Tables(NamedTuple):
+    """What was found, and the verdicts, as text."""
+
+    found: Table
+    verdicts: Table
 
 
-def compare(request: BenchRequest, stop: StopRequest, subscriber: Subscriber) -> Table:
-    """Measure what is not measured yet, write ``table.json`` and ``table.md``, and return the table.
+def compare(request: BenchRequest, stop: StopRequest, subscriber: Subscriber) -> Tables:
+    """Measure what is not measured yet, write tables and report, and return the tables.
 
-    The table shows what this call and earlier ones measured in the folder, of the conditions and as many fields as are
-    asked for.
+    They are ``table.json``, ``table.md``, ``verdicts.csv`` (every field's numbers) and ``report.html``, and show what
+    this call and earlier ones measured in the folder, of the conditions and as many fields as are asked for.
 
     Raises
     ------
@@ -119,11 +131,23 @@ def compare(request: BenchRequest, stop: StopRequest, subscriber: Subscriber) ->
     _run(request, tasks, rows, stop, subscriber)
     names = {condition.name for condition in chosen}
     wanted = [row for row in rows.done.values() if row["condition"] in names and row["number"] < request.count]
-    groups = summarise(wanted, chosen)
-    about = {"setup": setup.description, "measured": where, "count": request.count}
-    write_json(request.out / "table.json", {**about, "conditions": groups})
-    write_text(request.out / "table.md", markdown(groups, _introduction(request, where)))
-    return cells(groups)
+    return _written(request, chosen, wanted, {"setup": setup.description, "measured": where})
+
+
+def _written(
+    request: BenchRequest, chosen: Sequence[Condition], rows: Sequence[dict[str, Any]], about: dict[str, Any]
+) -> Tables:
+    """Sum the rows up, write it all, and return the tables."""
+    groups, fields = summarise(rows, chosen), judged(rows, chosen, request.judge)
+    tallies = tallied(fields, chosen)
+    verdicts = [{"title": title, "methods": {m: t.to_json() for m, t in methods.items()}} for title, methods in tallies]
+    settings = {"count": request.count, "judge": request.judge.model_dump(mode="json")}
+    write_json(request.out / "table.json", {**about, **settings, "conditions": groups, "verdicts": verdicts})
+    intro = _introduction(request, about["measured"])
+    write_text(request.out / "table.md", markdown(groups, tallies, intro))
+    write_text(request.out / "verdicts.csv", verdicts_csv(fields))
+    write_text(request.out / "report.html", benchmark_page(groups, rows, tallies, intro, request.command))
+    return Tables(cells(groups), verdict_cells(tallies))
 
 
 def _chosen(request: BenchRequest) -> list[Condition]:
@@ -183,13 +207,15 @@ class _Rows:
 
     def _take(self, row: dict[str, Any]) -> None:
         earlier = self.done.setdefault((row["condition"], row["number"]), row)
-        earlier.get("methods", {}).update(row.get("methods", {}))
+        for part in ("methods", "evidence"):  # there are rows without evidence, of earlier versions
+            if part in row:
+                earlier.setdefault(part, {}).update(row[part])
 
 
 def _tasks(request: BenchRequest, setup: Setup, condition: Condition, rows: _Rows) -> Iterator[Task]:
     """Yield tasks of a few fields that lack the same methods."""
     memory = registration_memory_mb(setup.side**2) + max(memory_mb(card, setup.side) for card in setup.modalities)
-    wanted = [name for name in methods_for(condition) if name in (request.methods or METHODS)]
+    wanted = [name for name in methods_for(condition) if name in (request.methods or DEFAULT)]
     lacking: dict[tuple[str, ...], list[int]] = {}
     for number in range(request.count):
         lacking.setdefault(rows.missing(condition.name, number, wanted), []).append(number)
@@ -257,5 +283,6 @@ def _introduction(request: BenchRequest, where: str) -> str:
     card = request.model.card
     return (
         f"Model {card.name}, {card.mpp:g} µm/px. {where} A transform is found if the corners (landmarks, where the "
-        f"field is bent) lie within 2 % of the side on average. Errors are medians, CPU seconds medians for one field."
+        f"field is bent) lie within 2 % of the side on average. Errors are medians, CPU seconds medians for one field, "
+        "without what only the verdict takes."
     )

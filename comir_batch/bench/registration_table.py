@@ -1,31 +1,42 @@
-"""The registration benchmark's table: shares of known transforms that were found, with confidence intervals."""
+"""The registration benchmark's tables: shares of known transforms that were found, errors, times and verdicts."""
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from scipy import stats
 
+from comir_batch.bench.intervals import clopper_pearson
 from comir_batch.bench.methods import METHODS
-from comir_batch.training.known_rigid import FOUND
+from comir_batch.bench.verdicts import is_found
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
-    from comir_batch.bench.fields import Condition
+    from comir_batch.bench.conditions import Condition
+    from comir_batch.bench.verdicts import Tallies, Tally
 
-_CONFIDENCE = 0.95
+    Group = Mapping[str, Any]
 
+Table = tuple[tuple[str, ...], list[tuple[str, ...]]]
+"""Heads of the columns, and rows of text."""
 
-def clopper_pearson(hits: int, count: int, confidence: float = _CONFIDENCE) -> tuple[float, float]:
-    """Return the exact confidence interval of a share (Clopper and Pearson, Biometrika 1934)."""
-    tail = (1 - confidence) / 2
-    low = 0.0 if hits == 0 else float(stats.beta.ppf(tail, hits, count - hits + 1))
-    high = 1.0 if hits == count else float(stats.beta.ppf(1 - tail, hits + 1, count - hits))
-    return low, high
+VERDICT_COLUMNS = (
+    "condition",
+    "method",
+    "fields",
+    "accept",
+    "review",
+    "reject",
+    "no transform",
+    "false accepts (at most)",
+    "found",
+    "of these accepted",
+    "false rejects (at most)",
+)
 
 
 def summarise(rows: Iterable[Mapping[str, Any]], conditions: Sequence[Condition]) -> list[dict[str, Any]]:
@@ -42,9 +53,10 @@ def summarise(rows: Iterable[Mapping[str, Any]], conditions: Sequence[Condition]
     -------
     list of dict
         ``condition``, ``title``, ``side``, ``unplaced`` (fields for which the slides had no place), ``unbent_px``
-        (median error of the truth without its deformation) and ``methods``: by name ``n``, ``found`` (share), ``low``
-        and ``high`` (its interval), ``error_px`` (median over what was found, None where nothing was) and ``seconds``
-        (median CPU time of a field).
+        (median error of the truth without its deformation) and ``methods``: by name ``n`` and ``seconds`` (median CPU
+        time of a field), and where there is a truth ``found`` (share), ``low`` and ``high`` (its interval),
+        ``error_px`` (median over what was found, None where nothing was), ``median_px`` and ``p90_px`` (of all fields,
+        None where that one has no transform) and, of our methods, ``folded`` (mean share of the field).
     """
     grouped: dict[str, list[Mapping[str, Any]]] = defaultdict(list)
     for row in rows:
@@ -54,64 +66,119 @@ def summarise(rows: Iterable[Mapping[str, Any]], conditions: Sequence[Condition]
 
 def _group(condition: Condition, rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     placed = [row for row in rows if "methods" in row]
-    measured = {name: [row["methods"][name] for row in placed if name in row["methods"]] for name in METHODS}
+    measured = {name: [row for row in placed if name in row["methods"]] for name in METHODS}
     return {
         "condition": condition.name,
         "title": condition.title,
         "side": condition.side,
         "unplaced": len(rows) - len(placed),
         "unbent_px": float(np.median([row["unbent_px"] for row in placed])) if placed else 0.0,
-        "methods": {name: _cell(values, condition) for name, values in measured.items() if values},
+        "methods": {name: _cell(name, rows, condition) for name, rows in measured.items() if rows},
     }
 
 
-def _cell(values: Sequence[tuple[float | None, float]], condition: Condition) -> dict[str, Any]:
-    hits = [error for error, _ in values if error is not None and error <= FOUND * condition.side]
-    low, high = clopper_pearson(len(hits), len(values))
+def _cell(name: str, rows: Sequence[Mapping[str, Any]], condition: Condition) -> dict[str, Any]:
+    errors, seconds = zip(*(row["methods"][name] for row in rows), strict=True)
+    cell = {"n": len(rows), "seconds": float(np.median(seconds))}
+    return cell if condition.kind == "wrong" else cell | _success(errors, condition.side) | _folded(name, rows)
+
+
+def _folded(name: str, rows: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+    records = [row["evidence"][name] for row in rows if row.get("evidence", {}).get(name)]
+    return {"folded": float(np.mean([record["folding"]["share"] for record in records]))} if records else {}
+
+
+def _success(errors: Sequence[float | None], side: int) -> dict[str, Any]:
+    hits = [error for error in errors if error is not None and is_found(error, side)]
+    low, high = clopper_pearson(len(hits), len(errors))
+    median, p90 = np.quantile([math.inf if e is None else e for e in errors], [0.5, 0.9], method="inverted_cdf")
     return {
-        "n": len(values),
-        "found": len(hits) / len(values),
+        "found": len(hits) / len(errors),
         "low": low,
         "high": high,
         "error_px": float(np.median(hits)) if hits else None,
-        "seconds": float(np.median([seconds for _, seconds in values])),
+        "median_px": float(median) if math.isfinite(median) else None,
+        "p90_px": float(p90) if math.isfinite(p90) else None,
     }
 
 
-def cells(groups: Sequence[Mapping[str, Any]]) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
-    """Return the columns and rows of the table as text: three rows for each condition."""
+def cells(groups: Sequence[Group]) -> Table:
+    """Return the table of what was found as text: a few rows for each condition with a truth, a column a method."""
+    shown = [group for group in groups if any("found" in cell for cell in group["methods"].values())]
+    names = [name for name in METHODS if any(name in group["methods"] for group in shown)]
     rows: list[tuple[str, ...]] = []
-    for group in groups:
-        count = max((cell["n"] for cell in group["methods"].values()), default=0)
+    for group in shown:
+        count = max(cell["n"] for cell in group["methods"].values())
         title = f"{group['title']} (n = {count})"
         if group["unbent_px"]:
             title += f"; the true turn and shift alone leave {group['unbent_px']:.2f} px"
-        share = partial(_share, count)
-        for label, show in (("found, % (95 % CI)", share), ("error where found, px", _error), ("CPU s", _seconds)):
-            shown = [show(group["methods"][name]) if name in group["methods"] else "-" for name in METHODS]
-            rows.append((title, label, *shown))
+        labelled = [
+            ("found, % (95 % CI)", partial(_share, count)),
+            ("error where found, px", _error),
+            ("error: median, 90th percentile, px", _spread),
+            *([("folded, %", _percent_folded)] if group["unbent_px"] else []),
+            ("CPU s", _seconds),
+        ]
+        for label, show in labelled:
+            line = [show(group["methods"][name]) if name in group["methods"] else "-" for name in names]
+            rows.append((title, label, *line))
             title = ""
-    return ("condition", "", *METHODS.values()), rows
+    return ("condition", "", *(METHODS[name] for name in names)), rows
 
 
-def _share(count: int, cell: Mapping[str, Any]) -> str:
+def _share(count: int, cell: Group) -> str:
     fewer = "" if cell["n"] == count else f", n = {cell['n']}"
     return f"{100 * cell['found']:.0f} ({100 * cell['low']:.0f}-{100 * cell['high']:.0f}{fewer})"
 
 
-def _error(cell: Mapping[str, Any]) -> str:
-    return "-" if cell["error_px"] is None else f"{cell['error_px']:.2f}"
+def _error(cell: Group) -> str:
+    return _pixels(cell["error_px"])
 
 
-def _seconds(cell: Mapping[str, Any]) -> str:
+def _spread(cell: Group) -> str:
+    return f"{_pixels(cell['median_px'])}, {_pixels(cell['p90_px'])}"
+
+
+def _percent_folded(cell: Group) -> str:
+    return f"{100 * cell['folded']:.2f}" if "folded" in cell else "-"
+
+
+def _pixels(value: float | None) -> str:
+    return "-" if value is None else f"{value:.2f}"
+
+
+def _seconds(cell: Group) -> str:
     return f"{cell['seconds']:.1f}"
 
 
-def markdown(groups: Sequence[Mapping[str, Any]], intro: str) -> str:
-    """Return the table as a piece of a Markdown page, under an introduction."""
-    columns, rows = cells(groups)
-    lines = [columns, ("---",) * len(columns), *rows]
-    table = "\n".join(f"| {' | '.join(line)} |" for line in lines)
+def verdict_cells(tallies: Sequence[Tallies], *wanted: str) -> Table:
+    """Return the table of verdicts as text: a row for each condition and method of ours, all of them or some."""
+    rows = [
+        (title, METHODS[method], *_verdicts(tally))
+        for title, methods in tallies
+        for method, tally in methods.items()
+        if method in (wanted or methods)
+    ]
+    return VERDICT_COLUMNS, rows
+
+
+def _verdicts(tally: Tally) -> tuple[str, ...]:
+    numbers = tally.to_json()
+    counts = (tally.fields, tally.accepted, tally.reviewed, tally.rejected, tally.without)
+    wrong = f"{tally.false_accepts} ({numbers['false_accepts_most']:.1%})"
+    if not tally.found:
+        return (*map(str, counts), wrong, "0", "-", "-")
+    missed = f"{tally.rejected_found} ({numbers['false_rejects_most']:.1%})"
+    return (*map(str, counts), wrong, str(tally.found), f"{tally.accepted_found / tally.found:.0%}", missed)
+
+
+def markdown(groups: Sequence[Group], tallies: Sequence[Tallies], intro: str) -> str:
+    """Return both tables as a piece of a Markdown page, under an introduction."""
+    tables = [_lines(*table) for table in (cells(groups), verdict_cells(tallies)) if table[1]]
     unplaced = [f"{group['title']}: {group['unplaced']}" for group in groups if group["unplaced"]]
-    left_out = f"\n\nFields for which the slides had no place: {'; '.join(unplaced)}." if unplaced else ""
-    return f"{intro}\n\n{table}{left_out}\n"
+    left_out = [f"Fields for which the slides had no place: {'; '.join(unplaced)}."] if unplaced else []
+    return "\n\n".join([intro, *tables, *left_out]) + "\n"
+
+
+def _lines(columns: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> str:
+    return "\n".join(f"| {' | '.join(line)} |" for line in (columns, ("---",) * len(columns), *rows))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path  # noqa: TC003  typer resolves the annotations
 from typing import Annotated
 
@@ -68,13 +69,20 @@ def registration(  # noqa: PLR0913  a parameter an option
     ] = None,
     methods: Annotated[
         list[str] | None,
-        typer.Option(metavar="METHOD", help="elastix, sift, raw, comir or both; repeatable. Results add up in --out."),
+        typer.Option(
+            metavar="METHOD",
+            help="elastix, sift, raw, comir and both, the default; none, elastix-one, elastix-comir, sift-raw, mi or "
+            "mind; repeatable. Results add up in --out.",
+        ),
     ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Of the fields.")] = 0,
     workers: Annotated[int, typer.Option(min=0, help="Worker processes; 0 for one a core and 5 GiB.")] = 1,
     settings: options.Settings = None,
 ) -> None:
-    """Find known transforms of held-out fields again: with the model, without one, by elastix alone, and by SIFT."""
+    """Find known transforms of held-out fields again: with the model, without one, by elastix, by SIFT and by others.
+
+    Fields that do not belong together are among them, and the verdicts on all are counted.
+    """
     if region is not None and whole:
         raise typer.BadParameter("give --region or --whole, not both")
     with exit_codes():
@@ -87,12 +95,12 @@ def registration(  # noqa: PLR0913  a parameter an option
         from comir_batch.execution.stop import StopRequest
         from comir_batch.representation.store import find_model
 
-        config = load_config(None, overrides({"register.threads": 1}, settings)).register_
+        config = load_config(None, overrides({"register.threads": 1}, settings))
         request = BenchRequest(
             find_model(model),
             pairs,
             out,
-            config,
+            config.register_,
             region,
             whole,
             count,
@@ -101,12 +109,15 @@ def registration(  # noqa: PLR0913  a parameter an option
             tuple(methods or ()),
             seed,
             workers,
+            config.judge,
+            tuple(sys.argv),
         )
         stop = StopRequest()
         with show_progress() as subscriber, stop.on_signals():
-            columns, rows = compare(request, stop, subscriber)
-        print_table("registration", columns, rows)
-        typer.echo(f"table: {out / 'table.md'}")
+            tables = compare(request, stop, subscriber)
+        print_table("registration", *tables.found)
+        print_table("verdicts", *tables.verdicts)
+        typer.echo(f"table:  {out / 'table.md'}\nreport: {out / 'report.html'}")
 
 
 @app.command("training")

@@ -28,18 +28,22 @@ _CACHE = ChunkCache()
 
 
 class Pose(NamedTuple):
-    """Where a crop lies: centre in µm, turn in radians, and whether it is mirrored along x first."""
+    """Where a crop lies: centre in µm, turn in radians, whether it is mirrored along x first, and how much it shows.
+
+    A crop of scale 2 shows twice as many µm along each side as its pixel size says.
+    """
 
     x: float
     y: float
     angle: float = 0.0
     mirrored: bool = False
+    scale: float = 1.0
 
     @property
     def linear(self) -> NDArray[np.float64]:
         """The ``(2, 2)`` map from offsets on the crop to offsets on the slide."""
         cosine, sine, mirror = np.cos(self.angle), np.sin(self.angle), -1.0 if self.mirrored else 1.0
-        return np.array([[mirror * cosine, -sine], [mirror * sine, cosine]])
+        return self.scale * np.array([[mirror * cosine, -sine], [mirror * sine, cosine]])
 
 
 class CropReader:

@@ -145,7 +145,9 @@ def moving_pose(place: Pose, truth: NDArray[np.float64], side: int, mpp: float) 
     centre = np.full(2, (side - 1) / 2)
     back = np.linalg.inv(truth[:, :2])
     x, y = (place.x, place.y) - mpp * back @ (truth[:, :2] @ centre + truth[:, 2] - centre)
-    return Pose(float(x), float(y), math.atan2(-back[0, 1], back[1, 1]), bool(np.linalg.det(back) < 0))
+    determinant = float(np.linalg.det(back))
+    scale = round(math.sqrt(abs(determinant)), 12)  # exactly 1 for a rigid map
+    return Pose(float(x), float(y), math.atan2(-back[0, 1], back[1, 1]), determinant < 0, scale)
 
 
 def corner_error(found: ArrayLike, truth: ArrayLike, side: int) -> float:

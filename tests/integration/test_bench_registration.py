@@ -1,5 +1,6 @@
 """The registration benchmark end to end: a table from fields, and a killed one goes on where it was."""
 
+import csv
 import json
 from dataclasses import replace
 
@@ -9,7 +10,7 @@ from typer.testing import CliRunner
 
 from comir_batch.bench.registration import BenchRequest, compare
 from comir_batch.cli.app import app
-from comir_batch.core.config import RegisterConfig
+from comir_batch.core.config import JudgeConfig, RegisterConfig
 from comir_batch.core.errors import ConfigError, ModelError
 from comir_batch.execution.stop import StopRequest
 from comir_batch.representation.store import find_model
@@ -31,9 +32,9 @@ def run(folder, **changes):
 @pytest.mark.slow
 def test_a_table_from_fields_and_a_killed_one_goes_on(tmp_path):
     ihc_pairs.manifest(tmp_path)
-    columns, rows = run(tmp_path)
+    columns, rows = run(tmp_path).found
     assert len(columns) == 7
-    assert [row[0].split(" (")[0] for row in rows[::3]] == [
+    assert [row[0].split(" (")[0] for row in rows if row[0]] == [
         "level 1: turn 0-5°, shift 0-3 px of 128",
         "level 1, and bent by up to 3% of the side",
     ]
@@ -47,6 +48,9 @@ def test_a_table_from_fields_and_a_killed_one_goes_on(tmp_path):
     assert first["unbent_px"] == 0 < bent["unbent_px"] < 0.03 * 128
     assert f"alone leave {bent['unbent_px']:.2f} px" in (tmp_path / "out" / "table.md").read_text()
 
+    assert first["methods"]["comir"]["folded"] == 0
+    assert "Errors, bent" in (tmp_path / "out" / "report.html").read_text()
+
     fields = tmp_path / "out" / "fields.jsonl"
     whole, second = fields.read_text().splitlines(keepends=True)
     fields.write_text(whole + second[: len(second) // 2])  # killed while it wrote the second
@@ -55,6 +59,51 @@ def test_a_table_from_fields_and_a_killed_one_goes_on(tmp_path):
 
     with pytest.raises(ConfigError, match="another model, other pairs or settings"):
         run(tmp_path, seed=5)
+
+
+@pytest.mark.slow
+def test_fields_that_do_not_belong_together_are_judged_and_never_accepted(tmp_path):
+    ihc_pairs.manifest(tmp_path)
+    wrong = ("neighbour", "other-pair", "blank", "background")
+    columns, rows = run(
+        tmp_path, only=("level-1", *wrong), learnt=None, whole=True, methods=("both", "elastix")
+    ).verdicts
+    told = {row[0]: dict(zip(columns, row, strict=True)) for row in rows}
+    assert set(told) == {
+        "level 1: turn 0-5°, shift 0-3 px of 128",
+        "wrong: the place beside it, any angle",
+        "blank: flat, with the slide's noise",
+        "blank: background alone",
+        "all wrong and blank ones",
+    }
+    assert all(row["method"] == "comir-batch with the model" for row in told.values())
+    assert told["all wrong and blank ones"]["false accepts (at most)"] == "0 (63.2%)"
+    assert told["level 1: turn 0-5°, shift 0-3 px of 128"]["found"] == "1"
+    table = json.loads((tmp_path / "out" / "table.json").read_text())
+    assert table["conditions"][2]["unplaced"] == 1  # one pair alone has no other
+    assert "wrong: a place of another pair, any angle: 1" in (tmp_path / "out" / "table.md").read_text()
+    lines = list(csv.DictReader((tmp_path / "out" / "verdicts.csv").read_text().splitlines()))
+    assert [line["condition"] for line in lines] == ["level-1", "neighbour", "blank", "background"]
+    assert float(lines[0]["comir_z"]) > 4 > float(lines[1]["comir_z"])
+
+    before = (tmp_path / "out" / "fields.jsonl").read_bytes()
+    strict = JudgeConfig(review_z=1000.0, accept_z=1000.0)
+    columns, rows = run(tmp_path, only=("level-1",), learnt=None, whole=True, methods=("both",), judge=strict).verdicts
+    assert dict(zip(columns, rows[0], strict=True))["false rejects (at most)"] == "1 (100.0%)"
+    assert (tmp_path / "out" / "fields.jsonl").read_bytes() == before  # other thresholds measure nothing again
+
+
+@pytest.mark.slow
+def test_the_other_methods_are_measured_when_they_are_asked_for(tmp_path):
+    ihc_pairs.manifest(tmp_path)
+    others = ("none", "elastix-one", "elastix-comir", "sift-raw", "mi", "mind")
+    run(tmp_path, only=("level-1", "mirrored", "bent-5"), methods=others)
+    level, mirrored, bent = json.loads((tmp_path / "out" / "table.json").read_text())["conditions"]
+    assert tuple(level["methods"]) == others
+    assert tuple(mirrored["methods"]) == ("none", "mi", "mind")
+    assert tuple(bent["methods"]) == ("none",)
+    assert level["methods"]["elastix-comir"]["found"] == 1.0
+    assert mirrored["methods"]["none"]["found"] == 0.0
 
 
 @pytest.mark.slow

@@ -8,9 +8,11 @@ import ihc_pairs
 import numpy as np
 import pytest
 
-from comir_batch.bench.fields import conditions, draw_sample
+from comir_batch.bench.conditions import conditions, draw_sample
+from comir_batch.bench.sample import Readers
 from comir_batch.core.errors import SlideError
-from comir_batch.training.crops import PairReader
+from comir_batch.core.transform import Affine, Composite
+from comir_batch.training.crops import CropReader, PairReader
 from comir_batch.training.known_rigid import LEVELS, corner_error, draw_field, rigid, success
 from comir_batch.training.split import Box, Part
 
@@ -86,9 +88,17 @@ def test_representations_that_agree_register_always_and_those_of_other_places_ne
     assert success((lambda crop: crop, np.zeros_like), fields) == 0.0
 
 
-@pytest.mark.parametrize("condition", conditions(SIDE + 1), ids=lambda condition: condition.name)
+TRUE = [condition for condition in conditions(SIDE + 1) if condition.kind != "wrong"]
+WRONG = {condition.name: condition for condition in conditions(SIDE) if condition.kind == "wrong"}
+
+
+def drawn(reader, condition, number, order=1):
+    return draw_sample([Readers(reader, reader, "colon")], condition, number, (0, order))
+
+
+@pytest.mark.parametrize("condition", TRUE, ids=lambda condition: condition.name)
 def test_the_truth_of_every_condition_holds_for_the_pixels(reader, condition):
-    sample = draw_sample([(reader, reader)], condition, 5, (0, 1))
+    sample = drawn(reader, condition, 5)
     y, x = np.indices(sample.grid.shape)
     points = sample.grid.to_um(np.stack([x.ravel(), y.ravel()], axis=1))
     places = sample.grid.to_pixels(sample.truth.map(points)).astype(np.float32).reshape(*sample.grid.shape, 2)
@@ -102,6 +112,84 @@ def test_the_truth_of_every_condition_holds_for_the_pixels(reader, condition):
 
 def test_a_field_is_the_same_whenever_it_is_drawn(reader):
     condition = conditions(SIDE)[2]
-    first, again, other = (draw_sample([(reader, reader)], condition, number, (0, 2)) for number in (3, 3, 4))
+    first, again, other = (drawn(reader, condition, number, 2) for number in (3, 3, 4))
     assert np.array_equal(first.inputs[1], again.inputs[1])
     assert not np.array_equal(first.inputs[1], other.inputs[1])
+
+
+def test_what_was_measured_stays_what_it_was():
+    """Fields are drawn by the condition's number in the list, so nothing may come before what is there."""
+    names = [condition.name for condition in conditions(SIDE + 1)]
+    assert names[:9] == [
+        "level-1", "level-2", "level-3", "level-4", "any-angle", "mirrored", "half-overlap", "small", "bent",
+    ]  # fmt: skip
+    assert names[9:] == ["scaled", "bent-5", "bent-10", "bent-20", "neighbour", "other-pair", "blank", "background"]
+
+
+def test_scaled_fields_are_scaled_and_bent_ones_bent_as_far_as_told_without_folds(reader):
+    known = {condition.name: condition for condition in conditions(SIDE)}
+    scales = [abs(np.linalg.det(drawn(reader, known["scaled"], n).truth.parts[0].matrix)) ** 0.5 for n in range(8)]
+    assert 0.9 <= min(scales) < 1 < max(scales) <= 1.1
+    bent = drawn(reader, known["bent-20"], 0)
+    spline = bent.truth.parts[0]
+    y, x = np.indices(bent.grid.shape)
+    points = bent.grid.to_um(np.stack([x.ravel(), y.ravel()], axis=1))
+    largest = np.linalg.norm(spline.displacement(points), axis=1).max() / ihc_pairs.MPP
+    assert 5 < largest < 25
+    assert (bent.truth.jacobian_determinant(points, ihc_pairs.MPP) > 0).all()
+
+
+@pytest.fixture
+def poses(monkeypatch):
+    """Where the crops that a test reads lie."""
+    seen, read = [], CropReader.read
+
+    def watched(self, pose, side):
+        seen.append(pose)
+        return read(self, pose, side)
+
+    monkeypatch.setattr(CropReader, "read", watched)
+    return seen
+
+
+def corners(pose):
+    ends = (np.array([[0, 0], [1, 0], [1, 1], [0, 1]]) - 0.5) * SIDE * ihc_pairs.MPP
+    return (ends @ pose.linear.T + [pose.x, pose.y]).astype(np.float32)
+
+
+@pytest.mark.parametrize("number", range(4))
+def test_a_neighbour_does_not_overlap_but_is_near(reader, poses, number):
+    sample = drawn(reader, WRONG["neighbour"], number)
+    fixed, moving = poses[:2]
+    area, _ = cv2.intersectConvexConvex(corners(fixed), corners(moving))
+    assert area < 1e-3
+    assert math.dist(fixed[:2], moving[:2]) < 2 * SIDE * ihc_pairs.MPP
+    assert sample.truth is None
+    assert sample.error_px(Composite((Affine.identity(),))) is None
+    assert sample.unbent_px == 0
+
+
+def test_blank_fields_have_nothing_but_noise_or_background(reader, twins, tmp_path):
+    with pytest.raises(SlideError, match="no background"):  # haematoxylin is everywhere
+        drawn(reader, WRONG["background"], 0)
+    other = PairReader(Part(ihc_pairs.pair(tmp_path)), twins[1], ihc_pairs.MPP)
+    flat, empty = (drawn(other, WRONG[name], 0) for name in ("blank", "background"))
+    for sample in (flat, empty):
+        assert sample.truth is None
+        assert sample.grey[1].std() < 0.25 * sample.grey[0].std()
+        assert sample.inputs[1].std() > 0
+        assert sample.masks[1].mean() >= 0.85
+    assert abs(np.corrcoef(flat.grey[1][:, :-1].ravel(), flat.grey[1][:, 1:].ravel())[0, 1]) < 0.1
+
+
+def test_crops_of_another_pair_need_another_pair(reader, twins, poses):
+    with pytest.raises(SlideError, match="only one pair"):
+        drawn(reader, WRONG["other-pair"], 0)
+    pair, modalities = twins
+    middle = 256 * ihc_pairs.MPP
+    halves = [PairReader(Part(pair, box), modalities, ihc_pairs.MPP) for box in (Box(x1=middle), Box(x0=middle))]
+    readers = [Readers(half, half, name) for half, name in zip(halves, ("left", "right"), strict=True)]
+    poses.clear()
+    assert draw_sample(readers, WRONG["other-pair"], 0, (0, 1)).truth is None
+    fixed, moving = poses[:2]
+    assert (fixed.x < middle) != (moving.x < middle)

@@ -14,7 +14,7 @@ from comir_batch.bench.methods import DEFAULT, METHODS, methods_for
 from comir_batch.bench.registration_report import benchmark_page
 from comir_batch.bench.registration_table import cells, markdown, summarise, verdict_cells
 from comir_batch.bench.verdicts import judged, tallied, verdicts_csv
-from comir_batch.core.config import ExecutionConfig, JudgeConfig
+from comir_batch.core.config import ExecutionConfig, JudgeConfig, RegisterConfig
 from comir_batch.core.errors import ConfigError, ModelError, TaskError
 from comir_batch.core.events import Event, Kind
 from comir_batch.core.task import Resource, Task
@@ -32,7 +32,6 @@ if TYPE_CHECKING:
 
     from comir_batch.bench.conditions import Condition
     from comir_batch.bench.registration_table import Table
-    from comir_batch.core.config import RegisterConfig
     from comir_batch.core.events import Subscriber
     from comir_batch.core.task import Outcome
     from comir_batch.execution.stop import StopRequest
@@ -183,7 +182,7 @@ class _Rows:
 
     def __init__(self, out: Path, setup: Setup) -> None:
         self._path, described = out / "fields.jsonl", out / "setup.json"
-        if described.is_file() and read_json(described) != setup.description:
+        if described.is_file() and _with_defaults(read_json(described)) != setup.description:
             raise ConfigError(f"{out} holds fields of another model, other pairs or settings; choose another --out")
         write_json(described, setup.description)
         lines = self._path.read_text(encoding="utf-8").splitlines(keepends=True) if self._path.is_file() else []
@@ -210,6 +209,11 @@ class _Rows:
         for part in ("methods", "evidence"):  # there are rows without evidence, of earlier versions
             if part in row:
                 earlier.setdefault(part, {}).update(row[part])
+
+
+def _with_defaults(description: dict[str, Any]) -> dict[str, Any]:
+    """Complete what an earlier version wrote, which lacks the settings that came since; they changed no result."""
+    return {**description, "register": RegisterConfig().model_dump(mode="json") | description["register"]}
 
 
 def _tasks(request: BenchRequest, setup: Setup, condition: Condition, rows: _Rows) -> Iterator[Task]:

@@ -57,6 +57,17 @@ def test_a_table_from_fields_and_a_killed_one_goes_on(tmp_path):
     run(tmp_path, only=("level-1",))
     assert fields.read_text() == whole  # what was whole is not measured again, what was cut off is gone
 
+    setup = tmp_path / "out" / "setup.json"
+    described = json.loads(setup.read_text())
+    del described["register"]["parameter_files"]  # as before there was such a setting
+    setup.write_text(json.dumps(described))
+    row = json.loads(whole)
+    del row["evidence"]  # as before there were verdicts
+    fields.write_text(json.dumps(row) + "\n")
+    tables = run(tmp_path, only=("level-1",))
+    assert tables.found[1][0][0].startswith("level 1")
+    assert tables.verdicts[1] == []
+
     with pytest.raises(ConfigError, match="another model, other pairs or settings"):
         run(tmp_path, seed=5)
 

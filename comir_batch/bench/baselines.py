@@ -28,6 +28,8 @@ ITERATIONS = 1024
 _COARSEST_SIDE = 32
 _FINAL_METRIC = re.compile(r"Final metric value\s*=\s*(-?[\d.]+(?:[eE][-+]?\d+)?)")
 SIFT_FEATURES, RANSAC_TRIALS, RANSAC_PX = 500, 2000, 2.0
+WHOLE_FEATURES = 2000
+_LEAST_AGREEING = 6
 
 
 def elastix_rigid(
@@ -70,6 +72,21 @@ def elastix_rigid(
         except RegistrationError:
             continue
     return min(found, key=lambda each: each[0])[1] if found else None
+
+
+def elastix_affine(
+    fixed: RegistrationImage, moving: RegistrationImage, start: Composite, threads: int, folder: Path
+) -> Composite:
+    """Return a rigid and then an affine fit by mutual information, with the settings of `elastix_rigid`.
+
+    Raises
+    ------
+    RegistrationError
+        If elastix fails.
+    """
+    rigid = {**_default_rigid(min(fixed.grid.shape)), "Metric": (_METRICS["mi"],)}
+    stages = rigid, {**rigid, "Transform": ("AffineTransform",)}
+    return shared_process(threads).register(ElastixRequest(fixed, moving, stages, start, folder, 600.0)).transform
 
 
 def _final_metric(log: Path) -> float:
@@ -137,12 +154,34 @@ def sift_rigid(
     return _rigid_fit(fixed[agreeing], moving[agreeing]) if agreeing.sum() >= 3 else None
 
 
+def sift_affine(fixed: RegistrationImage, moving: RegistrationImage) -> Composite | None:
+    """Return the affine transform on which most SIFT matches of two whole images agree; None without enough.
+
+    As `sift_rigid`, with 2000 features of each image; with fewer than six matches that agree there is no transform, for
+    three always do.
+    """
+    points = _matches((fixed.pixels, moving.pixels), (fixed.mask, moving.mask), WHOLE_FEATURES)
+    if points is None:
+        return None
+    there = fixed.grid.to_um(points[0]), moving.grid.to_um(points[1])
+    within = RANSAC_PX * max(moving.grid.mpp_x, moving.grid.mpp_y)
+    matrix, agreeing = cv2.estimateAffine2D(
+        *there, method=cv2.RANSAC, ransacReprojThreshold=within, maxIters=RANSAC_TRIALS
+    )
+    if matrix is None or int(agreeing.sum()) < _LEAST_AGREEING:
+        return None
+    found = np.asarray(matrix, dtype=np.float64)
+    return Composite((Affine(found[:, :2], found[:, 2]),))
+
+
 def _matches(
-    images: tuple[NDArray[np.float32], NDArray[np.float32]], masks: tuple[NDArray[np.bool_], NDArray[np.bool_]]
+    images: tuple[NDArray[np.float32], NDArray[np.float32]],
+    masks: tuple[NDArray[np.bool_], NDArray[np.bool_]],
+    features: int = SIFT_FEATURES,
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]] | None:
     inside = np.concatenate([image[mask] for image, mask in zip(images, masks, strict=True)])
     low, high = np.percentile(inside, [1, 99])
-    sift = cv2.SIFT.create(SIFT_FEATURES, enable_precise_upscale=True)  # else half a pixel off after a half turn
+    sift = cv2.SIFT.create(features, enable_precise_upscale=True)  # else half a pixel off after a half turn
     points, descriptors = [], []
     for image, mask in zip(images, masks, strict=True):
         grey = np.clip((image - low) / max(high - low, 1e-12) * 255, 0, 255).astype(np.uint8)

@@ -14,7 +14,7 @@ from comir_batch.bench.methods import METHODS
 from comir_batch.bench.verdicts import is_found
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from comir_batch.bench.conditions import Condition
     from comir_batch.bench.verdicts import Tallies, Tally
@@ -112,7 +112,7 @@ def cells(groups: Sequence[Group]) -> Table:
         title = f"{group['title']} (n = {count})"
         if group["unbent_px"]:
             title += f"; the true turn and shift alone leave {group['unbent_px']:.2f} px"
-        labelled = [
+        labelled: list[tuple[str, Callable[[Group], str]]] = [
             ("found, % (95 % CI)", partial(_share, count)),
             ("error where found, px", _error),
             ("error: median, 90th percentile, px", _spread),

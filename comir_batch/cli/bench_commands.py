@@ -120,6 +120,31 @@ def registration(  # noqa: PLR0913  a parameter an option
         typer.echo(f"table:  {out / 'table.md'}\nreport: {out / 'report.html'}")
 
 
+@app.command("landmarks")
+def landmarks(
+    manifest: Annotated[Path, typer.Argument(help="Pairs with landmarks of both slides.")],
+    *,
+    out: Annotated[Path, typer.Option("--out", "-o", metavar="DIR", help="The run, which is resumed, and the table.")],
+    model: options.Model = None,
+    settings: options.Settings = None,
+) -> None:
+    """Run pairs with landmarks, and say how near these come; beside elastix and SIFT on the raw images, both affine."""
+    with exit_codes():
+        from comir_batch.pipeline.packages import require_computing
+
+        require_computing()
+        from comir_batch.bench.landmarks import landmark_cells, measure_landmarks
+        from comir_batch.cli.progress import show_progress
+        from comir_batch.core.config import load_config
+        from comir_batch.execution.stop import StopRequest
+
+        config, stop = load_config(None, overrides({"model": model}, settings)), StopRequest()
+        with show_progress() as subscriber, stop.on_signals():
+            rows = measure_landmarks(manifest, out, config, stop, subscriber)
+        columns = ("pair", "method", "landmarks", "rTRE median (%)", "90th percentile (%)", "improved (%)", "note")
+        print_table("landmarks", columns, landmark_cells(rows))
+
+
 @app.command("training")
 def training(
     repeats: Annotated[int, typer.Option(min=1, help="Interleaved repeats; the median counts.")] = 5,

@@ -94,8 +94,9 @@ def _section(group: Row, rows: Sequence[Row]) -> Section:
         folded = [f"{name} {cell['folded']:.2%}" for name, cell in group["methods"].items() if "folded" in cell]
         words.append(f"The true turn and shift alone leave {group['unbent_px']:.2f} px (median).")
         words.append(f"Folded, mean share of a field: {', '.join(folded) or 'not recorded'}.")
-    table = Table(group["title"], _COLUMNS, tuple(_line(name, cell) for name, cell in group["methods"].items()))
-    return Section(group["title"], tuple(words), (table,), (_curves(group, rows),))
+    table = Table("What was found", _COLUMNS, tuple(_line(name, cell) for name, cell in group["methods"].items()))
+    title = group["title"]
+    return Section(title[0].upper() + title[1:], tuple(words), (table,), (_curves(group, rows),))
 
 
 def _line(name: str, cell: Row) -> tuple[str | float | None, ...]:

@@ -115,8 +115,9 @@ def registration(  # noqa: PLR0913  a parameter an option
         stop = StopRequest()
         with show_progress() as subscriber, stop.on_signals():
             tables = compare(request, stop, subscriber)
-        print_table("registration", *tables.found)
-        print_table("verdicts", *tables.verdicts)
+        for title, (columns, rows) in (("registration", tables.found), ("verdicts", tables.verdicts)):
+            if rows:
+                print_table(title, columns, rows)
         typer.echo(f"table:  {out / 'table.md'}\nreport: {out / 'report.html'}")
 
 

@@ -84,7 +84,7 @@ class RegisterConfig(Section):
     candidates : int
         Starts kept from each score.
     held_out : float
-        Share of tiles that no fit sees; they choose the winner and judge it.
+        Share of tiles that neither search nor fit sees, for the verdict.
     trust_z : float
         Significance on held-out tiles from which the representations are fitted, however significant the raw images
         are; below it, the more significant of both.

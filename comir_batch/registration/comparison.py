@@ -21,6 +21,9 @@ if TYPE_CHECKING:
     Inside = NDArray[np.bool_]
 
 
+LEAST_SAMPLES, LEAST_SHARE = 50, 0.2  # of the points: what must fall into the moving mask
+
+
 class Comparison:
     """Compares the pixels of a view's fixed mask with those of the moving image that transforms lay on them.
 
@@ -62,20 +65,30 @@ class Comparison:
             return self._information(fixed, moving)
         return math.atanh(min(max(_correlation(fixed, moving), -0.999), 0.999)) * math.sqrt(len(fixed))
 
+    def likelihood(self, transform: Composite) -> float:
+        """Return by how many nats the images explain each other where a transform lays them, against being unrelated.
+
+        The log-likelihood ratio: independent samples times what each tells, which is the mutual information, or
+        ``-log(1 - ncc^2) / 2`` (that of normal variables; Cover and Thomas, Elements of Information Theory, 8.5). NaN
+        if too few of the points fall into the moving mask.
+        """
+        values, inside = self.sampled(transform)
+        if np.count_nonzero(inside) < max(LEAST_SAMPLES, LEAST_SHARE * inside.size):
+            return math.nan
+        return self._nats(values, inside)
+
     def gain(self, before: Composite, after: Composite) -> float:
         """Return by how many nats one transform explains more than another, where both lay pixels on each other.
 
-        The log-likelihood ratio: independent samples times what each tells, which is the mutual information, or
-        ``-log(1 - ncc^2) / 2`` (that of normal variables; Cover and Thomas, Elements of Information Theory, 8.5). 0 if
-        the two have no pixel in common.
+        See `likelihood`; 0 if the two have no pixel in common.
         """
         (values, inside), (values_after, inside_after) = self.sampled(before), self.sampled(after)
         both = inside & inside_after
-        if not both.any():
-            return 0.0
-        samples = np.count_nonzero(both) / self._area
-        first, second = (self._told(each[both], self._values[both], samples) for each in (values, values_after))
-        return samples * (second - first)
+        return self._nats(values_after, both) - self._nats(values, both) if both.any() else 0.0
+
+    def _nats(self, values: Values, inside: Inside) -> float:
+        samples = np.count_nonzero(inside) / self._area
+        return samples * self._told(values[inside], self._values[inside], samples)
 
     def _told(self, moving: Values, fixed: Values, samples: float) -> float:
         if self._metric == "mi":

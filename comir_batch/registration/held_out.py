@@ -11,7 +11,7 @@ import numpy as np
 from comir_batch.core.errors import RegistrationError
 from comir_batch.core.transform import Affine, Composite
 from comir_batch.registration.coarse import coarsened, common_mpp
-from comir_batch.registration.comparison import Comparison
+from comir_batch.registration.comparison import LEAST_SAMPLES, LEAST_SHARE, Comparison
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -24,7 +24,6 @@ if TYPE_CHECKING:
 TILE = 48  # side of a held-out tile, in pixels of the fixed grid
 _LEAST_TILE_SIDE = 4
 _WRONG = 60
-_LEAST_SAMPLES = 50
 _LEAST_WRONG = 10
 
 
@@ -83,7 +82,7 @@ class HeldOut:
     def score(self, transform: Composite) -> float:
         """Return the view's similarity over the held-out pixels that fall into the moving mask; NaN if too few do."""
         values, inside = self._comparison.sampled(transform)
-        if np.count_nonzero(inside) < max(_LEAST_SAMPLES, 0.2 * inside.size):
+        if np.count_nonzero(inside) < max(LEAST_SAMPLES, LEAST_SHARE * inside.size):
             return math.nan
         return self._comparison.score(values, inside)
 

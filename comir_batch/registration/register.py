@@ -69,7 +69,7 @@ def register(
     """Register a pair.
 
     Every view proposes starts by a search over all rotations and mirrorings; elastix refines each rigidly, and the
-    significance of all views on held-out tiles chooses the winner. The full fit is rigid, affine and, if wanted,
+    likeliest by all views together wins. The full fit is rigid, affine and, if wanted,
     B-spline, on the representations where they are significant, else on the raw images.
 
     Parameters
@@ -136,5 +136,5 @@ class _Clock:
 
 def _nothing_found(reports: Sequence[CandidateReport]) -> str:
     errors = sorted({report.error for report in reports if report.error})
-    reason = "; ".join(errors) or "too little of the tissue overlaps on the held-out tiles"
+    reason = "; ".join(errors) or "too little of the tissue overlaps"
     return f"none of {len(reports)} starts could be refined: {reason}"

@@ -12,6 +12,8 @@ import numpy as np
 
 from comir_batch.core.errors import RegistrationError
 from comir_batch.core.transform import Affine, Composite
+from comir_batch.registration.coarse import coarsened, common_mpp
+from comir_batch.registration.comparison import Comparison
 from comir_batch.registration.fit import Fitter
 from comir_batch.registration.held_out import HeldOut, held_out_tiles
 from comir_batch.registration.search import Candidate, search
@@ -40,8 +42,10 @@ class CandidateReport:
         Whether it mirrors.
     score, z : float
         Of the search; NaN for a start that the user gave.
+    likelihood : dict
+        Nats by which the images explain each other, by name of the view; not on held-out tiles.
     held_out : dict
-        Significance on held-out tiles by name of the view; NaN where too little overlaps.
+        Significance on held-out tiles by name of the view; NaN, as likelihoods, where too little overlaps.
     seconds : float
         Of the refinement and the scoring.
     error : str
@@ -53,15 +57,16 @@ class CandidateReport:
     mirrored: bool
     score: float
     z: float
+    likelihood: dict[str, float]
     held_out: dict[str, float]
     seconds: float
     error: str = ""
 
     @property
     def total(self) -> float:
-        """Significances of all views together (Stouffer's sum); -inf if there is none."""
-        known = [z for z in self.held_out.values() if math.isfinite(z)]
-        return sum(known) / math.sqrt(len(self.held_out)) if known else -math.inf
+        """Nats of all views together; -inf if there are none."""
+        known = [nats for nats in self.likelihood.values() if math.isfinite(nats)]
+        return sum(known) if known else -math.inf
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -87,19 +92,24 @@ class Start:
 
     @property
     def total(self) -> float:
-        """Significance on the held-out tiles, see `CandidateReport.total`."""
+        """How likely it is, see `CandidateReport.total`."""
         return self.report.total if self.report else -math.inf
 
     def judged_by(self, names: Collection[str]) -> Start:
         """Return the start as these views alone judge it."""
         if self.report is None:
             return self
-        known = {name: z for name, z in self.report.held_out.items() if name in names}
-        return replace(self, report=replace(self.report, held_out=known))
+        nats, held_out = (
+            {name: value for name, value in each.items() if name in names}
+            for each in (self.report.likelihood, self.report.held_out)
+        )
+        return replace(self, report=replace(self.report, likelihood=nats, held_out=held_out))
 
 
 class Starts:
-    """Finds the starts of one pair, refines them rigidly, and judges them by every view.
+    """Finds the starts of one pair, refines them rigidly, and compares them by every view.
+
+    The likeliest one wins, on all tissue that fits see; held-out tiles have no say, so that a verdict may rest on them.
 
     Parameters
     ----------
@@ -127,6 +137,7 @@ class Starts:
         self.held_out = held_out_tiles(_common_mask(views), config.held_out, config.seed)
         self.views = tuple(replace(view, fixed=view.fixed.masked(view.fixed.mask & ~self.held_out)) for view in views)
         self._judges: dict[str, HeldOut] = {view.name: HeldOut(view, self.held_out, config) for view in views}
+        self._compared = {view.name: Comparison(_searched(view, config)) for view in self.views}
         self._config, self._fitter, self._numbers = config, Fitter(config, folder), count()
 
     def searched(self, view: View) -> list[Start]:
@@ -141,15 +152,17 @@ class Starts:
         return [Start(view, Composite((candidate.transform,)), candidate) for candidate in found]
 
     def refined(self, start: Start) -> Start:
-        """Return a start after a quick rigid fit on its own view, with its significance by all views."""
+        """Return a start after a quick rigid fit on its own view, with what all views say of it."""
         began, error = time.monotonic(), ""
-        transform, scores = start.transform, dict.fromkeys(self._judges, math.nan)
+        transform = start.transform
+        nats, held_out = (dict.fromkeys(self._judges, math.nan) for _ in range(2))
         try:
             transform = self._fitter.quick(start.view, start.transform, next(self._numbers))
-            scores = {name: judge.significance(transform) for name, judge in self._judges.items()}
+            nats = {name: compared.likelihood(transform) for name, compared in self._compared.items()}
+            held_out = {name: judge.significance(transform) for name, judge in self._judges.items()}
         except RegistrationError as failure:
             error = str(failure)
-        report = _report(start, transform, scores, time.monotonic() - began, error)
+        report = _report(start, transform, (nats, held_out), time.monotonic() - began, error)
         return replace(start, transform=transform, report=report)
 
 
@@ -169,6 +182,11 @@ def final_view(views: Sequence[View], best: Start, config: RegisterConfig) -> tu
     return chosen, [view for view in views if view is not chosen]
 
 
+def _searched(view: View, config: RegisterConfig) -> View:
+    mpp = common_mpp(view.fixed, view.moving, config.search_side)
+    return replace(view, fixed=coarsened(view.fixed, mpp), moving=coarsened(view.moving, mpp))
+
+
 def _common_mask(views: Sequence[View]) -> NDArray[np.bool_]:
     if len({view.fixed.grid for view in views}) != 1 or len({view.moving.grid for view in views}) != 1:
         raise ValueError(f"all of the {len(views)} views must lie on the same two grids, and there must be one")
@@ -179,7 +197,11 @@ def _common_mask(views: Sequence[View]) -> NDArray[np.bool_]:
 
 
 def _report(
-    start: Start, transform: Composite, scores: dict[str, float], seconds: float, error: str
+    start: Start,
+    transform: Composite,
+    judged: tuple[dict[str, float], dict[str, float]],
+    seconds: float,
+    error: str,
 ) -> CandidateReport:
     matrix = _linear(transform)
     mirrored = bool(np.linalg.det(matrix) < 0)
@@ -187,7 +209,7 @@ def _report(
     angle = math.degrees(math.atan2(turn[1, 0] - turn[0, 1], turn[0, 0] + turn[1, 1])) % 360
     found = start.candidate
     score, z = (found.score, found.z) if found else (math.nan, math.nan)
-    return CandidateReport(start.view.name, angle, mirrored, score, z, scores, seconds, error)
+    return CandidateReport(start.view.name, angle, mirrored, score, z, *judged, seconds, error)
 
 
 def _linear(transform: Composite) -> NDArray[np.float64]:

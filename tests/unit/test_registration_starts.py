@@ -2,12 +2,14 @@
 
 import math
 
+import cv2
 import numpy as np
 import pytest
 
 from comir_batch.core.config import RegisterConfig
 from comir_batch.core.geometry import Grid
-from comir_batch.core.transform import Composite
+from comir_batch.core.transform import Affine, Composite
+from comir_batch.registration.comparison import Comparison
 from comir_batch.registration.images import RegistrationImage, View
 from comir_batch.registration.starts import CandidateReport, Start, final_view
 
@@ -27,7 +29,7 @@ COMIR, RAW = View("comir", "ncc", IMAGE, IMAGE), View("raw", "mi", IMAGE, IMAGE)
     ],
 )
 def test_the_representations_when_beyond_doubt_else_the_more_significant(comir, raw, chosen):
-    report = CandidateReport("raw", 0.0, False, 1.0, 5.0, {"comir": comir, "raw": raw}, 0.1)  # noqa: FBT003
+    report = CandidateReport("raw", 0.0, False, 1.0, 5.0, {}, {"comir": comir, "raw": raw}, 0.1)  # noqa: FBT003
     views = [COMIR, RAW]
     view, others = final_view(views, Start(RAW, Composite(), None, report), RegisterConfig(trust_z=4.0))
     assert view.name == chosen
@@ -35,5 +37,38 @@ def test_the_representations_when_beyond_doubt_else_the_more_significant(comir, 
 
 
 def test_a_single_view_is_taken_whatever_it_says():
-    report = CandidateReport("raw", 0.0, False, 1.0, 5.0, {"raw": math.nan}, 0.1)  # noqa: FBT003
+    report = CandidateReport("raw", 0.0, False, 1.0, 5.0, {}, {"raw": math.nan}, 0.1)  # noqa: FBT003
     assert final_view([RAW], Start(RAW, Composite(), None, report), RegisterConfig()) == (RAW, [])
+
+
+@pytest.mark.parametrize(
+    ("nats", "names", "total"),
+    [
+        ({"comir": 12.0, "raw": -3.0}, ("comir", "raw"), 9.0),
+        ({"comir": 12.0, "raw": -3.0}, ("raw",), -3.0),
+        ({"comir": math.nan, "raw": 2.0}, ("comir", "raw"), 2.0),
+        ({"comir": math.nan}, ("comir",), -math.inf),
+    ],
+)
+def test_likelihoods_add_up_over_the_views_that_are_asked(nats, names, total):
+    report = CandidateReport("raw", 0.0, False, 1.0, 5.0, nats, dict.fromkeys(nats, 50.0), 0.1)  # noqa: FBT003
+    assert Start(RAW, Composite(), None, report).judged_by(names).total == total
+
+
+def test_the_right_start_of_a_small_field_is_the_likeliest_where_held_out_tiles_are_too_few_to_tell():
+    """A field of 192 pixels has sixteen tiles; three are held out."""
+    found = []
+    for seed in range(6):
+        random = np.random.default_rng(seed)
+        tissue, noise = (
+            cv2.GaussianBlur(random.normal(size=(192, 192)).astype(np.float32), (0, 0), 3) for _ in range(2)
+        )
+        grid, inside = Grid(192, 192, 1.0, 1.0), np.ones((192, 192), dtype=bool)
+        moving = RegistrationImage(tissue / tissue.std() + noise / noise.std(), inside, grid)
+        view = View("raw", "ncc", RegistrationImage(tissue, inside, grid), moving)
+        compared = Comparison(view)
+        truth = compared.likelihood(Composite())
+        wrong = [Composite((Affine(np.eye(2), random.uniform(20, 80, 2)),)) for _ in range(20)]
+        found.append(truth > max(compared.likelihood(each) for each in wrong) + 20)
+        assert math.isnan(compared.likelihood(Composite((Affine(np.eye(2), np.array([180.0, 0.0])),))))
+    assert all(found)

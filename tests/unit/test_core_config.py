@@ -12,7 +12,7 @@ from comir_batch.core.errors import ConfigError
 def test_without_anything_there_are_defaults():
     config = load_config(None)
     assert config == RunConfig()
-    assert config.register_.iterations == 500
+    assert config.register_.iterations == 250
 
 
 def test_the_command_line_wins_over_the_file_key_by_key(tmp_path):

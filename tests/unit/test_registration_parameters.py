@@ -33,12 +33,12 @@ def test_samples_iterations_and_seed_are_the_configurations():
         assert set(stage("mi", config, 3)["NumberOfSpatialSamples"]) == {"1024"}
 
 
-def test_each_control_point_has_samples():
+def test_many_control_points_have_more_samples():
     config, slide = RegisterConfig(grid_um=50.0, samples=2048), Grid(4000, 2000, 1.0, 1.0)
-    parameters = bspline("mi", config, slide, 3)
-    points = [(4000 // step + 3) * (2000 // step + 3) for step in (200, 100, 50)]
-    assert parameters["NumberOfSpatialSamples"] == tuple(str(max(4096, 8 * number)) for number in points)
-    assert 8 * points[0] < 4096 < 8 * points[1]
+    few, more, most = ((4000 // step + 3) * (2000 // step + 3) for step in (400, 200, 100))
+    assert few < 256 < more
+    samples = bspline("ncc", config.model_copy(update={"grid_um": 100.0}), slide, 3)["NumberOfSpatialSamples"]
+    assert samples == ("2048", str(8 * more), str(8 * most))
 
 
 def test_each_view_has_its_metric():

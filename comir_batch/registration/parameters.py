@@ -76,12 +76,12 @@ def _given(number: int, text: str, seed: int) -> ParameterMap:
 
 def rigid(metric: Literal["ncc", "mi"], config: RegisterConfig, levels: int) -> ParameterMap:
     """Return the map of the rigid stage."""
-    return {**_common(metric, config, levels), "Transform": ("EulerTransform",), **_few(config)}
+    return {**_common(metric, config, levels), "Transform": ("EulerTransform",), **_few(metric, config)}
 
 
 def affine(metric: Literal["ncc", "mi"], config: RegisterConfig, levels: int) -> ParameterMap:
     """Return the map of the affine stage."""
-    return {**_common(metric, config, levels), "Transform": ("AffineTransform",), **_few(config)}
+    return {**_common(metric, config, levels), "Transform": ("AffineTransform",), **_few(metric, config)}
 
 
 def bspline(metric: Literal["ncc", "mi"], config: RegisterConfig, grid: Grid, levels: int) -> ParameterMap:
@@ -114,12 +114,17 @@ def _resolvable(config: RegisterConfig, grid: Grid) -> RegisterConfig:
     return config.model_copy(update={"grid_um": spacing})
 
 
-def _few(config: RegisterConfig) -> ParameterMap:
-    """Return what transforms of few parameters add."""
+def _few(metric: Literal["ncc", "mi"], config: RegisterConfig) -> ParameterMap:
+    """Return what transforms of few parameters add.
+
+    Mutual information is of the pixels themselves: interpolation between those of the fixed image, too, smooths the
+    noise, more so at some places than at others, and draws flat images by several pixels.
+    """
     return {
         "MaximumNumberOfIterations": (str(-(-config.iterations // 2)),),
         "AutomaticScalesEstimation": ("true",),
         "AutomaticTransformInitialization": ("false",),
+        **({"ImageSampler": ("Random",), "NumberOfHistogramBins": ("32",)} if metric == "mi" else {}),
     }
 
 
@@ -144,7 +149,7 @@ def _common(metric: Literal["ncc", "mi"], config: RegisterConfig, levels: int) -
         "ErodeFixedImageMask": ("false",),
         "ErodeMovingImageMask": ("false",),
         "ImageSampler": ("RandomCoordinate",),
-        "NumberOfSpatialSamples": (str(config.samples * (2 if metric == "mi" else 1)),),
+        "NumberOfSpatialSamples": (str(config.samples * (4 if metric == "mi" else 1)),),
         "NewSamplesEveryIteration": ("true",),
         "UseRandomSampleRegion": ("false",),
         "Optimizer": ("AdaptiveStochasticGradientDescent",),

@@ -30,7 +30,7 @@ def test_samples_iterations_and_seed_are_the_configurations():
         assert set(parameters["NumberOfSpatialSamples"]) == {"512"}
         assert parameters["MaximumNumberOfIterations"] == (iterations,)
         assert parameters["NumberOfResolutions"] == ("3",)
-        assert set(stage("mi", config, 3)["NumberOfSpatialSamples"]) == {"1024"}
+        assert set(stage("mi", config, 3)["NumberOfSpatialSamples"]) == {"2048"}
 
 
 def test_many_control_points_have_more_samples():

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from comir_batch.bench.intervals import at_most
 from comir_batch.core.verdict import Verdict
 from comir_batch.quality.plausibility import Folding, Shape
+from comir_batch.quality.points import TileError
 from comir_batch.quality.similarity import Similarity
 from comir_batch.quality.verdict import Evidence, judge
 from comir_batch.training.known_rigid import FOUND
@@ -36,7 +37,9 @@ def restored(record: Mapping[str, Any]) -> Evidence:
     """Return the evidence that `recorded` wrote down, without landmarks."""
     views = {name: record[name] and Similarity(**record[name]) for name in ("raw", "comir")}
     shape, folding = Shape(**record["shape"]), Folding(**record["folding"])
-    return Evidence(**{**record, **views, "shape": shape, "folding": folding, "failed": tuple(record["failed"])})
+    error = TileError(**record["tile_error"]) if record.get("tile_error") else None  # earlier versions had none
+    own = {"shape": shape, "folding": folding, "failed": tuple(record["failed"]), "tile_error": error}
+    return Evidence(**{**record, **views, **own})
 
 
 def is_found(error_px: float | None, side: int) -> bool:

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from comir_batch.core.transform import BSpline, Composite
 from comir_batch.quality.plausibility import folding, overlap, shape, tissue_points
-from comir_batch.quality.points import disagreement
+from comir_batch.quality.points import TileError, disagreement
 from comir_batch.quality.similarity import Layer, compare, tile_similarity
 from comir_batch.quality.verdict import Evidence
+from comir_batch.registration.blocks import offsets
 from comir_batch.registration.held_out import TILE
 from comir_batch.warp.resample import warp_array
 
@@ -27,6 +29,7 @@ if TYPE_CHECKING:
     from comir_batch.registration.images import RegistrationImage, View
 
 _INSIDE = 0.99
+_REACH = TILE // 3  # pixels that a tile is looked for in
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -75,6 +78,14 @@ class Sight:
         before, after = (self._tiles(moving) for moving in (self._before, self._after))
         return before, after
 
+    @cached_property
+    def errors_um(self) -> NDArray[np.float64]:
+        """How far each held-out tile lies from where it fits best, NaN where that is not clear."""
+        fixed, moving = ((layer.pixels, layer.mask) for layer in (self._fixed, self._after))
+        grid = self.view.fixed.grid
+        apart = offsets(fixed, moving, self.view.metric, TILE, _REACH) * (grid.mpp_x, grid.mpp_y)
+        return np.asarray(np.linalg.norm(apart, axis=-1))
+
     def _tiles(self, moving: Layer) -> NDArray[np.float64]:
         values, weights = tile_similarity(self._fixed, moving, tile=TILE, metric=self.view.metric)
         return np.where(weights > 0, values, np.nan)
@@ -111,6 +122,7 @@ def gather(
     points = tissue_points(raw.fixed.mask, raw.fixed.grid)
     similarities = {name: sight.similarity(seed) for name, sight in seen.items()}
     name, slides = model or ("", 0)
+    errors = seen[found.view].errors_um
     *failed, last = found.attempts
     return Evidence(
         registered_from="comir" if found.view == "comir" else "raw",
@@ -125,6 +137,7 @@ def gather(
         failed=tuple(attempt.error for attempt in failed),
         fitted=last.name,
         landmarks=landmarks,
+        tile_error=TileError.of(errors, raw.fixed.grid.mpp_x),
     )
 
 

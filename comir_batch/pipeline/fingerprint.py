@@ -16,10 +16,10 @@ REVISIONS = {
     "chunk": 1,
     "represent": 1,
     "register": 5,
-    "judge": 2,
+    "judge": 3,
     "warp": 1,
     "export": 3,
-    "report": 1,
+    "report": 2,
 }
 
 

@@ -127,6 +127,7 @@ def _maps(fixed: Side, found: Composite, tiles: dict[str, NDArray[Any]], tile_gr
         jacobian_note="The local change of area; the transform folds where it is 0 or less.",
         tiles_before=_spread(tiles["before"], tile_grid),
         tiles_after=_spread(tiles["after"], tile_grid),
+        tiles_error_um=_spread(tiles["error_um"], tile_grid),
         cells_per_tile=(TILE // _CELL) ** 2,
         similarity=str(tiles["similarity"]),
     )

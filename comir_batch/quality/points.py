@@ -28,6 +28,35 @@ class PointsError:
 
 
 @dataclass(frozen=True, slots=True)
+class TileError:
+    """How far held-out tiles lie from where they fit the other image best: an estimate of the registration error.
+
+    Attributes
+    ----------
+    located : int
+        Tiles whose best place is clear; the others say nothing.
+    median_um, p95_um : float
+        Of their distances in µm.
+    median_px : float
+        The same in pixels of the images that were compared.
+    """
+
+    located: int
+    median_um: float
+    p95_um: float
+    median_px: float
+
+    @classmethod
+    def of(cls, distances_um: NDArray[np.float64], pixel_um: float) -> TileError | None:
+        """Return what distances come to, NaN for tiles whose place is not clear; None if none is."""
+        known = distances_um[np.isfinite(distances_um)]
+        if not known.size:
+            return None
+        median = float(np.median(known))
+        return cls(known.size, median, float(np.percentile(known, 95)), median / pixel_um)
+
+
+@dataclass(frozen=True, slots=True)
 class Landmarks:
     """What landmarks say of a transform.
 

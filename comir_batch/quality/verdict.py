@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from comir_batch.core.config import JudgeConfig
     from comir_batch.quality.plausibility import Folding, Shape
-    from comir_batch.quality.points import Landmarks
+    from comir_batch.quality.points import Landmarks, TileError
     from comir_batch.quality.similarity import Similarity
 
 _AS_GOOD = 0.9  # of the similarity before, for a pair that was aligned from the start
@@ -55,6 +55,8 @@ class Evidence:
         What that one was.
     landmarks : Landmarks or None
         What they say, where there are any.
+    tile_error : TileError or None
+        How far held-out tiles lie from where they fit best; None if that is clear for none of them.
     """
 
     registered_from: Literal["comir", "raw"]
@@ -69,6 +71,7 @@ class Evidence:
     failed: tuple[str, ...] = ()
     fitted: str = "as configured"
     landmarks: Landmarks | None = None
+    tile_error: TileError | None = None
 
     @property
     def decisive(self) -> Similarity:
@@ -110,9 +113,12 @@ def metrics(evidence: Evidence) -> dict[str, float | str | None]:
         for name, view in views.items()
         for number in _VIEW_NUMBERS
     }
-    landmarks = evidence.landmarks
+    landmarks, error = evidence.landmarks, evidence.tile_error
     return {
         "registered_from": evidence.registered_from,
+        "tile_error_median_um": error.median_um if error else None,
+        "tile_error_p95_um": error.p95_um if error else None,
+        "tiles_located": error.located if error else 0,
         "model": evidence.model or None,
         "model_slides": evidence.model_slides or None,
         **similarities,
@@ -192,6 +198,13 @@ def _strained(folding: Folding, config: JudgeConfig) -> Iterator[str]:
 
 
 def _apart(evidence: Evidence, config: JudgeConfig) -> Iterator[str]:
+    tiles = evidence.tile_error
+    if tiles and not tiles.median_px <= config.max_tile_error_px:
+        yield (
+            f"the held-out tiles lie {tiles.median_um:.1f} µm from where they fit best (median of {tiles.located}): "
+            f"{tiles.median_px:.1f} pixels of the registered images, at most {config.max_tile_error_px:.1f} are "
+            "allowed (judge.max_tile_error_px)"
+        )
     distance = evidence.disagreement_um
     if distance is not None and not distance <= config.max_disagreement_um:
         yield (
@@ -246,15 +259,21 @@ def _findings(evidence: Evidence, config: JudgeConfig) -> Iterator[str]:
         yield "registered from the raw images by mutual information"
     yield _story(_VIEW_NAMES["comir"], evidence.comir) if evidence.comir else "no representations were used"
     yield _story(_VIEW_NAMES["raw"], evidence.raw)
+    if evidence.tile_error:
+        error = evidence.tile_error
+        yield (
+            f"estimated error {error.median_um:.1f} µm (median), 95 % within {error.p95_um:.1f} µm: so far lie "
+            f"{error.located} of {evidence.decisive.tiles} held-out tiles from where they fit best"
+        )
     if evidence.other and not evidence.other.z >= config.review_z and evidence.decisive.z >= config.review_z:
         silent = _VIEW_NAMES["raw" if evidence.registered_from == "comir" else "comir"]
         yield f"the {silent} by themselves do not speak for the transform (z {_signed(evidence.other.z)})"
     if evidence.shape.mirrored:
         yield "the moving slide is mirrored"
     if evidence.landmarks:
-        error = evidence.landmarks.after
+        marks = evidence.landmarks.after
         yield (
-            f"{error.count} landmarks lie {error.median_um:.1f} µm apart (median), 95 % within {error.p95_um:.1f} µm; "
+            f"{marks.count} landmarks lie {marks.median_um:.1f} µm apart (median), 95 % within {marks.p95_um:.1f} µm; "
             f"{evidence.landmarks.improved:.0%} lie nearer than at the start"
         )
 

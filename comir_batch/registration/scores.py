@@ -8,6 +8,7 @@ shifts at once by cross-correlating level sets (Öfverstedt et al., Pattern Reco
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import cv2
@@ -30,6 +31,13 @@ class Scorer(Protocol):
 
     def scores(self, pixels: NDArray[np.float32], mask: NDArray[np.bool_]) -> NDArray[np.float32]:
         """Return a score for each shift of a moving image; -inf for shifts that overlap too little."""
+
+
+class LikelihoodScorer(Scorer, Protocol):
+    """One whose scores say how likely an alignment is."""
+
+    def nats(self, scores: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Return scores as nats by which images explain each other, about; -inf stays."""
 
 
 class Transforms(NamedTuple):
@@ -84,6 +92,10 @@ class Correlation:
         scores[enough] = np.arctanh(np.clip(ncc, -0.999, 0.999)) * np.sqrt(n / self._area)
         return scores
 
+    def nats(self, scores: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Return half the square of scores above zero: those of standard normal variables."""
+        return np.where(np.isfinite(scores), np.maximum(scores, 0) ** 2 / 2, scores)
+
 
 def _moments(pixels: NDArray[np.float32], mask: NDArray[np.bool_]) -> list[NDArray[np.float32]]:
     """Return mask, values and squares, standardised over the mask so that float32 suffices for their sums."""
@@ -100,6 +112,7 @@ class Information:
     ) -> None:
         self._least, self._transforms = least, transforms
         self._area = shared_area(fixed, moving)
+        self._samples = np.count_nonzero(fixed.mask) / self._area
         self._levels = GreyLevels.of(moving.pixels[moving.mask])
         sets = _level_sets(GreyLevels.of(fixed.pixels[fixed.mask]), fixed.pixels, fixed.mask)
         self._fixed = transforms.spectra(sets)
@@ -113,6 +126,10 @@ class Information:
         scores = np.full(total.shape, -np.inf, dtype=np.float32)
         scores[enough] = information_score(np.array([[plane[enough] for plane in row] for row in joint]), self._area)
         return scores
+
+    def nats(self, scores: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Return the information of all samples, as if all of the fixed image overlapped."""
+        return np.asarray(scores * np.float32(math.sqrt(self._samples)), dtype=np.float32)
 
 
 def _level_sets(levels: GreyLevels, pixels: NDArray[np.float32], mask: NDArray[np.bool_]) -> list[NDArray[np.float32]]:

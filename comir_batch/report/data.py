@@ -91,6 +91,8 @@ class Maps:
         One sentence about it, shown below the map.
     tiles_before, tiles_after : array or None
         Similarity of each held-out tile at the start and after registration.
+    tiles_error_um : array or None
+        Distance of each held-out tile from where it fits best, in µm.
     similarity : str
         What the tiles' similarity is, for example "normalised correlation of the CoMIRs".
     cells_per_tile : int
@@ -103,6 +105,7 @@ class Maps:
     jacobian_note: str = ""
     tiles_before: NDArray[np.floating] | None = None
     tiles_after: NDArray[np.floating] | None = None
+    tiles_error_um: NDArray[np.floating] | None = None
     similarity: str = "similarity"
     cells_per_tile: int = 1
 

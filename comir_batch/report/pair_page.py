@@ -138,6 +138,9 @@ def _tile_maps(maps: Maps, under: NDArray[Any] | None) -> Iterator[_Map]:
         gain = after - before
         text = f"Orange tiles got better, blue ones worse: {_better(gain, maps.cells_per_tile)}"
         yield _map("Held-out tiles, change", text, gain, scales.change(gain), under)
+    if maps.tiles_error_um is not None:
+        meaning = "How far held-out tiles lie from where they fit best, where that is clear"
+        yield _length_map("Estimated error", meaning, maps.tiles_error_um, under)
 
 
 def _map(title: str, text: str, values: NDArray[np.floating], scale: Scale, under: NDArray[Any] | None) -> _Map:

@@ -83,6 +83,13 @@ _KNOWN = {
     "jacobian_p1": MetricText("Jacobian, 1st percentile", "", "Local change of area that 99 % of the tissue exceeds."),
     "jacobian_p99": MetricText("Jacobian, 99th percentile", "", "Local change of area that 1 % of the tissue exceeds."),
     "jacobian_max": MetricText("Jacobian, most", "", "The same in the other direction; 1 keeps the area."),
+    "tile_error_median_um": MetricText(
+        "Estimated error", "µm", "Median distance of the held-out tiles from where they fit the other slide best."
+    ),
+    "tile_error_p95_um": MetricText("Estimated error, 95 %", "µm", "95 % of those tiles lie within this distance."),
+    "tiles_located": MetricText(
+        "Tiles located", "", "Held-out tiles whose best place is clear; the estimated error is theirs."
+    ),
     "disagreement_um": MetricText("Disagreement", "µm", "Median distance between what CoMIRs and raw images found."),
     "registered_from": MetricText("Registered from", "", "The view of the slides that gave the transform."),
     "model_slides": MetricText("Slides of the model", "", "How many slides of each modality the model learnt from."),

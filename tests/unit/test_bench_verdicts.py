@@ -14,6 +14,7 @@ from comir_batch.bench.verdicts import Tally, judged, recorded, restored, tallie
 from comir_batch.core.config import JudgeConfig
 from comir_batch.core.verdict import Verdict
 from comir_batch.quality.plausibility import Folding, Shape
+from comir_batch.quality.points import TileError
 from comir_batch.quality.similarity import Similarity
 from comir_batch.quality.verdict import Evidence, judge
 
@@ -58,7 +59,12 @@ ROWS = [
 
 
 @pytest.mark.parametrize(
-    "evidence", [SURE, replace(SURE, comir=None, disagreement_um=None, failed=("no samples",), fitted="not at all")]
+    "evidence",
+    [
+        replace(SURE, tile_error=TileError(9, 0.5, 2.0, 0.6)),
+        SURE,
+        replace(SURE, comir=None, disagreement_um=None, failed=("no samples",), fitted="not at all"),
+    ],
 )
 def test_evidence_survives_the_record_and_gives_the_same_verdict(evidence):
     again = restored(json.loads(json.dumps(recorded(evidence))))

@@ -2,12 +2,13 @@
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
 
 from comir_batch.core.config import JudgeConfig
 from comir_batch.core.verdict import Verdict
 from comir_batch.quality.plausibility import Folding, Shape
-from comir_batch.quality.points import Landmarks, PointsError
+from comir_batch.quality.points import Landmarks, PointsError, TileError
 from comir_batch.quality.similarity import Similarity
 from comir_batch.quality.verdict import Evidence, judge, metrics
 
@@ -145,6 +146,21 @@ def test_a_fit_that_elastix_did_not_make_as_configured_is_for_review():
 def test_disagreement_is_for_review():
     assert verdict(replace(GOOD, disagreement_um=30.0)) is Verdict.REVIEW
     assert "disagree by 30.0 µm" in reasons(replace(GOOD, disagreement_um=30.0))
+
+
+def test_tiles_that_fit_better_elsewhere_are_for_review():
+    near = replace(GOOD, tile_error=TileError(91, median_um=0.84, p95_um=2.1, median_px=0.9))
+    assert verdict(near) is Verdict.ACCEPT
+    assert "estimated error 0.8 µm (median), 95 % within 2.1 µm: so far lie 91 of 112 held-out tiles" in reasons(near)
+    far = replace(GOOD, tile_error=TileError(40, median_um=6.5, p95_um=11.0, median_px=7.1))
+    assert verdict(far) is Verdict.REVIEW
+    assert "lie 6.5 µm from where they fit best (median of 40): 7.1 pixels" in reasons(far)
+
+
+def test_the_error_is_that_of_the_tiles_whose_place_is_clear():
+    distances = np.array([[1.0, np.nan], [3.0, 2.0]])
+    assert TileError.of(distances, 0.5) == TileError(3, 2.0, pytest.approx(2.9), 4.0)
+    assert TileError.of(np.full((2, 2), np.nan), 0.5) is None
 
 
 def test_without_a_model_the_raw_images_decide():

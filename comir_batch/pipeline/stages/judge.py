@@ -114,6 +114,5 @@ def _landmarks(work: JudgeWork, found: Found) -> Landmarks | None:
 
 def _write_tiles(work: JudgeWork, sight: Sight) -> None:
     before, after = sight.tiles()
-    write_arrays(
-        work.files.tiles, before=before, after=after, similarity=np.array(_SIMILARITY_NAMES[sight.view.metric])
-    )
+    name = np.array(_SIMILARITY_NAMES[sight.view.metric])
+    write_arrays(work.files.tiles, before=before, after=after, error_um=sight.errors_um, similarity=name)

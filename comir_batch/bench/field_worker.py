@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from comir_batch.representation.store import Model
     from comir_batch.training.split import Part
 
-_REVISION = 6  # raised when fields or methods change
+_REVISION = 7  # raised when fields or methods change
 _GREY = Input(reduction="mean", low=1.0, high=99.5)  # what a run compares as raw images
 
 

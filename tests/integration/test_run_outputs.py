@@ -124,6 +124,8 @@ def test_table_and_verdict_agree(ran):
     assert row["reasons"] == "; ".join(verdict["reasons"])
     for name, value in verdict["metrics"].items():
         assert row[name] == ("" if value is None else str(value))
+    assert float(row["tile_error_median_um"]) < 1.0
+    assert int(row["tiles_located"]) > 4
     assert float(row["seconds"]) > 0
     assert int(row["peak_mb"]) > 100
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections import deque
 from dataclasses import dataclass, field
 from functools import partial
@@ -13,25 +12,27 @@ from comir_batch.bench.field_worker import Batch, Setup, measure_batch
 from comir_batch.bench.methods import DEFAULT, METHODS, methods_for
 from comir_batch.bench.registration_report import benchmark_page
 from comir_batch.bench.registration_table import cells, markdown, summarise, verdict_cells
+from comir_batch.bench.rows import Rows
 from comir_batch.bench.verdicts import judged, tallied, verdicts_csv
-from comir_batch.core.config import ExecutionConfig, JudgeConfig, RegisterConfig
+from comir_batch.core.config import ExecutionConfig, JudgeConfig
 from comir_batch.core.errors import ConfigError, ModelError, TaskError
 from comir_batch.core.events import Event, Kind
 from comir_batch.core.task import Resource, Task
 from comir_batch.execution.files import ClusterFiles
 from comir_batch.execution.start import ExecutorRequest, start_executor
-from comir_batch.pipeline.files import read_json, write_json, write_text
+from comir_batch.pipeline.files import write_json, write_text
 from comir_batch.registration.memory import registration_memory_mb
 from comir_batch.representation.memory import memory_mb
 from comir_batch.training.pairs import prepare
 from comir_batch.training.unseen import unseen_parts, whole_parts
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Iterator, Sequence
     from pathlib import Path
 
     from comir_batch.bench.conditions import Condition
     from comir_batch.bench.registration_table import Table
+    from comir_batch.core.config import RegisterConfig
     from comir_batch.core.events import Subscriber
     from comir_batch.core.task import Outcome
     from comir_batch.execution.stop import StopRequest
@@ -125,7 +126,7 @@ def compare(request: BenchRequest, stop: StopRequest, subscriber: Subscriber) ->
     """
     chosen = _chosen(request)
     setup, where = _setup(request, stop, subscriber)
-    rows = _Rows(request.out, setup)
+    rows = Rows(request.out, setup)
     tasks = [task for condition in chosen for task in _tasks(request, setup, condition, rows)]
     _run(request, tasks, rows, stop, subscriber)
     names = {condition.name for condition in chosen}
@@ -177,46 +178,7 @@ def _setup(request: BenchRequest, stop: StopRequest, subscriber: Subscriber) -> 
     return Setup(parts, request.model, request.side, request.seed, request.config), where
 
 
-class _Rows:
-    """The measured fields in ``fields.jsonl``: a line each, or several with a few of the methods, as they come."""
-
-    def __init__(self, out: Path, setup: Setup) -> None:
-        self._path, described = out / "fields.jsonl", out / "setup.json"
-        if described.is_file() and _with_defaults(read_json(described)) != setup.description:
-            raise ConfigError(f"{out} holds fields of another model, other pairs or settings; choose another --out")
-        write_json(described, setup.description)
-        lines = self._path.read_text(encoding="utf-8").splitlines(keepends=True) if self._path.is_file() else []
-        whole = [line for line in lines if line.endswith("\n")]  # the last one may have been cut off
-        write_text(self._path, "".join(whole))
-        self.done: dict[tuple[str, int], dict[str, Any]] = {}
-        for row in map(json.loads, whole):
-            self._take(row)
-
-    def add(self, rows: Iterable[dict[str, Any]]) -> None:
-        """Keep rows."""
-        with self._path.open("a", encoding="utf-8") as stream:
-            for row in rows:
-                stream.write(json.dumps(row) + "\n")
-                self._take(row)
-
-    def missing(self, condition: str, number: int, wanted: Iterable[str]) -> tuple[str, ...]:
-        """Return which of some methods have not been measured on a field; none where it has no place."""
-        row = self.done.get((condition, number), {"methods": {}})
-        return tuple(name for name in wanted if "methods" in row and name not in row["methods"])
-
-    def _take(self, row: dict[str, Any]) -> None:
-        earlier = self.done.setdefault((row["condition"], row["number"]), row)
-        for part in ("methods", "evidence"):  # there are rows without evidence, of earlier versions
-            if part in row:
-                earlier.setdefault(part, {}).update(row[part])
-
-
-def _with_defaults(description: dict[str, Any]) -> dict[str, Any]:
-    """Complete what an earlier version wrote, which lacks the settings that came since; they changed no result."""
-    return {**description, "register": RegisterConfig().model_dump(mode="json") | description["register"]}
-
-
-def _tasks(request: BenchRequest, setup: Setup, condition: Condition, rows: _Rows) -> Iterator[Task]:
+def _tasks(request: BenchRequest, setup: Setup, condition: Condition, rows: Rows) -> Iterator[Task]:
     """Yield tasks of a few fields that lack the same methods."""
     memory = registration_memory_mb(setup.side**2) + max(memory_mb(card, setup.side) for card in setup.modalities)
     wanted = [name for name in methods_for(condition) if name in (request.methods or DEFAULT)]
@@ -233,7 +195,7 @@ def _tasks(request: BenchRequest, setup: Setup, condition: Condition, rows: _Row
 class _Batches:
     """The source of the tasks: none waits for another; one whose worker was lost is tried again."""
 
-    def __init__(self, tasks: Sequence[Task], rows: _Rows, subscriber: Subscriber) -> None:
+    def __init__(self, tasks: Sequence[Task], rows: Rows, subscriber: Subscriber) -> None:
         self._waiting, self._running = deque(tasks), dict[str, Task]()
         self._lost: dict[str, int] = {}
         self._rows, self._subscriber = rows, subscriber
@@ -266,7 +228,7 @@ class _Batches:
         return not self._waiting and not self._running
 
 
-def _run(request: BenchRequest, tasks: Sequence[Task], rows: _Rows, stop: StopRequest, subscriber: Subscriber) -> None:
+def _run(request: BenchRequest, tasks: Sequence[Task], rows: Rows, stop: StopRequest, subscriber: Subscriber) -> None:
     if not tasks:
         return
     folder = request.out / "workers"

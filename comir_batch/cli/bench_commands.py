@@ -121,6 +121,33 @@ def registration(  # noqa: PLR0913  a parameter an option
         typer.echo(f"table:  {out / 'table.md'}\nreport: {out / 'report.html'}")
 
 
+@app.command("calibrate")
+def calibrate_verdicts(
+    measured: Annotated[
+        list[Path], typer.Argument(metavar="DIR...", help="Outputs of bench registration to choose thresholds on.")
+    ],
+    *,
+    told: Annotated[
+        list[Path],
+        typer.Option(metavar="DIR", help="The same of other slides, to tell what the thresholds do there; repeatable."),
+    ],
+    out: Annotated[Path, typer.Option("--out", "-o", metavar="DIR", help="Takes calibration.json and report.html.")],
+    method: Annotated[str, typer.Option(help="Whose verdicts: both, comir or raw.")] = "both",
+    settings: options.Settings = None,
+) -> None:
+    """Choose the significance that verdicts ask for on measured fields, and tell what it does on other slides."""
+    with exit_codes():
+        from comir_batch.bench.calibration_report import COLUMNS, CalibrationRequest, calibrate
+        from comir_batch.core.config import load_config
+
+        config = load_config(None, overrides({}, settings)).judge
+        request = CalibrationRequest(tuple(measured), tuple(told), method, config, out, tuple(sys.argv))
+        chosen, rows = calibrate(request)
+        print_table("verdicts", COLUMNS, rows)
+        typer.echo(f"--set judge.accept_z={chosen.accept_z:g} --set judge.review_z={chosen.review_z:g}")
+        typer.echo(f"report: {out / 'report.html'}")
+
+
 @app.command("landmarks")
 def landmarks(
     manifest: Annotated[Path, typer.Argument(help="Pairs with landmarks of both slides.")],

@@ -25,8 +25,8 @@ def offsets(fixed: Laid, moving: Laid, metric: Literal["ncc", "mi"], side: int, 
     """Return where the blocks of a regular grid fit the moving image best, from where they lie.
 
     The best of all shifts of whole pixels, and between them by a parabola. A shift is clear if it explains the block by
-    a nat more than any that is farther from it than half of `reach`. Wrong alignments have such a shift in about one
-    block of a hundred.
+    a nat more than any that is farther from it than half of `reach`. Wrong alignments
+    seldom have such a shift.
 
     Parameters
     ----------

@@ -190,7 +190,7 @@ def _baselines(work: RegisterWork, out: Path, truth: Composite, points: NDArray[
 
 def _elastix(raw: View, start: Composite, work: RegisterWork, out: Path) -> Composite:
     levels = parameters.resolutions(raw.fixed.grid)
-    few = (make("mi", work.config, levels) for make in (parameters.rigid, parameters.affine))
+    few = (make("mi", work.config, raw.fixed.grid, levels) for make in (parameters.rigid, parameters.affine))
     stages = (*few, parameters.bspline("mi", work.config, raw.fixed.grid, levels))
     shutil.rmtree(out, ignore_errors=True)
     request = ElastixRequest(raw.fixed, raw.moving, stages, start, out, work.config.time_limit_s)

@@ -26,7 +26,10 @@ View = Annotated[
     typer.Option(help="Fit of the representations, or of the raw images."),
 ]
 Side = Annotated[
-    int, typer.Option(min=1, metavar="PIXELS", help="Shorter side of the registered image; the resolutions follow it.")
+    int,
+    typer.Option(
+        min=1, metavar="PIXELS", help="Side of the registered image, taken for square; the shorter one of others."
+    ),
 ]
 Mpp = Annotated[float, typer.Option(min=1e-6, metavar="UM", help="Its pixel size, which control points depend on.")]
 

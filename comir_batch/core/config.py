@@ -98,7 +98,7 @@ class RegisterConfig(Section):
         Of each resolution of the B-spline; rigid and affine take half as many.
     samples : int
         Of each iteration on representations; mutual information, which is noisier, takes four times as many. A B-spline
-        with more than 256 control points takes so many for every 256.
+        with more than 256 control points takes so many for every 256, up to 131072.
     time_limit_s : float
         For one elastix call; the child is killed after it.
     parameter_files : tuple of str

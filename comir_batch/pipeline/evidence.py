@@ -13,7 +13,7 @@ from comir_batch.quality.plausibility import folding, overlap, shape, tissue_poi
 from comir_batch.quality.points import TileError, disagreement
 from comir_batch.quality.similarity import Layer, compare, tile_similarity
 from comir_batch.quality.verdict import Evidence
-from comir_batch.registration.blocks import offsets
+from comir_batch.registration.blocks import count_blocks, offsets
 from comir_batch.registration.held_out import TILE
 from comir_batch.warp.resample import warp_array
 
@@ -78,13 +78,24 @@ class Sight:
         before, after = (self._tiles(moving) for moving in (self._before, self._after))
         return before, after
 
-    @cached_property
+    @property
     def errors_um(self) -> NDArray[np.float64]:
         """How far each held-out tile lies from where it fits best, NaN where that is not clear."""
+        return np.asarray(np.linalg.norm(self._offsets * self._mpp, axis=-1))
+
+    def tile_error(self) -> TileError | None:
+        """Return what the errors come to; None if that is not clear for more tiles than it might be by chance."""
+        tried = count_blocks(self._fixed.mask, TILE)
+        return TileError.of(self._offsets, self._mpp, tried)
+
+    @cached_property
+    def _offsets(self) -> NDArray[np.float64]:
         fixed, moving = ((layer.pixels, layer.mask) for layer in (self._fixed, self._after))
-        grid = self.view.fixed.grid
-        apart = offsets(fixed, moving, self.view.metric, TILE, _REACH) * (grid.mpp_x, grid.mpp_y)
-        return np.asarray(np.linalg.norm(apart, axis=-1))
+        return offsets(fixed, moving, self.view.metric, TILE, _REACH)
+
+    @property
+    def _mpp(self) -> tuple[float, float]:
+        return self.view.fixed.grid.mpp_x, self.view.fixed.grid.mpp_y
 
     def _tiles(self, moving: Layer) -> NDArray[np.float64]:
         values, weights = tile_similarity(self._fixed, moving, tile=TILE, metric=self.view.metric)
@@ -122,7 +133,6 @@ def gather(
     points = tissue_points(raw.fixed.mask, raw.fixed.grid)
     similarities = {name: sight.similarity(seed) for name, sight in seen.items()}
     name, slides = model or ("", 0)
-    errors = seen[found.view].errors_um
     *failed, last = found.attempts
     return Evidence(
         registered_from="comir" if found.view == "comir" else "raw",
@@ -137,7 +147,7 @@ def gather(
         failed=tuple(attempt.error for attempt in failed),
         fitted=last.name,
         landmarks=landmarks,
-        tile_error=TileError.of(errors, raw.fixed.grid.mpp_x),
+        tile_error=seen[found.view].tile_error(),
     )
 
 

@@ -216,7 +216,7 @@ class JudgeFiles:
 
     @property
     def tiles(self) -> Path:
-        """Similarity of each held-out tile before and after."""
+        """Similarity of each held-out tile before and after, and its estimated error."""
         return self.folder / "tiles.npz"
 
 

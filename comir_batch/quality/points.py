@@ -13,6 +13,9 @@ if TYPE_CHECKING:
     from comir_batch.core.transform import Composite
 
 
+_LEAST_LOCATED, _LEAST_SHARE_LOCATED = 3, 0.1  # tiles; wrong alignments have up to two clear places in a hundred
+
+
 @dataclass(frozen=True, slots=True)
 class PointsError:
     """Target registration error in µm: its median, its 95th percentile and the number of landmarks."""
@@ -31,29 +34,43 @@ class PointsError:
 class TileError:
     """How far held-out tiles lie from where they fit the other image best: an estimate of the registration error.
 
+    Errors beyond what tiles were looked for in cannot be seen.
+
     Attributes
     ----------
-    located : int
-        Tiles whose best place is clear; the others say nothing.
+    tried, located : int
+        Tiles that were looked for, and those of them whose best place is clear; the others say nothing.
     median_um, p95_um : float
-        Of their distances in µm.
+        Of the located tiles' distances in µm.
     median_px : float
         The same in pixels of the images that were compared.
     """
 
+    tried: int
     located: int
     median_um: float
     p95_um: float
     median_px: float
 
     @classmethod
-    def of(cls, distances_um: NDArray[np.float64], pixel_um: float) -> TileError | None:
-        """Return what distances come to, NaN for tiles whose place is not clear; None if none is."""
-        known = distances_um[np.isfinite(distances_um)]
-        if not known.size:
+    def of(cls, offsets: NDArray[np.float64], mpp: tuple[float, float], tried: int) -> TileError | None:
+        """Return what offsets come to; None if no more tiles are located than might be by chance.
+
+        Parameters
+        ----------
+        offsets : (..., 2) float64
+            ``(x, y)`` in pixels, NaN for tiles whose place is not clear.
+        mpp : (float, float)
+            Pixel size along x and y in µm.
+        tried : int
+            Tiles that were looked for.
+        """
+        known = offsets[np.isfinite(offsets[..., 0])]
+        if len(known) < max(_LEAST_LOCATED, _LEAST_SHARE_LOCATED * tried):
             return None
-        median = float(np.median(known))
-        return cls(known.size, median, float(np.percentile(known, 95)), median / pixel_um)
+        pixels, um = (np.linalg.norm(each, axis=1) for each in (known, known * mpp))
+        median, p95 = (float(value) for value in np.percentile(um, (50, 95)))
+        return cls(tried, len(known), median, p95, float(np.median(pixels)))
 
 
 @dataclass(frozen=True, slots=True)

@@ -56,7 +56,7 @@ class Evidence:
     landmarks : Landmarks or None
         What they say, where there are any.
     tile_error : TileError or None
-        How far held-out tiles lie from where they fit best; None if that is clear for none of them.
+        How far held-out tiles lie from where they fit best; None if that is clear for too few of them.
     """
 
     registered_from: Literal["comir", "raw"]
@@ -118,7 +118,7 @@ def metrics(evidence: Evidence) -> dict[str, float | str | None]:
         "registered_from": evidence.registered_from,
         "tile_error_median_um": error.median_um if error else None,
         "tile_error_p95_um": error.p95_um if error else None,
-        "tiles_located": error.located if error else 0,
+        "tiles_located": error.located if error else None,
         "model": evidence.model or None,
         "model_slides": evidence.model_slides or None,
         **similarities,
@@ -263,7 +263,7 @@ def _findings(evidence: Evidence, config: JudgeConfig) -> Iterator[str]:
         error = evidence.tile_error
         yield (
             f"estimated error {error.median_um:.1f} µm (median), 95 % within {error.p95_um:.1f} µm: so far lie "
-            f"{error.located} of {evidence.decisive.tiles} held-out tiles from where they fit best"
+            f"{error.located} of {error.tried} held-out tiles from where they fit best"
         )
     if evidence.other and not evidence.other.z >= config.review_z and evidence.decisive.z >= config.review_z:
         silent = _VIEW_NAMES["raw" if evidence.registered_from == "comir" else "comir"]

@@ -57,7 +57,8 @@ class Fitter:
     def quick(self, view: View, start: Composite, number: int) -> Composite:
         """Refine a start rigidly on coarse images."""
         coarse = self._coarse(view)
-        stages = (parameters.rigid(view.metric, self._config, parameters.resolutions(coarse.fixed.grid)),)
+        grid = coarse.fixed.grid
+        stages = (parameters.rigid(view.metric, self._config, grid, parameters.resolutions(grid)),)
         return self._run(coarse, stages, start, self._folder / f"start-{number}")
 
     def full(self, view: View, start: Composite, folder: Path, *, deformable: bool) -> Fitted:

@@ -20,7 +20,9 @@ _METRICS = {"ncc": "AdvancedNormalizedCorrelation", "mi": "AdvancedMattesMutualI
 _FINE_LEVELS = 3  # of rigid and affine stages in the full fit; the start has found the rest
 _LEAST_SPACING_PX = 16
 _SPLINE_ORDER = 3
-_FEW_POINTS = 256  # control points that the configured samples are for; more of them need more, or stay where they were
+_SMALL_PIXELS = 1024**2
+_FEW_POINTS = 256  # control points that the configured samples are for; more need more, or stay where they were
+_MOST_SAMPLES = 2**17  # about a minute of CPU time for the last resolution
 _FORCED = {
     "FixedImageDimension": ("2",),
     "MovingImageDimension": ("2",),
@@ -45,8 +47,8 @@ def preset(metric: Literal["ncc", "mi"], config: RegisterConfig, grid: Grid) -> 
     levels = resolutions(grid)
     few = min(levels, _FINE_LEVELS)
     return {
-        "rigid": rigid(metric, config, few),
-        "affine": affine(metric, config, few),
+        "rigid": rigid(metric, config, grid, few),
+        "affine": affine(metric, config, grid, few),
         "bspline": bspline(metric, _resolvable(config, grid), grid, levels),
     }
 
@@ -74,22 +76,23 @@ def _given(number: int, text: str, seed: int) -> ParameterMap:
     return {"RandomSeed": (str(seed),), **parameters, **_FORCED}
 
 
-def rigid(metric: Literal["ncc", "mi"], config: RegisterConfig, levels: int) -> ParameterMap:
+def rigid(metric: Literal["ncc", "mi"], config: RegisterConfig, grid: Grid, levels: int) -> ParameterMap:
     """Return the map of the rigid stage."""
-    return {**_common(metric, config, levels), "Transform": ("EulerTransform",), **_few(metric, config)}
+    return {**_common(metric, config, levels), "Transform": ("EulerTransform",), **_few(metric, config, grid)}
 
 
-def affine(metric: Literal["ncc", "mi"], config: RegisterConfig, levels: int) -> ParameterMap:
+def affine(metric: Literal["ncc", "mi"], config: RegisterConfig, grid: Grid, levels: int) -> ParameterMap:
     """Return the map of the affine stage."""
-    return {**_common(metric, config, levels), "Transform": ("AffineTransform",), **_few(metric, config)}
+    return {**_common(metric, config, levels), "Transform": ("AffineTransform",), **_few(metric, config, grid)}
 
 
 def bspline(metric: Literal["ncc", "mi"], config: RegisterConfig, grid: Grid, levels: int) -> ParameterMap:
     """Return the map of the B-spline stage; its grid halves with each resolution until ``config.grid_um``."""
     steps = [2 ** (levels - 1 - level) for level in range(levels)]
     common = _common(metric, config, levels)
-    points = (max(_control_points(grid, step * config.grid_um), _FEW_POINTS) for step in steps)
-    samples = int(common["NumberOfSpatialSamples"][0])
+    (least,) = map(int, common["NumberOfSpatialSamples"])
+    points = (_control_points(grid, step * config.grid_um) for step in steps)
+    samples = (max(least, min(least * number // _FEW_POINTS, _MOST_SAMPLES)) for number in points)
     return {
         **common,
         "Transform": ("RecursiveBSplineTransform",),
@@ -100,7 +103,7 @@ def bspline(metric: Literal["ncc", "mi"], config: RegisterConfig, grid: Grid, le
         "FinalGridSpacingInPhysicalUnits": (repr(config.grid_um),) * 2,
         "GridSpacingSchedule": tuple(str(step) for step in steps for _ in "xy"),
         "BSplineTransformSplineOrder": (str(_SPLINE_ORDER),),
-        "NumberOfSpatialSamples": tuple(str(samples * number // _FEW_POINTS) for number in points),
+        "NumberOfSpatialSamples": tuple(str(number) for number in samples),
     }
 
 
@@ -114,18 +117,20 @@ def _resolvable(config: RegisterConfig, grid: Grid) -> RegisterConfig:
     return config.model_copy(update={"grid_um": spacing})
 
 
-def _few(metric: Literal["ncc", "mi"], config: RegisterConfig) -> ParameterMap:
+def _few(metric: Literal["ncc", "mi"], config: RegisterConfig, grid: Grid) -> ParameterMap:
     """Return what transforms of few parameters add.
 
-    Mutual information is of the pixels themselves: interpolation between those of the fixed image, too, smooths the
-    noise, more so at some places than at others, and draws flat images by several pixels. elastix' `Random` sampler
-    heeds no seed; the one for sparse masks does.
+    Mutual information of small images is of the pixels themselves: interpolation between those of the fixed image, too,
+    smooths the noise, more so at some places than at others, and draws flat images by several pixels. elastix' `Random`
+    sampler heeds no seed; the one for sparse masks does, but copies all pixels of the mask.
     """
+    whole_pixels = metric == "mi" and grid.width * grid.height <= _SMALL_PIXELS
     return {
         "MaximumNumberOfIterations": (str(-(-config.iterations // 2)),),
         "AutomaticScalesEstimation": ("true",),
         "AutomaticTransformInitialization": ("false",),
-        **({"ImageSampler": ("RandomSparseMask",), "NumberOfHistogramBins": ("32",)} if metric == "mi" else {}),
+        **({"NumberOfHistogramBins": ("32",)} if metric == "mi" else {}),
+        **({"ImageSampler": ("RandomSparseMask",)} if whole_pixels else {}),
     }
 
 

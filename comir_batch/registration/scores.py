@@ -33,13 +33,6 @@ class Scorer(Protocol):
         """Return a score for each shift of a moving image; -inf for shifts that overlap too little."""
 
 
-class LikelihoodScorer(Scorer, Protocol):
-    """One whose scores say how likely an alignment is."""
-
-    def nats(self, scores: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Return scores as nats by which images explain each other, about; -inf stays."""
-
-
 class Transforms(NamedTuple):
     """Real FFTs of one size, packed as OpenCV does (which is several times as fast as scipy's where it has IPP)."""
 
@@ -128,7 +121,7 @@ class Information:
         return scores
 
     def nats(self, scores: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Return the information of all samples, as if all of the fixed image overlapped."""
+        """Return the information of as many samples as the geometric mean of the overlap and all of the fixed image."""
         return np.asarray(scores * np.float32(math.sqrt(self._samples)), dtype=np.float32)
 
 

@@ -49,7 +49,8 @@ class Candidate:
     score : float
         Of the view's metric.
     z : float
-        How far the coarse score lies above those of the other angles, in robust standard deviations.
+        How far the best score at the nearest coarse angle lies above those of other angles, in robust standard
+        deviations.
     """
 
     transform: Affine
@@ -114,7 +115,8 @@ def coarse_to_fine(
     )
     step = 360.0 / config.angles
     rough = coarse.peaks((step * index, mirrored) for mirrored in (False, True) for index in range(config.angles))
-    peaks = fine.peaks((peak.angle, peak.mirrored) for peak in _distinct(rough, _KEPT, coarse.apart))
+    kept = max(_KEPT, config.candidates)
+    peaks = fine.peaks((peak.angle, peak.mirrored) for peak in _distinct(rough, kept, coarse.apart))
     best = _distinct(peaks, _TURNED, fine.apart)
     return Searched(
         fine, rough, peaks + fine.peaks((p.angle + turn, p.mirrored) for p in best for turn in _turns(step))
@@ -123,7 +125,7 @@ def coarse_to_fine(
 
 def _turns(step: float) -> list[float]:
     """Return turns to either side of an angle, about a degree apart, up to half the way to the next one."""
-    number = max(round((step / _FINE_DEG - 1) / 2), 0)
+    number = max(math.ceil((step / _FINE_DEG - 1) / 2 - 1e-9), 0)
     return [sign * index * step / (2 * number + 1) for sign in (-1, 1) for index in range(1, number + 1)]
 
 

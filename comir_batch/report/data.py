@@ -91,12 +91,12 @@ class Maps:
         One sentence about it, shown below the map.
     tiles_before, tiles_after : array or None
         Similarity of each held-out tile at the start and after registration.
-    tiles_error_um : array or None
-        Distance of each held-out tile from where it fits best, in µm.
     similarity : str
         What the tiles' similarity is, for example "normalised correlation of the CoMIRs".
     cells_per_tile : int
         Elements of the tile arrays that one tile covers.
+    tiles_error_um : array or None
+        Distance of each held-out tile from where it fits best, in µm.
     """
 
     displacement_um: NDArray[np.floating] | None = None
@@ -105,9 +105,9 @@ class Maps:
     jacobian_note: str = ""
     tiles_before: NDArray[np.floating] | None = None
     tiles_after: NDArray[np.floating] | None = None
-    tiles_error_um: NDArray[np.floating] | None = None
     similarity: str = "similarity"
     cells_per_tile: int = 1
+    tiles_error_um: NDArray[np.floating] | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -32,7 +32,7 @@ pytestmark = pytest.mark.slow
 GRID = Grid(260, 220, 1.5, 1.5, 30.0, -12.0)
 QUICK = RegisterConfig(iterations=60, samples=1024)
 STAGES = (
-    *(stage("ncc", QUICK, 2) for stage in (parameters.rigid, parameters.affine)),
+    *(stage("ncc", QUICK, GRID, 2) for stage in (parameters.rigid, parameters.affine)),
     parameters.bspline("ncc", QUICK, GRID, 2),
 )
 LONG = (parameters.bspline("ncc", RegisterConfig(iterations=200_000, samples=8192), GRID, 2),)
@@ -160,7 +160,7 @@ for name, pixels in np.load(folder / "pair.npz").items():
     grid = Grid(pixels.shape[1], pixels.shape[0], 1.5, 1.5)
     images.append(RegistrationImage(pixels, np.ones(grid.shape, dtype=bool), grid))
 def ask(iterations):
-    stages = (parameters.rigid("ncc", RegisterConfig(iterations=iterations, samples=8192), 2),)
+    stages = (parameters.rigid("ncc", RegisterConfig(iterations=iterations, samples=8192), GRID, 2),)
     shared_process(2).register(ElastixRequest(*images, stages, Composite(), folder / "work", 300.0))
 ask(10)
 if busy:

@@ -61,7 +61,7 @@ ROWS = [
 @pytest.mark.parametrize(
     "evidence",
     [
-        replace(SURE, tile_error=TileError(9, 0.5, 2.0, 0.6)),
+        replace(SURE, tile_error=TileError(12, 9, 0.5, 2.0, 0.6)),
         SURE,
         replace(SURE, comir=None, disagreement_um=None, failed=("no samples",), fitted="not at all"),
     ],

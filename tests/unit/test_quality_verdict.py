@@ -149,18 +149,25 @@ def test_disagreement_is_for_review():
 
 
 def test_tiles_that_fit_better_elsewhere_are_for_review():
-    near = replace(GOOD, tile_error=TileError(91, median_um=0.84, p95_um=2.1, median_px=0.9))
+    near = replace(GOOD, tile_error=TileError(112, 91, median_um=0.84, p95_um=2.1, median_px=0.9))
     assert verdict(near) is Verdict.ACCEPT
     assert "estimated error 0.8 µm (median), 95 % within 2.1 µm: so far lie 91 of 112 held-out tiles" in reasons(near)
-    far = replace(GOOD, tile_error=TileError(40, median_um=6.5, p95_um=11.0, median_px=7.1))
+    far = replace(GOOD, tile_error=TileError(112, 40, median_um=6.5, p95_um=11.0, median_px=7.1))
     assert verdict(far) is Verdict.REVIEW
     assert "lie 6.5 µm from where they fit best (median of 40): 7.1 pixels" in reasons(far)
 
 
 def test_the_error_is_that_of_the_tiles_whose_place_is_clear():
-    distances = np.array([[1.0, np.nan], [3.0, 2.0]])
-    assert TileError.of(distances, 0.5) == TileError(3, 2.0, pytest.approx(2.9), 4.0)
-    assert TileError.of(np.full((2, 2), np.nan), 0.5) is None
+    offsets = np.array([[[3.0, 0.0], [np.nan, np.nan]], [[0.0, 2.0], [0.0, -4.0]]])
+    assert TileError.of(offsets, (0.5, 2.0), 4) == TileError(4, 3, 4.0, pytest.approx(7.6), 3.0)  # 1.5, 4 and 8 µm
+    assert TileError.of(np.full((2, 2, 2), np.nan), (0.5, 0.5), 4) is None
+
+
+@pytest.mark.parametrize(
+    ("located", "tried", "known"), [(2, 2, False), (3, 5, True), (24, 625, False), (63, 625, True)]
+)
+def test_as_few_tiles_as_chance_locates_say_nothing(located, tried, known):
+    assert (TileError.of(np.ones((located, 2)), (1.0, 1.0), tried) is not None) == known
 
 
 def test_without_a_model_the_raw_images_decide():

@@ -13,10 +13,6 @@ from comir_batch.registration.parameters import affine, bspline, given, preset, 
 SMALL = Grid(256, 256, 1.0, 1.0)
 
 
-def _bspline(metric, config, levels):
-    return bspline(metric, config, SMALL, levels)
-
-
 @pytest.mark.parametrize(("width", "height", "levels"), [(50, 60, 2), (256, 300, 3), (992, 1216, 4), (90000, 80000, 7)])
 def test_resolutions_follow_the_size(width, height, levels):
     assert resolutions(Grid(width, height, 1.0, 1.0)) == levels
@@ -24,13 +20,13 @@ def test_resolutions_follow_the_size(width, height, levels):
 
 def test_samples_iterations_and_seed_are_the_configurations():
     config = RegisterConfig(seed=7, samples=512, iterations=33)
-    for stage, iterations in ((rigid, "17"), (affine, "17"), (_bspline, "33")):
-        parameters = stage("ncc", config, 3)
+    for stage, iterations in ((rigid, "17"), (affine, "17"), (bspline, "33")):
+        parameters = stage("ncc", config, SMALL, 3)
         assert parameters["RandomSeed"] == ("7",)
         assert set(parameters["NumberOfSpatialSamples"]) == {"512"}
         assert parameters["MaximumNumberOfIterations"] == (iterations,)
         assert parameters["NumberOfResolutions"] == ("3",)
-        assert set(stage("mi", config, 3)["NumberOfSpatialSamples"]) == {"2048"}
+        assert set(stage("mi", config, SMALL, 3)["NumberOfSpatialSamples"]) == {"2048"}
 
 
 def test_many_control_points_have_more_samples():
@@ -41,13 +37,26 @@ def test_many_control_points_have_more_samples():
     assert samples == ("2048", str(8 * more), str(8 * most))
 
 
+def test_samples_end_where_more_would_take_too_long():
+    samples = bspline("mi", RegisterConfig(), Grid(8192, 8192, 4.0, 4.0), 2)["NumberOfSpatialSamples"]
+    assert samples == ("131072", "131072")
+    assert bspline("ncc", RegisterConfig(samples=200_000), SMALL, 1)["NumberOfSpatialSamples"] == ("200000",)
+
+
+def test_mutual_information_takes_whole_pixels_of_small_images_by_a_sampler_with_a_seed():
+    for stage in (rigid, affine):
+        assert stage("mi", RegisterConfig(), SMALL, 2)["ImageSampler"] == ("RandomSparseMask",)
+        assert stage("mi", RegisterConfig(), Grid(2048, 1024, 1.0, 1.0), 2)["ImageSampler"] == ("RandomCoordinate",)
+        assert stage("ncc", RegisterConfig(), SMALL, 2)["ImageSampler"] == ("RandomCoordinate",)
+
+
 def test_each_view_has_its_metric():
-    assert rigid("mi", RegisterConfig(), 2)["Metric"] == ("AdvancedMattesMutualInformation",)
-    assert _bspline("ncc", RegisterConfig(), 2)["Metric"][0] == "AdvancedNormalizedCorrelation"
+    assert rigid("mi", RegisterConfig(), SMALL, 2)["Metric"] == ("AdvancedMattesMutualInformation",)
+    assert bspline("ncc", RegisterConfig(), SMALL, 2)["Metric"][0] == "AdvancedNormalizedCorrelation"
 
 
 def test_the_control_points_halve_towards_the_final_spacing():
-    parameters = _bspline("ncc", RegisterConfig(grid_um=50.0), 3)
+    parameters = bspline("ncc", RegisterConfig(grid_um=50.0), SMALL, 3)
     assert parameters["FinalGridSpacingInPhysicalUnits"] == ("50.0", "50.0")
     assert parameters["GridSpacingSchedule"] == ("4", "4", "2", "2", "1", "1")
 

@@ -11,7 +11,7 @@ from comir_batch.core.geometry import Grid
 from comir_batch.registration.coarse import coarsened, common_mpp
 from comir_batch.registration.images import RegistrationImage, View
 from comir_batch.registration.scores import Correlation, Information, Transforms
-from comir_batch.registration.search import search
+from comir_batch.registration.search import _turns, search
 from comir_batch.registration.turntable import Turntable
 
 CONFIG = RegisterConfig(search_side=128, angles=72, candidates=3)
@@ -101,3 +101,16 @@ def test_shifts_that_wrap_around_do_not_mix(kind):
             np.isfinite(scorer.scores(*table._turned(angle, mirrored=False))).sum() for scorer in (few, all_of_them)
         ]
         assert abs(finite[0] - finite[1]) <= 2  # counts at the limit, to rounding
+
+
+@pytest.mark.parametrize(("step", "turns"), [(0.5, 0), (1.0, 0), (1.5, 1), (2.0, 1), (3.0, 1), (5.0, 2), (45.0, 22)])
+def test_turns_fill_a_step_by_a_degree_at_most(step, turns):
+    about = sorted([0.0, *_turns(step)])
+    assert len(about) == 2 * turns + 1
+    assert np.allclose(np.diff(about), step / len(about))
+    assert step / len(about) <= 1.0
+
+
+def test_as_many_candidates_as_are_asked_for():
+    view, _, _ = _pair(Motion(25.0, amplitude_um=1e-6), "ncc")
+    assert len(search(view, CONFIG.model_copy(update={"candidates": 15}))) == 15

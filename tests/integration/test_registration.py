@@ -160,7 +160,7 @@ for name, pixels in np.load(folder / "pair.npz").items():
     grid = Grid(pixels.shape[1], pixels.shape[0], 1.5, 1.5)
     images.append(RegistrationImage(pixels, np.ones(grid.shape, dtype=bool), grid))
 def ask(iterations):
-    stages = (parameters.rigid("ncc", RegisterConfig(iterations=iterations, samples=8192), GRID, 2),)
+    stages = (parameters.rigid("ncc", RegisterConfig(iterations=iterations, samples=8192), images[0].grid, 2),)
     shared_process(2).register(ElastixRequest(*images, stages, Composite(), folder / "work", 300.0))
 ask(10)
 if busy:

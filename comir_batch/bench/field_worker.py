@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import cv2
 
 from comir_batch.bench.conditions import conditions, draw_sample
-from comir_batch.bench.methods import measure
+from comir_batch.bench.methods import Asked, measure
 from comir_batch.bench.ours import VIEWS
 from comir_batch.bench.sample import Readers
 from comir_batch.bench.verdicts import recorded
@@ -24,7 +24,7 @@ from comir_batch.training.crops import PairReader
 from comir_batch.training.validate import crop_representation
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
     from comir_batch.bench.methods import Measured
     from comir_batch.bench.sample import Sample
@@ -33,7 +33,8 @@ if TYPE_CHECKING:
     from comir_batch.representation.store import Model
     from comir_batch.training.split import Part
 
-_REVISION = 7  # raised when fields or methods change
+_REVISION = 8  # raised when fields or others' methods change
+_OUR_REVISION = 1  # raised when what settings make of a field changes
 _GREY = Input(reduction="mean", low=1.0, high=99.5)  # what a run compares as raw images
 
 
@@ -69,7 +70,7 @@ class Setup:
 
     @property
     def description(self) -> dict[str, Any]:
-        """All that results depend on, in JSON's own types."""
+        """All that fields and the results of others' methods depend on, in JSON's own types."""
         parts = [[p.pair.name, p.pair.fixed.digest, p.pair.moving.digest, *map(str, p.box)] for p in self.parts]
         return {
             "revision": _REVISION,
@@ -78,34 +79,44 @@ class Setup:
             "parts": parts,
             "side": self.side,
             "seed": self.seed,
-            "register": self.config.model_dump(mode="json"),
         }
 
     @property
+    def ours(self) -> dict[str, Any]:
+        """What the results of our methods depend on besides: the settings that are not the default ones."""
+        return {"revision": _OUR_REVISION, "register": self.config.model_dump(mode="json", exclude_defaults=True)}
+
+    @property
     def digest(self) -> str:
-        """Stands for the description."""
-        return hashlib.sha256(json.dumps(self.description, sort_keys=True).encode()).hexdigest()
+        """Stands for both."""
+        return digest_of({**self.description, "ours": self.ours})
+
+
+def digest_of(description: Mapping[str, Any]) -> str:
+    """Return what stands for a description in JSON's own types."""
+    return hashlib.sha256(json.dumps(description, sort_keys=True).encode()).hexdigest()
 
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """A task's fields, numbers of one condition, and the methods to measure on them."""
+    """A task's fields, numbers of one condition, the methods to measure on them, and whether verdicts are wanted."""
 
     setup: Setup
     condition: str
     numbers: tuple[int, ...]
     methods: tuple[str, ...]
+    verdicts: bool = True
 
 
 def measure_batch(batch: Batch) -> list[dict[str, Any]]:
     """Return a row for each field: condition, number, and ``[error_px or None, CPU seconds]`` by method.
 
-    ``evidence`` holds what the verdict on each of our methods rests on, None where there is no transform. ``unbent_px``
-    is the error of the truth without its deformation, if any. A field without a place in the parts has a ``note``
-    instead of all that.
+    ``evidence`` holds what the verdict on each of our methods rests on, None where there is no transform; it is missing
+    where no verdicts are wanted. ``unbent_px`` is the error of the truth without its deformation, if any. A field
+    without a place in the parts has a ``note`` instead of all that.
     """
     workplace = _workplace(batch.setup)
-    return [workplace.row(batch.condition, number, batch.methods) for number in batch.numbers]
+    return [workplace.row(batch, number) for number in batch.numbers]
 
 
 _workplaces: dict[str, _Workplace] = {}
@@ -130,28 +141,29 @@ class _Workplace:
         fixed, moving = (load(setup.model, card.modality, "cpu") for card in setup.modalities)
         self._represent = partial(crop_representation, fixed), partial(crop_representation, moving)
 
-    def row(self, name: str, number: int, wanted: tuple[str, ...]) -> dict[str, Any]:
-        condition = self._conditions[name]
-        order = list(self._conditions).index(name)
-        head: dict[str, Any] = {"condition": name, "number": number}
+    def row(self, batch: Batch, number: int) -> dict[str, Any]:
+        condition = self._conditions[batch.condition]
+        order = list(self._conditions).index(condition.name)
+        head: dict[str, Any] = {"condition": condition.name, "number": number}
         try:
             sample = draw_sample(self._readers, condition, number, (self._setup.seed, order))
         except SlideError as error:
             return {**head, "note": str(error)}
-        found = self._measured(sample, wanted, deformable=condition.kind == "bent")
-        return {
+        found = self._measured(sample, batch, deformable=condition.kind == "bent")
+        row = {
             **head,
             "unbent_px": sample.unbent_px,
             "methods": {method: [measured.error_px, measured.seconds] for method, measured in found.items()},
-            "evidence": {method: recorded(found[method].evidence) for method in found if method in VIEWS},
         }
+        if batch.verdicts:
+            row["evidence"] = {method: recorded(found[method].evidence) for method in found if method in VIEWS}
+        return row
 
-    def _measured(self, sample: Sample, wanted: tuple[str, ...], *, deformable: bool) -> dict[str, Measured]:
-        setup = self._setup
-        model = setup.model.card.name, setup.model.card.slides
+    def _measured(self, sample: Sample, batch: Batch, *, deformable: bool) -> dict[str, Measured]:
+        card, config = self._setup.model.card, self._setup.config
         with TemporaryDirectory(prefix="comir-batch-bench-") as name:
-            folder = Path(name)
-            return measure(sample, wanted, self._represent, setup.config, folder, model=model, deformable=deformable)
+            asked = Asked(batch.methods, deformable=deformable, verdicts=batch.verdicts)
+            return measure(sample, asked, self._represent, config, Path(name), (card.name, card.slides))
 
 
 def _readers(setup: Setup) -> Iterator[Readers]:

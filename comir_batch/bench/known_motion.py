@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from uuid import UUID
 
 import cv2
 import numpy as np
@@ -90,7 +92,11 @@ def move(pixels: NDArray[Any], grid: Grid, motion: Motion, fill: float = 0.0) ->
 
 
 def write_pyramid(pixels: NDArray[Any], grid: Grid, path: Path, channels: Sequence[str]) -> None:
-    """Write ``(C, Y, X)`` pixels as a pyramidal OME-TIFF; three channels red, green and blue become a colour image."""
+    """Write ``(C, Y, X)`` pixels as a pyramidal OME-TIFF; three channels red, green and blue become a colour image.
+
+    The file's identifier follows from the pixels, so that the same ones make the same file.
+    """
+    uuid = UUID(bytes=hashlib.sha256(np.ascontiguousarray(pixels).tobytes()).digest()[:16])
     path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=path.parent, prefix=".pyramid-") as folder:
         levels: list[ZarrArray] = []
@@ -104,7 +110,9 @@ def write_pyramid(pixels: NDArray[Any], grid: Grid, path: Path, channels: Sequen
                 break
             pixels = reduce_area(pixels, 2)
         is_rgb = tuple(channels) == ("red", "green", "blue")
-        write_ome_tiff(levels, path, grid=grid, channels=channels, is_rgb=is_rgb, compression="deflate", name=path.stem)
+        write_ome_tiff(
+            levels, path, grid=grid, channels=channels, is_rgb=is_rgb, compression="deflate", name=path.stem, uuid=uuid
+        )
 
 
 @dataclass(frozen=True)

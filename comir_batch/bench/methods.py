@@ -15,7 +15,7 @@ from comir_batch.registration.search import search
 from comir_batch.representation.one_image import as_one_image
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Mapping
+    from collections.abc import Callable, Mapping
     from pathlib import Path
 
     import numpy as np
@@ -45,6 +45,8 @@ METHODS = {
     "mind": "search by self-similarity (MIND), no fit",
 }
 """Titles of the methods by name; columns of the table, in this order."""
+SETTINGS_MATTER = frozenset({*VIEWS, "mi", "mind"})
+"""Methods whose results depend on the settings of registration."""
 DEFAULT = ("elastix", "sift", "raw", "comir", "both")
 """What is measured unless others are asked for."""
 
@@ -65,6 +67,14 @@ class Measured(NamedTuple):
     error_px: float | None
     seconds: float
     evidence: Evidence | None = None
+
+
+class Asked(NamedTuple):
+    """What to measure on a field: methods by name, whether ours bend, and whether they give evidence for a verdict."""
+
+    methods: tuple[str, ...]
+    deformable: bool
+    verdicts: bool = True
 
 
 class _Baseline(NamedTuple):
@@ -138,13 +148,11 @@ def methods_for(condition: Condition) -> tuple[str, ...]:
 
 def measure(
     sample: Sample,
-    wanted: Collection[str],
+    asked: Asked,
     represent: tuple[Represent, Represent],
     config: RegisterConfig,
     folder: Path,
-    *,
     model: tuple[str, int],
-    deformable: bool,
 ) -> dict[str, Measured]:
     """Register a field by some methods, and return what they made of it by name of the method.
 
@@ -154,8 +162,8 @@ def measure(
     ----------
     sample : Sample
         The field.
-    wanted : collection of str
-        Names of methods.
+    asked : Asked
+        Methods, and how.
     represent : (callable, callable)
         Normalised fixed and moving crops ``(C, S, S)`` to CoMIRs ``(latent, S, S)``.
     config : RegisterConfig
@@ -164,16 +172,15 @@ def measure(
         For elastix; removed afterwards.
     model : (str, int)
         Name of the model that represents, and number of slides that it learnt from; for the verdict.
-    deformable : bool
-        Whether our pipeline bends, too.
     """
     clock = Clock(config.threads)
     try:
         images = {"raw": _images(sample, sample.grey)}
-        if _NEED_COMIRS & set(wanted):
+        if _NEED_COMIRS & set(asked.methods):
             images["comir"] = _represented(sample, represent, clock)
-        found = {name: _baseline(name, images, config, folder, clock) for name in wanted if name in _BASELINES}
-        found |= Pipelines(images, config, folder, clock, model).found(wanted, deformable=deformable)
+        found = {name: _baseline(name, images, config, folder, clock) for name in asked.methods if name in _BASELINES}
+        ours = Pipelines(images, config, folder, clock, model if asked.verdicts else None)
+        found |= ours.found(asked.methods, deformable=asked.deformable)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
     return {name: _measured(sample, result, clock) for name, result in found.items()}

@@ -79,8 +79,9 @@ class Pipelines:
         For elastix.
     clock : Clock
         Measures each step.
-    model : (str, int)
-        Name of the model that represents, and number of slides that it learnt from.
+    model : (str, int) or None
+        Name of the model that represents, and number of slides that it learnt from, for the verdict; None where no
+        verdict is wanted.
     """
 
     def __init__(
@@ -89,7 +90,7 @@ class Pipelines:
         config: RegisterConfig,
         folder: Path,
         clock: Clock,
-        model: tuple[str, int],
+        model: tuple[str, int] | None,
     ) -> None:
         self._config, self._folder, self._clock, self._model = config, folder, clock, model
         comirs = [View("comir", "ncc", *images["comir"])] if "comir" in images else []
@@ -133,21 +134,28 @@ class Pipelines:
         views = [view for view in starts.views if view.name in names]
         view, others = final_view(views, best, self._config)
         step, fitted = self._fitted(view, best.transform, deformable=deformable)
+        steps = [*steps, step]
+        if self._model is None:
+            return Result(fitted.transform, steps)
         before = start_transform(view.fixed.grid, view.moving.grid, None)
-        other = self._other(others, best.transform)
+        other = self._other(others, best.transform, deformable=deformable)
         found = Found(view.name, before, fitted.transform, starts.held_out, fitted.attempts, other)
-        return Result(fitted.transform, [*steps, step], self._evidence(names, found))
+        return Result(fitted.transform, steps, self._evidence(names, found))
 
     def _fitted(self, view: View, start: Composite, *, deformable: bool) -> tuple[str, Fitted]:
         """Return the name of the step, and the full fit."""
-        step = f"fit {view.name} {id(start)}"
+        step = _fit(view, start)
         if step not in self._fits:
             fitter = Fitter(self._config, self._folder)
             with self._clock.measuring(step):
                 self._fits[step] = fitter.full(view, start, self._folder / "fit", deformable=deformable)
         return step, self._fits[step]
 
-    def _other(self, views: Sequence[View], start: Composite) -> Composite | None:
+    def _other(self, views: Sequence[View], start: Composite, *, deformable: bool) -> Composite | None:
+        """Return what a run finds in the other view; a full fit of another method's, where that is the same."""
+        known = self._fits.get(_fit(views[0], start)) if views else None
+        if known and len(known.attempts) == 1 and not deformable and not self._config.parameter_files:
+            return known.transform
         found, _error = Fitter(self._config, self._folder).other(views, start, self._folder / "other")
         return found
 
@@ -156,3 +164,7 @@ class Pipelines:
         views = [view for view in self._views if view.name in {"raw", *names}]
         model = self._model if "comir" in names else None
         return gather(sights(views, found), found, self._config.seed, model)
+
+
+def _fit(view: View, start: Composite) -> str:
+    return f"fit {view.name} {id(start)}"

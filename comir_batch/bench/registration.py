@@ -70,6 +70,8 @@ class BenchRequest:
         Names of conditions and of methods; empty for all conditions and the methods that are measured by default.
     seed : int
         Of the fields.
+    verdicts : bool
+        Whether evidence for the verdicts is gathered, which takes a fit of the other view a field.
     workers : int
         Processes; 1 for this one alone, 0 for one a core.
     judge : JudgeConfig
@@ -89,6 +91,7 @@ class BenchRequest:
     only: tuple[str, ...] = ()
     methods: tuple[str, ...] = ()
     seed: int = 0
+    verdicts: bool = True
     workers: int = 1
     judge: JudgeConfig = field(default_factory=JudgeConfig)
     command: tuple[str, ...] = ()
@@ -131,7 +134,8 @@ def compare(request: BenchRequest, stop: StopRequest, subscriber: Subscriber) ->
     _run(request, tasks, rows, stop, subscriber)
     names = {condition.name for condition in chosen}
     wanted = [row for row in rows.done.values() if row["condition"] in names and row["number"] < request.count]
-    return _written(request, chosen, wanted, {"setup": setup.description, "measured": where})
+    about = {"setup": {**setup.description, "ours": setup.ours}, "measured": where}
+    return _written(request, chosen, wanted, about)
 
 
 def _written(
@@ -188,7 +192,7 @@ def _tasks(request: BenchRequest, setup: Setup, condition: Condition, rows: Rows
     lacking.pop((), None)
     for methods, numbers in lacking.items():
         for first in range(0, len(numbers), _BATCH):
-            batch = Batch(setup, condition.name, tuple(numbers[first : first + _BATCH]), methods)
+            batch = Batch(setup, condition.name, tuple(numbers[first : first + _BATCH]), methods, request.verdicts)
             yield Task(f"{condition.name}-{numbers[first]}", measure_batch, batch, memory_mb=memory)
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
-from comir_batch.core.config import RegisterConfig
+from comir_batch.bench.field_worker import digest_of
+from comir_batch.bench.methods import SETTINGS_MATTER
 from comir_batch.core.errors import ConfigError
 from comir_batch.pipeline.files import read_json, write_json, write_text
 
@@ -21,6 +22,9 @@ _SETUP = "setup.json"
 class Rows:
     """The measured fields of a folder: a line each, or several with a few of the methods, as they come.
 
+    A line says which settings our methods had. Those of other settings stay in the file, and others' results count
+    whatever settings they were measured beside.
+
     Parameters
     ----------
     out : Path
@@ -31,7 +35,7 @@ class Rows:
     Attributes
     ----------
     done : dict
-        Rows as `field_worker.measure_batch` returns them, by condition and number.
+        Rows as `field_worker.measure_batch` returns them, by condition and number; our methods with these settings.
 
     Raises
     ------
@@ -41,18 +45,19 @@ class Rows:
 
     def __init__(self, out: Path, setup: Setup) -> None:
         self._path, described = out / "fields.jsonl", out / _SETUP
-        if described.is_file() and _with_defaults(read_json(described)) != setup.description:
-            raise ConfigError(f"{out} holds fields of another model, other pairs or settings; choose another --out")
-        write_json(described, setup.description)
+        if described.is_file() and _shared(read_json(described)) != setup.description:
+            raise ConfigError(f"{out} holds fields of another model, other pairs, side or seed; choose another --out")
+        write_json(described, {**setup.description, "ours": setup.ours})
         lines = _whole_lines(self._path)
         write_text(self._path, "".join(lines))
-        self.done = _joined(lines)
+        self._ours = digest_of(setup.ours)
+        self.done = _joined(lines, self._ours)
 
     def add(self, rows: Iterable[dict[str, Any]]) -> None:
         """Keep rows."""
         with self._path.open("a", encoding="utf-8") as stream:
             for row in rows:
-                stream.write(json.dumps(row) + "\n")
+                stream.write(json.dumps({**row, "ours": self._ours}) + "\n")
                 _take(self.done, row)
 
     def missing(self, condition: str, number: int, wanted: Iterable[str]) -> tuple[str, ...]:
@@ -62,7 +67,7 @@ class Rows:
 
 
 def read_rows(out: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-    """Return what a folder's fields were drawn from (`Setup.description`), and their rows.
+    """Return what a folder's fields were drawn from (`Setup.description`), and their rows with the last settings.
 
     Raises
     ------
@@ -71,7 +76,13 @@ def read_rows(out: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     """
     if not (out / _SETUP).is_file():
         raise ConfigError(f"{out} holds no measured fields; give the --out of comir-batch bench registration")
-    return read_json(out / _SETUP), list(_joined(_whole_lines(out / "fields.jsonl")).values())
+    described = read_json(out / _SETUP)
+    rows = _joined(_whole_lines(out / "fields.jsonl"), digest_of(described["ours"]))
+    return _shared(described), list(rows.values())
+
+
+def _shared(described: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in described.items() if key != "ours"}
 
 
 def _whole_lines(path: Path) -> list[str]:
@@ -79,20 +90,18 @@ def _whole_lines(path: Path) -> list[str]:
     return [line for line in lines if line.endswith("\n")]  # the last one may have been cut off
 
 
-def _joined(lines: Iterable[str]) -> dict[tuple[str, int], dict[str, Any]]:
+def _joined(lines: Iterable[str], ours: str) -> dict[tuple[str, int], dict[str, Any]]:
     done: dict[tuple[str, int], dict[str, Any]] = {}
     for row in map(json.loads, lines):
+        if row.pop("ours") != ours and "methods" in row:
+            row["methods"] = {name: cell for name, cell in row["methods"].items() if name not in SETTINGS_MATTER}
+            row.pop("evidence", None)
         _take(done, row)
     return done
 
 
 def _take(done: dict[tuple[str, int], dict[str, Any]], row: dict[str, Any]) -> None:
     earlier = done.setdefault((row["condition"], row["number"]), row)
-    for part in ("methods", "evidence"):  # there are rows without evidence, of earlier versions
+    for part in ("methods", "evidence"):  # there is no evidence where no verdicts were wanted
         if part in row:
             earlier.setdefault(part, {}).update(row[part])
-
-
-def _with_defaults(description: dict[str, Any]) -> dict[str, Any]:
-    """Complete what an earlier version wrote, which lacks the settings that came since; they changed no result."""
-    return {**description, "register": RegisterConfig().model_dump(mode="json") | description["register"]}

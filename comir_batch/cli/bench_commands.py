@@ -76,6 +76,9 @@ def registration(  # noqa: PLR0913  a parameter an option
         ),
     ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Of the fields.")] = 0,
+    verdicts: Annotated[
+        bool, typer.Option("--verdicts/--no-verdicts", help="Gather what verdicts rest on: about a fit more a field.")
+    ] = True,
     workers: Annotated[int, typer.Option(min=0, help="Worker processes; 0 for one a core and 5 GiB.")] = 1,
     settings: options.Settings = None,
 ) -> None:
@@ -108,6 +111,7 @@ def registration(  # noqa: PLR0913  a parameter an option
             tuple(only or ()),
             tuple(methods or ()),
             seed,
+            verdicts,
             workers,
             config.judge,
             tuple(sys.argv),

@@ -13,6 +13,7 @@ from comir_batch.core.geometry import Region
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from pathlib import Path
+    from uuid import UUID
 
     from numpy.typing import NDArray
 
@@ -30,7 +31,7 @@ _COMPRESSION: dict[str, dict[str, Any]] = {
 }
 
 
-def write_ome_tiff(
+def write_ome_tiff(  # noqa: PLR0913  what is written, and all that the file says of it
     levels: Sequence[ZarrArray],
     out: Path,
     *,
@@ -39,6 +40,7 @@ def write_ome_tiff(
     is_rgb: bool,
     compression: str,
     name: str,
+    uuid: UUID | None = None,
 ) -> None:
     """Write a pyramid as OME-TIFF; the file appears whole, by a rename.
 
@@ -62,6 +64,8 @@ def write_ome_tiff(
         ``jpeg`` (quality 90) is lossy.
     name : str
         Of the image.
+    uuid : UUID or None
+        Of the file; a new one by default, so that no two files are the same to the byte.
 
     Raises
     ------
@@ -70,7 +74,8 @@ def write_ome_tiff(
     """
     _require_8_bit_for_jpeg(out, levels[0], compression)
     partial = out.with_name(f".{out.name}.partial")
-    finest = {"subifds": len(levels) - 1, "metadata": _metadata(grid, channels, name, is_rgb=is_rgb)}
+    described = _metadata(grid, channels, name, is_rgb=is_rgb) | ({"UUID": uuid.urn} if uuid else {})
+    finest = {"subifds": len(levels) - 1, "metadata": described}
     coarser = {"subfiletype": 1, "metadata": None}
     with tifffile.TiffWriter(partial, bigtiff=_bytes(levels) > _CLASSIC_LIMIT, ome=True) as writer:
         for index, level in enumerate(levels):

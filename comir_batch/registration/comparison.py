@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import math
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
 from scipy import ndimage
 
+from comir_batch.core.transform import Affine, Composite
 from comir_batch.registration.coarse import GreyLevels, shared_area
 from comir_batch.registration.scores import information_score
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from comir_batch.core.transform import Composite
     from comir_batch.registration.images import View
 
     Values = NDArray[np.float32]
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 
 
 LEAST_SAMPLES, LEAST_SHARE = 50, 0.2  # of the points: what must fall into the moving mask
+_RANDOM, _SEED = 60, 1
 
 
 class Comparison:
@@ -65,17 +67,21 @@ class Comparison:
             return self._information(fixed, moving)
         return math.atanh(min(max(_correlation(fixed, moving), -0.999), 0.999)) * math.sqrt(len(fixed))
 
-    def likelihood(self, transform: Composite) -> float:
-        """Return by how many nats the images explain each other where a transform lays them, against being unrelated.
-
-        The log-likelihood ratio: independent samples times what each tells, which is the mutual information, or
-        ``-log(1 - ncc^2) / 2`` (that of normal variables; Cover and Thomas, Elements of Information Theory, 8.5). NaN
-        if too few of the points fall into the moving mask.
-        """
+    def scored(self, transform: Composite) -> float:
+        """Return the score where a transform lays the images; NaN if too few points fall into the moving mask."""
         values, inside = self.sampled(transform)
         if np.count_nonzero(inside) < max(LEAST_SAMPLES, LEAST_SHARE * inside.size):
             return math.nan
-        return self._nats(values, inside)
+        return self.score(values, inside)
+
+    def likelihood(self, transform: Composite) -> float:
+        """Return by about how many nats the images explain each other, where a transform lays them, better than chance.
+
+        The log-likelihood ratio, from how far the score lies above those of alignments at random. These know how much
+        of an image is alike everywhere, as slow changes of its light are; its correlation with itself does not tell
+        that from structure. NaN if too few of the points fall into the moving mask.
+        """
+        return self._nats(self.scored(transform))
 
     def gain(self, before: Composite, after: Composite) -> float:
         """Return by how many nats one transform explains more than another, where both lay pixels on each other.
@@ -84,16 +90,47 @@ class Comparison:
         """
         (values, inside), (values_after, inside_after) = self.sampled(before), self.sampled(after)
         both = inside & inside_after
-        return self._nats(values_after, both) - self._nats(values, both) if both.any() else 0.0
+        if not both.any():
+            return 0.0
+        return self._nats(self.score(values_after, both)) - self._nats(self.score(values, both))
 
-    def _nats(self, values: Values, inside: Inside) -> float:
-        samples = np.count_nonzero(inside) / self._area
-        return samples * self._told(values[inside], self._values[inside], samples)
+    def _nats(self, score: float) -> float:
+        """Return the log-likelihood ratio of a score: 0 for one that chance explains as well, NaN for NaN.
 
-    def _told(self, moving: Values, fixed: Values, samples: float) -> float:
-        if self._metric == "mi":
-            return self._information(fixed, moving) / math.sqrt(samples)
-        return -math.log1p(-(min(max(_correlation(fixed, moving), 0.0), 0.999) ** 2)) / 2
+        Fisher's transform of a correlation is normal, so it is half the square of the standard score; ``2n`` times the
+        information of ``n`` samples has a chi-squared distribution (Wilks, Ann. Math. Stat. 1938), whose standard
+        deviation tells what ``n`` is.
+        """
+        mean, spread = self._null
+        z = np.maximum((score - mean) / spread, 0.0)
+        return float(z**2 / 2 if self._metric == "ncc" else z * math.sqrt(self._freedom / 2))
+
+    @property
+    def _freedom(self) -> int:
+        return (self._levels[0].count - 1) * (self._levels[1].count - 1)
+
+    @cached_property
+    def _null(self) -> tuple[float, float]:
+        """Mean and standard deviation of the scores of alignments at random."""
+        scores = [self.scored(turn) for turn in self._random()]
+        known = np.array([score for score in scores if math.isfinite(score)])
+        return (float(known.mean()), max(float(known.std()), 1e-9)) if len(known) > 1 else (0.0, 1.0)
+
+    def _random(self) -> list[Composite]:
+        """Return alignments of both tissues' middles, turned by any angle, every second one mirrored, and shifted."""
+        generator = np.random.default_rng(_SEED)
+        middle = self._moving.grid.to_um(np.argwhere(self._moving.mask)[:, ::-1]).mean(axis=0)
+        angles = generator.uniform(0, 2 * math.pi, _RANDOM)
+        shifts = generator.uniform(-0.2, 0.2, (_RANDOM, 2)) * np.ptp(self.points, axis=0).max()
+        matrices = [
+            np.array([[math.cos(a), -math.sin(a)], [math.sin(a), math.cos(a)]]) @ np.diag([(-1.0) ** n, 1.0])
+            for n, a in enumerate(angles)
+        ]
+        here = self.points.mean(axis=0)
+        return [
+            Composite((Affine(matrix, middle + shift - matrix @ here),))
+            for matrix, shift in zip(matrices, shifts, strict=True)
+        ]
 
     def _information(self, fixed: Values, moving: Values) -> float:
         levels = self._levels[0].count

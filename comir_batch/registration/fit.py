@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -64,7 +65,7 @@ class Fitter:
     def full(self, view: View, start: Composite, folder: Path, *, deformable: bool) -> Fitted:
         """Fit rigid, affine and perhaps B-spline at full resolution, or the user's stages, and join the affine parts.
 
-        The affine stage is left out where coarse images are not explained better by it, see `_stretches`. Where elastix
+        The affine stage is left out where coarse images are not explained better by it, see `_linear`. Where elastix
         fails it is tried again with less asked of it; what is left at last is the start.
         """
         attempts: list[Attempt] = []
@@ -87,21 +88,33 @@ class Fitter:
         """
         stages = parameters.given(self._config, deformable=deformable)
         if not stages:
-            preset = parameters.preset(view.metric, self._config, view.fixed.grid)
-            left_out = {"affine": not self._stretches(view, start, folder / "affine"), "bspline": not deformable}
-            stages = tuple(stage for name, stage in preset.items() if not left_out.get(name, False))
-        return _joined(self._run(view, stages, start, folder))
+            start, stages = self._linear(view, start, folder / "coarse")
+            if deformable:
+                stages = (*stages, parameters.preset(view.metric, self._config, view.fixed.grid)["bspline"])
+        if stages:
+            return _joined(self._run(view, stages, start, folder))
+        for path in (folder / "coarse").iterdir():  # nothing is finer
+            path.replace(folder / path.name)
+        return _joined(start)
 
-    def _stretches(self, view: View, start: Composite, folder: Path) -> bool:
-        """Return whether an affine transform explains coarse images better than a rigid one.
+    def _linear(self, view: View, start: Composite, folder: Path) -> tuple[Composite, tuple[ParameterMap, ...]]:
+        """Return the rigid or affine fit of coarse images, and the stage that takes it to finer resolutions, if any.
 
-        By more than its further parameters do by chance (Akaike, IEEE TAC 1974). Where there is little to go by, as in
-        small images, it would stretch and shear them at will.
+        An affine transform has to explain more than a rigid one, by what its further parameters cost (Schwarz, Annals
+        of Statistics 1978). Where there is little to go by, as in small images, it would stretch and shear at will.
         """
         coarse = self._coarse(view)
-        preset = parameters.preset(view.metric, self._config, coarse.fixed.grid)
-        affine = self._run(coarse, (preset["rigid"], preset["affine"]), start, folder)
-        return Comparison(coarse).gain(Composite(affine.parts[:-1]), affine) > _AFFINE_PARAMETERS
+        finer = min(_halvings(view, coarse), parameters.FINE_LEVELS)
+        fitted = coarse if finer else view
+        preset = parameters.preset(view.metric, self._config, fitted.fixed.grid)
+        affine = self._run(fitted, (preset["rigid"], preset["affine"]), start, folder)
+        stage, found = parameters.affine, affine
+        rigid, compared = Composite(affine.parts[:-1]), Comparison(coarse)
+        if compared.gain(rigid, affine) <= _AFFINE_PARAMETERS / 2 * math.log(len(compared.points)):
+            stage, found = parameters.rigid, rigid
+            for path in folder.glob("*Parameters.1.txt"):
+                path.unlink()
+        return found, (stage(view.metric, self._config, view.fixed.grid, finer),) if finer else ()
 
     def _coarse(self, view: View) -> View:
         mpp = common_mpp(view.fixed, view.moving, _START_SIDES * self._config.search_side)
@@ -136,7 +149,7 @@ def _ladder(config: RegisterConfig, *, deformable: bool) -> Iterator[tuple[str, 
 def _put_aside(folder: Path, attempt: int, reason: str) -> str:
     """Leave nothing of a failed attempt but its log; return the reason with the log's new name."""
     kept = folder / f"elastix-attempt-{attempt}.log"
-    for part in (folder / "affine", folder):
+    for part in (folder / "coarse", folder):
         for path in part.glob("*.txt"):
             path.unlink()
         log = part / "elastix.log"
@@ -144,6 +157,12 @@ def _put_aside(folder: Path, attempt: int, reason: str) -> str:
             log.replace(kept)
         reason = reason.replace(str(log), str(kept))
     return reason
+
+
+def _halvings(view: View, coarse: View) -> int:
+    """Return how often a coarse view's pixels have to be halved to be as fine as the view's."""
+    finest = min(max(image.grid.mpp_x, image.grid.mpp_y) for image in (view.fixed, view.moving))
+    return max(math.ceil(math.log2(coarse.fixed.grid.mpp_x / finest) - 1e-6), 0)
 
 
 def _prepared(image: RegistrationImage, metric: str) -> RegistrationImage:

@@ -11,7 +11,7 @@ import numpy as np
 from comir_batch.core.errors import RegistrationError
 from comir_batch.core.transform import Affine, Composite
 from comir_batch.registration.coarse import coarsened, common_mpp
-from comir_batch.registration.comparison import LEAST_SAMPLES, LEAST_SHARE, Comparison
+from comir_batch.registration.comparison import Comparison
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -81,10 +81,7 @@ class HeldOut:
 
     def score(self, transform: Composite) -> float:
         """Return the view's similarity over the held-out pixels that fall into the moving mask; NaN if too few do."""
-        values, inside = self._comparison.sampled(transform)
-        if np.count_nonzero(inside) < max(LEAST_SAMPLES, LEAST_SHARE * inside.size):
-            return math.nan
-        return self._comparison.score(values, inside)
+        return self._comparison.scored(transform)
 
     def significance(self, transform: Composite) -> float:
         """Return by how many standard deviations an alignment scores above wrong ones made from it; NaN if unknown."""

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from comir_batch.registration.elastix_maps import ParameterMap
 
 _METRICS = {"ncc": "AdvancedNormalizedCorrelation", "mi": "AdvancedMattesMutualInformation"}
-_FINE_LEVELS = 3  # of rigid and affine stages in the full fit; the start has found the rest
+FINE_LEVELS = 3  # of rigid and affine stages in the full fit; the start has found the rest
 _LEAST_SPACING_PX = 16
 _SPLINE_ORDER = 3
 _SMALL_PIXELS = 1024**2
@@ -45,7 +45,7 @@ def resolutions(grid: Grid) -> int:
 def preset(metric: Literal["ncc", "mi"], config: RegisterConfig, grid: Grid) -> dict[str, ParameterMap]:
     """Return the maps of the full fit's stages by their names, in order, for fixed images on a grid."""
     levels = resolutions(grid)
-    few = min(levels, _FINE_LEVELS)
+    few = min(levels, FINE_LEVELS)
     return {
         "rigid": rigid(metric, config, grid, few),
         "affine": affine(metric, config, grid, few),

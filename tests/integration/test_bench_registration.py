@@ -57,19 +57,26 @@ def test_a_table_from_fields_and_a_killed_one_goes_on(tmp_path):
     run(tmp_path, only=("level-1",))
     assert fields.read_text() == whole  # what was whole is not measured again, what was cut off is gone
 
-    setup = tmp_path / "out" / "setup.json"
-    described = json.loads(setup.read_text())
-    del described["register"]["parameter_files"]  # as before there was such a setting
-    setup.write_text(json.dumps(described))
-    row = json.loads(whole)
-    del row["evidence"]  # as before there were verdicts
-    fields.write_text(json.dumps(row) + "\n")
-    tables = run(tmp_path, only=("level-1",))
-    assert tables.found[1][0][0].startswith("level 1")
-    assert tables.verdicts[1] == []
-
-    with pytest.raises(ConfigError, match="another model, other pairs or settings"):
+    with pytest.raises(ConfigError, match="another model, other pairs, side or seed"):
         run(tmp_path, seed=5)
+
+
+@pytest.mark.slow
+def test_other_settings_measure_our_methods_alone_again_and_lose_nothing(tmp_path):
+    ihc_pairs.manifest(tmp_path)
+    asked = {"only": ("level-1",), "methods": ("elastix", "raw"), "verdicts": False}
+    first = run(tmp_path, **asked)
+    assert first.verdicts[1] == []
+    fields = tmp_path / "out" / "fields.jsonl"
+    (line,) = fields.read_text().splitlines()
+    assert "evidence" not in json.loads(line)
+    run(tmp_path, **asked, config=LIGHT.model_copy(update={"seed": 2}))
+    rows = [json.loads(line) for line in fields.read_text().splitlines()]
+    assert [sorted(row["methods"]) for row in rows] == [["elastix", "raw"], ["raw"]]
+    assert rows[0]["methods"]["raw"][0] != rows[1]["methods"]["raw"][0]
+    assert json.loads((tmp_path / "out" / "table.json").read_text())["conditions"][0]["methods"]["elastix"]["n"] == 1
+    assert run(tmp_path, **asked).found == first.found
+    assert len(fields.read_text().splitlines()) == 2
 
 
 @pytest.mark.slow

@@ -8,6 +8,7 @@ import pytest
 from typer.testing import CliRunner
 
 from comir_batch.bench.calibration import Case, Counts, calibrated, read_fields, swept
+from comir_batch.bench.field_worker import digest_of
 from comir_batch.bench.verdicts import recorded
 from comir_batch.cli.app import app
 from comir_batch.core.config import JudgeConfig
@@ -78,6 +79,9 @@ def test_wrong_ones_that_look_right_are_not_hidden():
         calibrated(alike, CONFIG)
 
 
+OURS = {"revision": 1, "register": {}}
+
+
 @pytest.fixture
 def measured(tmp_path):
     """Two outputs of the benchmark, of two slides."""
@@ -86,13 +90,14 @@ def measured(tmp_path):
         folder = tmp_path / name
         folder.mkdir()
         parts = [[name, f"fixed of {name}", f"moving of {name}", "0"]]
-        (folder / "setup.json").write_text(json.dumps({"side": 256, "parts": parts, "register": {}}))
+        (folder / "setup.json").write_text(json.dumps({"side": 256, "parts": parts, "ours": OURS}))
         rows = [
             {
                 "condition": "level-1",
                 "number": number,
                 "methods": {"both": [1.0 if case.found else 90.0, 2.0]},
                 "evidence": {"both": recorded(case.evidence)},
+                "ours": digest_of(OURS),
             }
             for number, case in enumerate(fields(seed))
         ]

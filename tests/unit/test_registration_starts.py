@@ -72,3 +72,33 @@ def test_the_right_start_of_a_small_field_is_the_likeliest_where_held_out_tiles_
         found.append(truth > max(compared.likelihood(each) for each in wrong) + 20)
         assert math.isnan(compared.likelihood(Composite((Affine(np.eye(2), np.array([180.0, 0.0])),))))
     assert all(found)
+
+
+def test_structure_in_uneven_light_is_not_taken_for_a_few_samples():
+    """Slow changes of the light correlate over most of an image, and there are hardly any independent samples of it."""
+    random = np.random.default_rng(0)
+    grid, inside = Grid(192, 192, 1.0, 1.0), np.ones((192, 192), dtype=bool)
+    fine, light = (
+        cv2.GaussianBlur(random.normal(size=(192, 192)).astype(np.float32), (0, 0), sigma) for sigma in (2, 60)
+    )
+    fixed = fine / fine.std() + light / light.std()
+    moving = np.abs(fine / fine.std()) + np.roll(light, 96, axis=1) / light.std()
+    compared = Comparison(View("raw", "mi", *(RegistrationImage(each, inside, grid) for each in (fixed, moving))))
+    wrong = [Composite((Affine(np.eye(2), random.uniform(20, 80, 2)),)) for _ in range(20)]
+    assert compared.likelihood(Composite()) > max(compared.likelihood(each) for each in wrong) + 10
+
+
+@pytest.mark.parametrize("metric", ["ncc", "mi"])
+def test_what_chance_explains_as_well_has_no_nats(metric):
+    random = np.random.default_rng(0)
+    grid, inside = Grid(128, 128, 1.0, 1.0), np.ones((128, 128), dtype=bool)
+    images = (
+        RegistrationImage(cv2.GaussianBlur(random.normal(size=(128, 128)).astype(np.float32), (0, 0), 3), inside, grid)
+        for _ in range(2)
+    )
+    compared = Comparison(View("raw", metric, *images))
+    shifts = [Composite((Affine(np.eye(2), random.uniform(-30, 30, 2)),)) for _ in range(40)]
+    nats = np.array([compared.likelihood(each) for each in shifts])
+    assert (nats >= 0).all()
+    assert np.median(nats) < 1.5
+    assert compared.gain(shifts[0], shifts[0]) == 0.0

@@ -32,6 +32,7 @@ _FORCED = {
     "HowToCombineTransforms": ("Compose",),
     "WriteResultImage": ("false",),
 }
+_EXACT_SAMPLES = 4096  # for the size of steps; elastix takes 100,000 unless told, which costs as much as the steps
 _COARSEST_SIDE = 64
 _MOST_RESOLUTIONS = 7
 
@@ -156,6 +157,7 @@ def _common(metric: Literal["ncc", "mi"], config: RegisterConfig, levels: int) -
         "ErodeMovingImageMask": ("false",),
         "ImageSampler": ("RandomCoordinate",),
         "NumberOfSpatialSamples": (str(config.samples * (4 if metric == "mi" else 1)),),
+        "NumberOfSamplesForExactGradient": (str(_EXACT_SAMPLES),),
         "NewSamplesEveryIteration": ("true",),
         "UseRandomSampleRegion": ("false",),
         "Optimizer": ("AdaptiveStochasticGradientDescent",),

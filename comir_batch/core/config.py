@@ -99,6 +99,9 @@ class RegisterConfig(Section):
     samples : int
         Of each iteration on representations; mutual information, which is noisier, takes four times as many. A B-spline
         with more than 256 control points takes so many for every 256, up to 131072.
+    block_side, block_reach : int
+        Of block refinement, in pixels of the working level: side of the blocks, and how far from where the fit lays it
+        a block is looked for.
     time_limit_s : float
         For one elastix call; the child is killed after it.
     parameter_files : tuple of str
@@ -119,6 +122,8 @@ class RegisterConfig(Section):
     bending_weight: float = Field(default=50.0, ge=0)
     iterations: int = Field(default=250, ge=10)
     samples: int = Field(default=2048, ge=256)
+    block_side: int = Field(default=64, ge=32, le=512)
+    block_reach: int = Field(default=24, ge=4, le=256)
     time_limit_s: float = Field(default=1800.0, gt=0)
     parameter_files: tuple[str, ...] = ()
 
@@ -151,6 +156,8 @@ class JudgeConfig(Section):
         Smallest credible share of the smaller tissue that lies on the other slide's tissue.
     min_tiles : int
         Fewest held-out tiles that suffice for `accept`.
+    min_blocks : float
+        Smallest share of the blocks that must be of use for `accept`, where a pair is refined by blocks.
     min_gain : float
         Smallest share of held-out tiles that must look better after than before for `accept`; a pair that was aligned
         from the start need only look as good.
@@ -170,6 +177,7 @@ class JudgeConfig(Section):
     max_area_change: float = Field(default=5.0, gt=1)
     min_overlap: float = Field(default=0.3, ge=0, lt=1)
     min_tiles: int = Field(default=8, ge=1)
+    min_blocks: float = Field(default=0.2, ge=0, le=1)
     min_gain: float = Field(default=0.6, gt=0, le=1)
     accept_z: float = Field(default=8.0, gt=0)
     review_z: float = Field(default=4.0, gt=0)

@@ -57,7 +57,7 @@ class PairRow(BaseModel):
         Lower-case names, as model cards use them.
     model : str
         Name or folder of a model, `none`, or empty for the default.
-    registration : {"affine", "bspline"}
+    registration : {"affine", "bspline", "blocks"}
         How far registration goes.
     initial_transform, fixed_mask, moving_mask, fixed_landmarks, moving_landmarks : Path or None
         Optional files.
@@ -72,7 +72,7 @@ class PairRow(BaseModel):
     fixed_modality: str
     moving_modality: str
     model: str = ""
-    registration: Literal["affine", "bspline"] = "bspline"
+    registration: Literal["affine", "bspline", "blocks"] = "bspline"
     initial_transform: Path | None = None
     fixed_mask: Path | None = None
     moving_mask: Path | None = None
@@ -111,7 +111,7 @@ class _Cells(BaseModel):
     moving_landmarks: str = ""
     initial_transform: str = ""
     model: str = ""
-    registration: Literal["affine", "bspline"] = "bspline"
+    registration: Literal["affine", "bspline", "blocks"] = "bspline"
 
     @field_validator("pair_id")
     @classmethod

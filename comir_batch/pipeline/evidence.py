@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from comir_batch.core.geometry import Grid
-    from comir_batch.quality.points import Landmarks
+    from comir_batch.quality.points import BlockCounts, Landmarks
     from comir_batch.quality.similarity import Similarity
     from comir_batch.registration.fit import Attempt
     from comir_batch.registration.images import RegistrationImage, View
@@ -50,6 +50,8 @@ class Found:
         What the full fit took; only the last one has no error.
     other : Composite or None
         What the other view found, rigid and affine; None where only one found anything.
+    blocks : BlockCounts or None
+        What became of the blocks; None where the pair was not refined by them.
     """
 
     view: str
@@ -58,6 +60,7 @@ class Found:
     held_out: NDArray[np.bool_]
     attempts: Sequence[Attempt]
     other: Composite | None = None
+    blocks: BlockCounts | None = None
 
 
 class Sight:
@@ -148,6 +151,7 @@ def gather(
         fitted=last.name,
         landmarks=landmarks,
         tile_error=seen[found.view].tile_error(),
+        blocks=found.blocks,
     )
 
 
@@ -162,7 +166,6 @@ def _disagreement(found: Found, points: NDArray[np.float64]) -> float | None:
     """Return how far apart both views' affine fits are; None where only one view found anything."""
     if found.other is None:
         return None
-    # The other view stops at its affine fit, so the found B-spline, the last part, is left out of the comparison.
-    parts = found.transform.parts
-    affine = Composite(parts[:-1] if isinstance(parts[-1], BSpline) else parts)
+    # The other view stops at its affine fit, so what bends is left out of the comparison.
+    affine = Composite(tuple(part for part in found.transform.parts if not isinstance(part, BSpline)))
     return disagreement(affine, found.other, points)

@@ -184,9 +184,9 @@ class _PairJobs:
         inputs.append(self._pair.file_digests.get("initial_transform", ""))
         print_ = fingerprint("register", settings, inputs)
         folder = self._layout.job(f"register-{print_}")
-        deformable = row.registration == "bspline"
+        deformable, by_blocks = row.registration != "affine", row.registration == "blocks"
         parameters.given(section, deformable=deformable)  # tells now what is wrong with the user's files
-        work = RegisterWork(folder, *sides, deformable, row.initial_transform, section)
+        work = RegisterWork(folder, *sides, deformable, by_blocks, row.initial_transform, section)
         return self._job("register", print_, work, (RegisterFiles(folder).transform,), before)
 
     def _judge(self, before: list[Job], register: Job, sides: tuple[Side, Side]) -> Job:

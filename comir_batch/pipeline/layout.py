@@ -183,6 +183,30 @@ class RegisterFiles:
         return self.folder / "transform.json"
 
     @property
+    def unrefined(self) -> Path:
+        """The transform before block refinement; absent without one."""
+        return self.folder / "unrefined.json"
+
+    def blocks(self, index: int) -> Path:
+        """Offsets of the blocks of one region."""
+        return self.block_folder / f"region-{index}.npz"
+
+    @property
+    def block_folder(self) -> Path:
+        """Folder of what block refinement found; absent without one."""
+        return self.folder / "blocks"
+
+    @property
+    def block_map(self) -> Path:
+        """What became of each block, and by how much it moved."""
+        return self.block_folder / "map.npz"
+
+    @property
+    def block_counts(self) -> Path:
+        """The same in numbers."""
+        return self.block_folder / "counts.json"
+
+    @property
     def other(self) -> Path:
         """What the other view finds; absent with one view."""
         return self.folder / "other.json"

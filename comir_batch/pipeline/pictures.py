@@ -15,6 +15,7 @@ from comir_batch.pipeline.overview import Overview, sample_nearest
 from comir_batch.pipeline.stages.chunk import background
 from comir_batch.pipeline.views import load_views
 from comir_batch.registration.held_out import TILE
+from comir_batch.registration.refine import State
 from comir_batch.report.data import Maps, View, WorstPlace
 from comir_batch.warp.resample import warp_array
 
@@ -68,7 +69,7 @@ def make_pictures(sides: tuple[Side, Side], factor: int, start: Composite, regis
         grid=grid,
         slides=_slides(sides, start, found, grid),
         comirs=_comirs(views["comir"], start, found, grid) if "comir" in views else None,
-        maps=_maps(sides[0], found, tiles, views["raw"].fixed.grid),
+        maps=_maps(sides[0], found, tiles, views["raw"].fixed.grid, RegisterFiles(register)),
         worst=_worst_places(views.get("comir", views["raw"]), found, tiles),
     )
 
@@ -105,7 +106,9 @@ def _comirs(view: PixelView, start: Composite, found: Composite, grid: Grid) -> 
     return View(shown(view.fixed, Composite()), shown(view.moving, start), shown(view.moving, found))
 
 
-def _maps(fixed: Side, found: Composite, tiles: dict[str, NDArray[Any]], tile_grid: Grid) -> Maps:
+def _maps(
+    fixed: Side, found: Composite, tiles: dict[str, NDArray[Any]], tile_grid: Grid, register: RegisterFiles
+) -> Maps:
     working = fixed.working.grid
     grid = working.reduced(max(1, -(-max(working.shape) // _MAP_SIDE)))
     overview = Overview.load(SlideFiles(fixed.chunk).overview)
@@ -130,7 +133,26 @@ def _maps(fixed: Side, found: Composite, tiles: dict[str, NDArray[Any]], tile_gr
         tiles_error_um=_spread(tiles["error_um"], tile_grid),
         cells_per_tile=(TILE // _CELL) ** 2,
         similarity=str(tiles["similarity"]),
+        **_blocks(register, working, grid),
     )
+
+
+def _blocks(register: RegisterFiles, working: Grid, grid: Grid) -> dict[str, NDArray[np.float64]]:
+    """Return what became of each block, at the pixels of a coarser grid; nothing without block refinement."""
+    if not register.block_map.exists():
+        return {}
+    found = read_arrays(register.block_map)
+    states, side = found["states"], int(found["side"])
+    lost = np.where(states == State.EMPTY, np.nan, State.USED - states.astype(np.float64))
+    first, last = working.to_pixels(grid.to_um([[0, 0], [grid.width - 1, grid.height - 1]]))
+    across, down = (
+        np.floor((np.linspace(low, high, count) + 0.5) / side).astype(int)
+        for low, high, count in zip(first, last, (grid.width, grid.height), strict=True)
+    )
+    inside = (down < len(states))[:, None] & (across < states.shape[1])
+    at = np.minimum(down, len(states) - 1)[:, None], np.minimum(across, states.shape[1] - 1)
+    named = {"blocks_um": found["shifts_um"], "blocks_lost": lost}
+    return {name: np.where(inside, values[at], np.nan) for name, values in named.items()}
 
 
 def _spread(tiles: NDArray[np.float64], grid: Grid) -> NDArray[np.float64]:

@@ -31,6 +31,33 @@ class PointsError:
 
 
 @dataclass(frozen=True, slots=True)
+class BlockCounts:
+    """What became of the blocks that a transform was refined by.
+
+    Attributes
+    ----------
+    tried, used, outliers : int
+        Blocks that were looked for; that the displacement was fitted to; that were found where their neighbours do not
+        lie, and left out.
+    median_um : float
+        By how much the used ones were moved.
+    refined : bool
+        Whether there were enough to refine by.
+    """
+
+    tried: int
+    used: int
+    outliers: int
+    median_um: float
+    refined: bool
+
+    @property
+    def failed(self) -> int:
+        """Blocks that were not found, or not clearly."""
+        return self.tried - self.used - self.outliers
+
+
+@dataclass(frozen=True, slots=True)
 class TileError:
     """How far held-out tiles lie from where they fit the other image best: an estimate of the registration error.
 

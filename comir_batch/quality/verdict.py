@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from comir_batch.core.config import JudgeConfig
     from comir_batch.quality.plausibility import Folding, Shape
-    from comir_batch.quality.points import Landmarks, TileError
+    from comir_batch.quality.points import BlockCounts, Landmarks, TileError
     from comir_batch.quality.similarity import Similarity
 
 _AS_GOOD = 0.9  # of the similarity before, for a pair that was aligned from the start
@@ -57,6 +57,8 @@ class Evidence:
         What they say, where there are any.
     tile_error : TileError or None
         How far held-out tiles lie from where they fit best; None if that is clear for too few of them.
+    blocks : BlockCounts or None
+        What became of the blocks that refined the transform; None where none were asked for.
     """
 
     registered_from: Literal["comir", "raw"]
@@ -72,6 +74,7 @@ class Evidence:
     fitted: str = "as configured"
     landmarks: Landmarks | None = None
     tile_error: TileError | None = None
+    blocks: BlockCounts | None = None
 
     @property
     def decisive(self) -> Similarity:
@@ -113,12 +116,14 @@ def metrics(evidence: Evidence) -> dict[str, float | str | None]:
         for name, view in views.items()
         for number in _VIEW_NUMBERS
     }
-    landmarks, error = evidence.landmarks, evidence.tile_error
+    landmarks, error, blocks = evidence.landmarks, evidence.tile_error, evidence.blocks
     return {
         "registered_from": evidence.registered_from,
         "tile_error_median_um": error.median_um if error else None,
         "tile_error_p95_um": error.p95_um if error else None,
         "tiles_located": error.located if error else None,
+        "blocks_tried": blocks.tried if blocks else None,
+        "blocks_used": blocks.used if blocks else None,
         "model": evidence.model or None,
         "model_slides": evidence.model_slides or None,
         **similarities,
@@ -175,6 +180,7 @@ def _doubts(evidence: Evidence, config: JudgeConfig) -> Iterator[str]:
     decisive = evidence.decisive
     if evidence.failed:
         yield f"elastix failed as configured ({evidence.failed[0]}); the pair was fitted {evidence.fitted}"
+    yield from _unrefined(evidence.blocks, config)
     yield from _weak(evidence, config)
     yield from _strained(evidence.folding, config)
     if decisive.tiles < config.min_tiles:
@@ -185,6 +191,15 @@ def _doubts(evidence: Evidence, config: JudgeConfig) -> Iterator[str]:
             f"{config.min_gain:.0%} are asked for (judge.min_gain)"
         )
     yield from _apart(evidence, config)
+
+
+def _unrefined(blocks: BlockCounts | None, config: JudgeConfig) -> Iterator[str]:
+    if blocks and not (blocks.refined and blocks.used >= config.min_blocks * blocks.tried):
+        done = "the transform was refined by them all the same" if blocks.refined else "the transform was not refined"
+        yield (
+            f"only {blocks.used} of {blocks.tried} blocks were of use, and {done}; "
+            f"{config.min_blocks:.0%} are asked for (judge.min_blocks)"
+        )
 
 
 def _strained(folding: Folding, config: JudgeConfig) -> Iterator[str]:
@@ -264,6 +279,12 @@ def _findings(evidence: Evidence, config: JudgeConfig) -> Iterator[str]:
         yield (
             f"estimated error {error.median_um:.1f} µm (median), 95 % within {error.p95_um:.1f} µm: so far lie "
             f"{error.located} of {error.tried} held-out tiles from where they fit best"
+        )
+    if evidence.blocks and evidence.blocks.refined:
+        blocks = evidence.blocks
+        yield (
+            f"refined by {blocks.used} of {blocks.tried} blocks, moved by {blocks.median_um:.2f} µm (median); "
+            f"{blocks.failed} were not found, {blocks.outliers} left out as outliers"
         )
     if evidence.other and not evidence.other.z >= config.review_z and evidence.decisive.z >= config.review_z:
         silent = _VIEW_NAMES["raw" if evidence.registered_from == "comir" else "comir"]

@@ -44,25 +44,33 @@ def offsets(fixed: Laid, moving: Laid, metric: Literal["ncc", "mi"], side: int, 
     (Y // side, X // side, 2) float64
         Pixels, ``(x, y)``; NaN where less than half of a block is tissue or no shift is clear.
     """
-    counted = _counted(fixed[1], side)
-    pixels, mask = np.pad(moving[0], reach), np.pad(moving[1], reach)
+    return offsets_within(fixed, (np.pad(moving[0], reach), np.pad(moving[1], reach)), metric, side, reach)
+
+
+def offsets_within(
+    fixed: Laid, around: Laid, metric: Literal["ncc", "mi"], side: int, reach: int
+) -> NDArray[np.float64]:
+    """Return what `offsets` does, where the moving image reaches beyond the fixed one by `reach` on all sides."""
+    counted = counted_blocks(fixed[1], side)
+    pixels, mask = around
     transforms = Transforms((cv2.getOptimalDFTSize(side + 2 * reach),) * 2)
     found = np.full((*counted.shape, 2), np.nan)
     for row, column in np.argwhere(counted):
         y, x = row * side, column * side
-        here, around = np.s_[y : y + side, x : x + side], np.s_[y : y + side + 2 * reach, x : x + side + 2 * reach]
-        if mask[around].any():
+        here, there = np.s_[y : y + side, x : x + side], np.s_[y : y + side + 2 * reach, x : x + side + 2 * reach]
+        if mask[there].any():
             block = _image(fixed[0][here], fixed[1][here])
-            found[row, column] = _offset(_nats(block, _image(pixels[around], mask[around]), metric, transforms, reach))
+            found[row, column] = _offset(_nats(block, _image(pixels[there], mask[there]), metric, transforms, reach))
     return found
 
 
 def count_blocks(mask: NDArray[np.bool_], side: int) -> int:
     """Return how many blocks of the grid are at least half tissue: those that `offsets` looks for."""
-    return int(np.count_nonzero(_counted(mask, side)))
+    return int(np.count_nonzero(counted_blocks(mask, side)))
 
 
-def _counted(mask: NDArray[np.bool_], side: int) -> NDArray[np.bool_]:
+def counted_blocks(mask: NDArray[np.bool_], side: int) -> NDArray[np.bool_]:
+    """Return which blocks of the grid, ``(Y // side, X // side)``, are at least half tissue."""
     rows, columns = (length // side for length in mask.shape)
     tissue = mask[: rows * side, : columns * side].reshape(rows, side, columns, side).mean(axis=(1, 3))
     return np.asarray(tissue >= _LEAST_SHARE)

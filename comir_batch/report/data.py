@@ -97,6 +97,10 @@ class Maps:
         Elements of the tile arrays that one tile covers.
     tiles_error_um : array or None
         Distance of each held-out tile from where it fits best, in µm.
+    blocks_um : array or None
+        By how much the blocks that refined the transform were moved, in µm.
+    blocks_lost : array or None
+        What became of each block that was looked for: 0 used, 1 left out as an outlier, 2 not found.
     """
 
     displacement_um: NDArray[np.floating] | None = None
@@ -108,6 +112,8 @@ class Maps:
     similarity: str = "similarity"
     cells_per_tile: int = 1
     tiles_error_um: NDArray[np.floating] | None = None
+    blocks_um: NDArray[np.floating] | None = None
+    blocks_lost: NDArray[np.floating] | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)

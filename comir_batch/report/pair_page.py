@@ -120,7 +120,16 @@ def _maps(maps: Maps, under: NDArray[Any] | None) -> Iterator[_Map]:
     if maps.jacobian is not None:
         text = f"{_folding(maps.jacobian)} Above 1 the moving slide shrinks onto the fixed one. {maps.jacobian_note}"
         yield _map("Jacobian determinant", text, maps.jacobian, scales.determinant(maps.jacobian), under)
+    yield from _block_maps(maps, under)
     yield from _tile_maps(maps, under)
+
+
+def _block_maps(maps: Maps, under: NDArray[Any] | None) -> Iterator[_Map]:
+    if maps.blocks_um is not None:
+        yield _length_map("Refinement by blocks", "How far blocks were moved", maps.blocks_um, under)
+    if maps.blocks_lost is not None:
+        text = "0: used for the refinement; 1: left out, for its neighbours lie elsewhere; 2: not found."
+        yield _map("Blocks, what became of them", text, maps.blocks_lost, scales.steps(2), under)
 
 
 def _length_map(title: str, meaning: str, values: NDArray[np.floating], under: NDArray[Any] | None) -> _Map:

@@ -81,6 +81,11 @@ def change(values: NDArray[np.floating], unit: str = "") -> Scale:
     return Scale(-limit, limit, _diverging(), unit)
 
 
+def steps(highest: int) -> Scale:
+    """Return a scale of the whole numbers from 0."""
+    return Scale(0.0, float(highest), _sequential())
+
+
 def determinant(values: NDArray[np.floating]) -> Scale:
     """Return a diverging logarithmic scale about 1: half the area is as far from it as twice the area."""
     positive = np.abs(np.log(values[values > 0])) if (values > 0).any() else np.zeros(1)

@@ -90,6 +90,8 @@ _KNOWN = {
     "tiles_located": MetricText(
         "Tiles located", "", "Held-out tiles whose best place is clear; the estimated error is theirs."
     ),
+    "blocks_tried": MetricText("Blocks tried", "", "Blocks with tissue that the transform was to be refined by."),
+    "blocks_used": MetricText("Blocks used", "", "Those that were found, and not left out as outliers."),
     "disagreement_um": MetricText("Disagreement", "µm", "Median distance between what CoMIRs and raw images found."),
     "registered_from": MetricText("Registered from", "", "The view of the slides that gave the transform."),
     "model_slides": MetricText("Slides of the model", "", "How many slides of each modality the model learnt from."),

@@ -15,6 +15,7 @@ from comir_batch.pipeline.evidence import Found, gather, sights
 from comir_batch.pipeline.files import read_arrays, read_json, write_arrays, write_json
 from comir_batch.pipeline.job import Estimate
 from comir_batch.pipeline.layout import JudgeFiles, RegisterFiles
+from comir_batch.pipeline.refinement import read_counts
 from comir_batch.pipeline.start import start_transform
 from comir_batch.pipeline.views import Side, load_views, reduction
 from comir_batch.quality.points import judge_landmarks
@@ -101,6 +102,7 @@ def _found(work: JudgeWork) -> Found:
         held_out=read_arrays(files.held_out)["held_out"],
         attempts=[Attempt(**attempt) for attempt in summary["attempts"]],
         other=read_transform_json(files.other) if files.other.exists() else None,
+        blocks=read_counts(files),
     )
 
 

@@ -14,6 +14,7 @@ from comir_batch.pipeline.files import write_arrays
 from comir_batch.pipeline.files import write_json as write_plain_json
 from comir_batch.pipeline.job import Estimate
 from comir_batch.pipeline.layout import RegisterFiles
+from comir_batch.pipeline.refinement import Refinement
 from comir_batch.pipeline.views import Side, load_views, reduction
 from comir_batch.registration.memory import registration_memory_mb
 from comir_batch.registration.register import register
@@ -33,6 +34,10 @@ class RegisterWork:
 
     Attributes
     ----------
+    deformable : bool
+        Whether a B-spline is fitted.
+    by_blocks : bool
+        Whether what elastix found is refined by blocks of the working level.
     initial : Path or None
         The user's start.
     """
@@ -41,6 +46,7 @@ class RegisterWork:
     fixed: Side
     moving: Side
     deformable: bool
+    by_blocks: bool
     initial: Path | None
     config: RegisterConfig
 
@@ -60,19 +66,30 @@ class RegisterWork:
         sides = (self.fixed.working.grid, self.moving.working.grid)
         return registration_memory_mb(max(g.width * g.height for g in sides) // self.reduction**2)
 
+    @property
+    def refinement(self) -> Refinement:
+        """What follows, where it is asked for."""
+        return Refinement(self.folder, self.fixed, self.moving, self.reduction, self.config)
+
     def estimate(self) -> Estimate:
         """Return what it will take."""
-        return Estimate(1, self.memory_mb)
+        return Estimate(2 + len(self.refinement.regions) if self.by_blocks else 1, self.memory_mb)
 
     def phase(self, number: int, key: str) -> Sequence[Task] | None:
-        """One task."""
-        return [Task(f"{key}-pair", register_pair, self, memory_mb=self.memory_mb)] if number == 0 else None
+        """One task for the pair; then, if it is refined, one for each region and one that fits their blocks."""
+        if number == 0:
+            return [Task(f"{key}-pair", register_pair, self, memory_mb=self.memory_mb)]
+        if number > 2 or not self.by_blocks:
+            return None
+        return self.refinement.matching(key) if number == 1 else self.refinement.fitting(key)
 
 
 def register_pair(work: RegisterWork) -> dict[str, Any]:
     """Search, fit and write the transform; runs on a worker."""
-    shutil.rmtree(work.files.elastix, ignore_errors=True)
-    work.files.elastix.mkdir(parents=True)
+    for folder, wanted in ((work.files.elastix, True), (work.files.block_folder, work.by_blocks)):
+        shutil.rmtree(folder, ignore_errors=True)
+        if wanted:
+            folder.mkdir(parents=True)
     views = load_views(work.fixed, work.moving, work.reduction)
     initial = None if work.initial is None else read_transform(work.initial)
     found = register(views, work.config, deformable=work.deformable, initial=initial, folder=work.files.elastix)
@@ -80,7 +97,7 @@ def register_pair(work: RegisterWork) -> dict[str, Any]:
     if found.other is not None:
         write_json(found.other, work.files.other)
     write_plain_json(work.files.summary, _summary(found))
-    write_json(found.transform, work.files.transform)
+    write_json(found.transform, work.files.unrefined if work.by_blocks else work.files.transform)
     return {"view": found.view}
 
 

@@ -15,7 +15,7 @@ from comir_batch.pipeline.start import start_transform
 from comir_batch.registration.elastix_process import shared_process
 from comir_batch.registration.fit import Fitter
 from comir_batch.registration.images import View
-from comir_batch.registration.starts import Starts, final_view
+from comir_batch.registration.starts import Starts, full_fit
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
@@ -132,14 +132,18 @@ class Pipelines:
         if best is None or not all(judged[name] for name in names) or not math.isfinite(best.total):
             return Result(None, steps)
         views = [view for view in starts.views if view.name in names]
-        view, others = final_view(views, best, self._config)
-        step, fitted = self._fitted(view, best.transform, deformable=deformable)
-        steps = [*steps, step]
+
+        def fit(view: View) -> Fitted:
+            step, fitted = self._fitted(view, best.transform, deformable=deformable)
+            steps.append(step)
+            return fitted
+
+        view, others, fitted, set_aside = full_fit(starts, best, views, self._config, fit)
         if self._model is None:
             return Result(fitted.transform, steps)
         before = start_transform(view.fixed.grid, view.moving.grid, None)
         other = self._other(others, best.transform, deformable=deformable)
-        found = Found(view.name, before, fitted.transform, starts.held_out, fitted.attempts, other)
+        found = Found(view.name, before, fitted.transform, starts.held_out, fitted.attempts, other, set_aside=set_aside)
         return Result(fitted.transform, steps, self._evidence(names, found))
 
     def _fitted(self, view: View, start: Composite, *, deformable: bool) -> tuple[str, Fitted]:

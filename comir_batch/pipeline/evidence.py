@@ -52,6 +52,8 @@ class Found:
         What the other view found, rigid and affine; None where only one found anything.
     blocks : BlockCounts or None
         What became of the blocks; None where the pair was not refined by them.
+    set_aside : bool
+        Whether the other view's full fit was set aside, since this one spoke against it.
     """
 
     view: str
@@ -61,6 +63,7 @@ class Found:
     attempts: Sequence[Attempt]
     other: Composite | None = None
     blocks: BlockCounts | None = None
+    set_aside: bool = False
 
 
 class Sight:
@@ -152,6 +155,7 @@ def gather(
         landmarks=landmarks,
         tile_error=seen[found.view].tile_error(),
         blocks=found.blocks,
+        set_aside=found.set_aside,
     )
 
 

@@ -226,6 +226,10 @@ class RegisterFiles:
         """Folder of elastix' own files."""
         return self.folder / "elastix"
 
+    def fit(self, view: str) -> Path:
+        """Those of the full fit in a view."""
+        return self.elastix / view
+
 
 @dataclass(frozen=True, slots=True)
 class JudgeFiles:

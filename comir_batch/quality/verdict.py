@@ -59,6 +59,8 @@ class Evidence:
         How far held-out tiles lie from where they fit best; None if that is clear for too few of them.
     blocks : BlockCounts or None
         What became of the blocks that refined the transform; None where none were asked for.
+    set_aside : bool
+        Whether the other view's fit was set aside, since the one that gave the transform spoke against it.
     """
 
     registered_from: Literal["comir", "raw"]
@@ -75,6 +77,7 @@ class Evidence:
     landmarks: Landmarks | None = None
     tile_error: TileError | None = None
     blocks: BlockCounts | None = None
+    set_aside: bool = False
 
     @property
     def decisive(self) -> Similarity:
@@ -272,6 +275,9 @@ def _findings(evidence: Evidence, config: JudgeConfig) -> Iterator[str]:
         yield f"registered from representations by {evidence.model} (learnt from {evidence.model_slides} slide{plural})"
     else:
         yield "registered from the raw images by mutual information"
+    if evidence.set_aside:
+        first, second = ("comir", "raw") if evidence.registered_from == "raw" else ("raw", "comir")
+        yield f"a fit of the {_VIEW_NAMES[first]} was set aside: it made the {_VIEW_NAMES[second]} less alike"
     yield _story(_VIEW_NAMES["comir"], evidence.comir) if evidence.comir else "no representations were used"
     yield _story(_VIEW_NAMES["raw"], evidence.raw)
     if evidence.tile_error:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from comir_batch.core.errors import RegistrationError
 from comir_batch.registration.fit import Fitter
-from comir_batch.registration.starts import Start, Starts, final_view
+from comir_batch.registration.starts import Start, Starts, full_fit
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from comir_batch.core.config import RegisterConfig
     from comir_batch.core.transform import Composite
-    from comir_batch.registration.fit import Attempt
+    from comir_batch.registration.fit import Attempt, Fitted
     from comir_batch.registration.images import View
     from comir_batch.registration.search import Candidate
     from comir_batch.registration.starts import CandidateReport
@@ -40,6 +40,8 @@ class Registration:
         Every start, best first.
     view : str
         The view that the full fit used.
+    set_aside : bool
+        Whether the other view's fit was preferred first, and set aside since this view spoke against it.
     held_out : (Y, X) bool
         Pixels of the fixed grid that neither search nor fit saw.
     attempts : tuple of Attempt
@@ -56,6 +58,7 @@ class Registration:
     winner: Candidate | None
     candidates: tuple[CandidateReport, ...]
     view: str
+    set_aside: bool
     held_out: NDArray[np.bool_]
     attempts: tuple[Attempt, ...]
     other: Composite | None = None
@@ -70,7 +73,7 @@ def register(
 
     Every view proposes starts by a search over all rotations and mirrorings; elastix refines each rigidly, and the
     likeliest by all views together wins. The full fit is rigid, affine and, if wanted,
-    B-spline, on the representations where they are significant, else on the raw images.
+    B-spline, on the representations where they are significant, else on the raw images; see `starts.full_fit`.
 
     Parameters
     ----------
@@ -83,7 +86,7 @@ def register(
     initial : Composite or None
         Fixed µm to moving µm: the one start, instead of the search.
     folder : Path
-        Takes elastix' files of the full fit; those of each start and of the other view go to folders in it.
+        Takes a folder of elastix' files for the full fit, with the name of its view, and one for each other fit.
 
     Raises
     ------
@@ -100,18 +103,22 @@ def register(
     if not math.isfinite(refined[0].total):
         raise RegistrationError(_nothing_found(reports))
     best, fitter = refined[0], Fitter(config, folder)
-    view, others = final_view(starts.views, best, config)
-    fitted = fitter.full(view, best.transform, folder, deformable=deformable)
+
+    def fit(view: View) -> Fitted:
+        return fitter.full(view, best.transform, folder / view.name, deformable=deformable)
+
+    final = full_fit(starts, best, starts.views, config, fit)
     clock.lap("fit")
-    other, other_error = fitter.other(others, best.transform, folder / "other")
+    other, other_error = fitter.other(final.others, best.transform, folder / "other")
     clock.lap("other")
     return Registration(
-        transform=fitted.transform,
+        transform=final.fitted.transform,
         winner=best.candidate,
         candidates=reports,
-        view=view.name,
+        view=final.view.name,
+        set_aside=final.set_aside,
         held_out=starts.held_out,
-        attempts=fitted.attempts,
+        attempts=final.fitted.attempts,
         other=other,
         other_error=other_error,
         seconds=clock.seconds,

@@ -6,7 +6,7 @@ import math
 import time
 from dataclasses import dataclass, replace
 from itertools import count
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
@@ -19,13 +19,18 @@ from comir_batch.registration.held_out import HeldOut, held_out_tiles
 from comir_batch.registration.search import Candidate, search
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Sequence
+    from collections.abc import Callable, Collection, Sequence
     from pathlib import Path
 
     from numpy.typing import NDArray
 
     from comir_batch.core.config import RegisterConfig
+    from comir_batch.registration.fit import Fitted
     from comir_batch.registration.images import View
+
+
+_RIGID_PARAMETERS = 3
+_MOST_LOST = 0.1  # of the other view's nats, by a fit that both views stand for
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -165,6 +170,16 @@ class Starts:
         report = _report(start, transform, (nats, held_out), time.monotonic() - began, error)
         return replace(start, transform=transform, report=report)
 
+    def lost(self, start: Start, transform: Composite, view: View) -> float:
+        """Return by which share of its nats at a start a view speaks less for a transform; 0 where that means nothing.
+
+        Nothing is less than three nats, as the three parameters of a rigid transform are by chance (Akaike, IEEE TAC
+        1974).
+        """
+        before = start.report.likelihood.get(view.name, math.nan) if start.report else math.nan
+        less = before - self._compared[view.name].likelihood(transform)
+        return less / before if less > _RIGID_PARAMETERS else 0.0
+
 
 def final_view(views: Sequence[View], best: Start, config: RegisterConfig) -> tuple[View, list[View]]:
     """Return the view for the full fit, and the others.
@@ -180,6 +195,34 @@ def final_view(views: Sequence[View], best: Start, config: RegisterConfig) -> tu
 
     chosen = max(views, key=preference)
     return chosen, [view for view in views if view is not chosen]
+
+
+class Final(NamedTuple):
+    """The full fit of a start: the view that it was made with, the other one if there is one, and the fit."""
+
+    view: View
+    others: list[View]
+    fitted: Fitted
+    set_aside: bool = False
+    """Whether it stands in for the fit that `final_view` chose, which the other view spoke against."""
+
+
+def full_fit(
+    starts: Starts, best: Start, views: Sequence[View], config: RegisterConfig, fit: Callable[[View], Fitted]
+) -> Final:
+    """Fit a start in full, in the view that is chosen, or in the other one where that speaks against it.
+
+    A view that tells little of a place can draw a good start away. What it finds then makes the other view less likely
+    than the start did; so the other one is fitted, too, and of the two that stays which takes less from the other view.
+    """
+    view, others = final_view(views, best, config)
+    fitted = fit(view)
+    if not others or (lost := starts.lost(best, fitted.transform, others[0])) <= _MOST_LOST:
+        return Final(view, others, fitted)
+    instead = fit(others[0])
+    if starts.lost(best, instead.transform, view) >= lost:
+        return Final(view, others, fitted)
+    return Final(others[0], [view], instead, set_aside=True)
 
 
 def _searched(view: View, config: RegisterConfig) -> View:

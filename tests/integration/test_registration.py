@@ -233,7 +233,7 @@ def test_two_real_modalities_are_registered(tissue, tmp_path):
     assert found.candidates[0].held_out["raw"] > 4
     assert found.held_out.shape == grid.shape
     assert found.other is None
-    assert parse(max(tmp_path.glob("TransformParameters.*.txt")).read_text())["GridSize"]
+    assert parse(max(tmp_path.glob("raw/TransformParameters.*.txt")).read_text())["GridSize"]
 
 
 @pytest.mark.parametrize("stretch", [1.0, 1.05])

@@ -8,7 +8,7 @@ import pytest
 from comir_batch.core.config import JudgeConfig
 from comir_batch.core.verdict import Verdict
 from comir_batch.quality.plausibility import Folding, Shape
-from comir_batch.quality.points import Landmarks, PointsError, TileError
+from comir_batch.quality.points import BlockCounts, Landmarks, PointsError, TileError
 from comir_batch.quality.similarity import Similarity
 from comir_batch.quality.verdict import Evidence, judge, metrics
 
@@ -226,3 +226,29 @@ def test_metrics_have_the_same_names_for_every_pair():
     assert found["mirrored"] == "no"
     assert metrics(RAW_ONLY)["comir_z"] is None
     assert set(map(type, found.values())) <= {float, int, str, type(None)}
+
+
+def test_a_fit_that_was_set_aside_is_told():
+    instead = replace(GOOD, registered_from="raw", set_aside=True)
+    assert "a fit of the representations was set aside: it made the raw images less alike" in reasons(instead)
+    assert "set aside" not in reasons(GOOD)
+
+
+@pytest.mark.parametrize(
+    ("blocks", "expected", "word"),
+    [
+        (BlockCounts(100, 80, 5, 1.25, refined=True), Verdict.ACCEPT, "refined by 80 of 100 blocks, moved by 1.25 µm"),
+        (BlockCounts(100, 80, 5, 1.25, refined=True), Verdict.ACCEPT, "15 were not found, 5 left out as outliers"),
+        (BlockCounts(100, 15, 5, 1.25, refined=True), Verdict.REVIEW, "refined by them all the same"),
+        (
+            BlockCounts(30, 7, 0, 0.0, refined=False),
+            Verdict.REVIEW,
+            "7 of 30 blocks were of use, and the transform was",
+        ),
+    ],
+)
+def test_blocks_that_were_of_no_use_are_for_review(blocks, expected, word):
+    refined = replace(GOOD, blocks=blocks)
+    assert verdict(refined) is expected
+    assert word in reasons(refined)
+    assert metrics(refined)["blocks_used"] == blocks.used

@@ -10,8 +10,9 @@ from comir_batch.core.config import RegisterConfig
 from comir_batch.core.geometry import Grid
 from comir_batch.core.transform import Affine, Composite
 from comir_batch.registration.comparison import Comparison
+from comir_batch.registration.fit import Fitted
 from comir_batch.registration.images import RegistrationImage, View
-from comir_batch.registration.starts import CandidateReport, Start, final_view
+from comir_batch.registration.starts import CandidateReport, Start, Starts, final_view, full_fit
 
 IMAGE = RegistrationImage(np.zeros((8, 8), np.float32), np.ones((8, 8), dtype=bool), Grid(8, 8, 1.0, 1.0))
 COMIR, RAW = View("comir", "ncc", IMAGE, IMAGE), View("raw", "mi", IMAGE, IMAGE)
@@ -102,3 +103,53 @@ def test_what_chance_explains_as_well_has_no_nats(metric):
     assert (nats >= 0).all()
     assert np.median(nats) < 1.5
     assert compared.gain(shifts[0], shifts[0]) == 0.0
+
+
+class Compared:
+    """Stands in for `Starts`: what each fit takes from the other view."""
+
+    def __init__(self, lost):
+        self._lost = lost
+
+    def lost(self, _start, transform, view):
+        return self._lost[transform, view.name]
+
+
+@pytest.mark.parametrize(
+    ("lost", "chosen", "fits"),
+    [
+        ({("comir", "raw"): 0.0}, "comir", ["comir"]),
+        ({("comir", "raw"): 0.05}, "comir", ["comir"]),
+        ({("comir", "raw"): 0.4, ("raw", "comir"): 0.0}, "raw", ["comir", "raw"]),
+        ({("comir", "raw"): 0.4, ("raw", "comir"): 0.6}, "comir", ["comir", "raw"]),
+    ],
+)
+def test_the_other_view_is_fitted_where_it_speaks_against_the_first_fit(lost, chosen, fits):
+    report = CandidateReport("raw", 0.0, False, 1.0, 5.0, {}, {"comir": 20.0, "raw": 9.0}, 0.1)  # noqa: FBT003
+    made = []
+
+    def fit(view):
+        made.append(view.name)
+        return Fitted(view.name, ())
+
+    final = full_fit(Compared(lost), Start(RAW, Composite(), None, report), [COMIR, RAW], RegisterConfig(), fit)
+    assert made == fits
+    assert final.view.name == final.fitted.transform == chosen
+    assert [view.name for view in final.others] == [{"comir": "raw", "raw": "comir"}[chosen]]
+    assert final.set_aside == (chosen == "raw")
+
+
+def test_a_view_loses_where_a_fit_leaves_what_it_stands_for(tmp_path):
+    random = np.random.default_rng(0)
+    grid, inside = Grid(256, 256, 1.0, 1.0), np.ones((256, 256), dtype=bool)
+    tissue = RegistrationImage(
+        cv2.GaussianBlur(random.normal(size=(256, 256)).astype(np.float32), (0, 0), 4), inside, grid
+    )
+    view = View("raw", "ncc", tissue, tissue)
+    starts = Starts([view], RegisterConfig(), tmp_path)
+    nats = {"raw": Comparison(view).likelihood(Composite())}
+    start = Start(view, Composite(), None, CandidateReport("raw", 0.0, False, 1.0, 5.0, nats, {}, 0.1))  # noqa: FBT003
+    near, far = (Composite((Affine(np.eye(2), np.full(2, shift)),)) for shift in (0.01, 12.0))
+    assert starts.lost(start, near, view) < 0.3
+    assert starts.lost(start, far, view) > 0.9
+    assert starts.lost(Start(view, Composite()), far, view) == 0.0

@@ -121,8 +121,9 @@ def _publish_transforms(work: ExportWork) -> None:
     write_bytes(work.pair.transform_json, source.transform.read_bytes())
     transform = read_transform_json(source.transform)
     write_itk(transform, work.pair.transform_itk)
-    _copy_folder(source.elastix, work.pair.elastix, "*Transform*.txt")
-    _copy_folder(source.elastix, work.pair.logs, "*.log")
+    fit = source.fit(read_json(source.summary)["view"])
+    _copy_folder(fit, work.pair.elastix, "*Transform*.txt")
+    _copy_folder(fit, work.pair.logs, "*.log")
     remove_tree(work.pair.dialects)
     if work.config.dialects:
         _publish_dialects(transform, work)

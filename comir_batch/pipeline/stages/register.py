@@ -106,6 +106,7 @@ def _summary(found: Registration) -> dict[str, Any]:
     chosen = found.candidates[0]
     return {
         "view": found.view,
+        "set_aside": found.set_aside,
         "start": None if found.winner is None else Composite((found.winner.transform,)).to_dict(),
         "attempts": [attempt._asdict() for attempt in found.attempts],
         "other_error": found.other_error,

@@ -50,7 +50,7 @@ class Rows:
         write_json(described, {**setup.description, "ours": setup.ours})
         lines = _whole_lines(self._path)
         write_text(self._path, "".join(lines))
-        self._ours = digest_of(setup.ours)
+        self._ours = _settings(setup.ours)
         self.done = _joined(lines, self._ours)
 
     def add(self, rows: Iterable[dict[str, Any]]) -> None:
@@ -77,8 +77,12 @@ def read_rows(out: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     if not (out / _SETUP).is_file():
         raise ConfigError(f"{out} holds no measured fields; give the --out of comir-batch bench registration")
     described = read_json(out / _SETUP)
-    rows = _joined(_whole_lines(out / "fields.jsonl"), digest_of(described["ours"]))
+    rows = _joined(_whole_lines(out / "fields.jsonl"), _settings(described["ours"]))
     return _shared(described), list(rows.values())
+
+
+def _settings(ours: dict[str, Any]) -> str:
+    return digest_of(ours)[:16]
 
 
 def _shared(described: dict[str, Any]) -> dict[str, Any]:

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 _HEIGHT = 560
 # Halved colour resolution would draw fringes on overlays that look like misalignment.
-_JPEG = [cv2.IMWRITE_JPEG_QUALITY, 88, cv2.IMWRITE_JPEG_SAMPLING_FACTOR, cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444]
+JPEG = [cv2.IMWRITE_JPEG_QUALITY, 88, cv2.IMWRITE_JPEG_SAMPLING_FACTOR, cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444]
 
 
 def main(run_directory: Path, pair_id: str, out: Path) -> None:
@@ -35,7 +35,7 @@ def main(run_directory: Path, pair_id: str, out: Path) -> None:
     work = find_pair(run_directory, pair_id)
     picture = draw(pictures_of(work), work)
     out.parent.mkdir(parents=True, exist_ok=True)
-    cv2.imwrite(str(out), cv2.cvtColor(picture, cv2.COLOR_RGB2BGR), _JPEG)
+    cv2.imwrite(str(out), cv2.cvtColor(picture, cv2.COLOR_RGB2BGR), JPEG)
     print(f"{out}: {picture.shape[1]} x {picture.shape[0]} pixels")
 
 

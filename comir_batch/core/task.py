@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
 
 class Resource(StrEnum):
@@ -33,6 +34,8 @@ class Task:
         Which workers may run it.
     memory_mb : int
         Most memory that it may use, computed before it is sent.
+    writes : tuple of Path
+        What must be seen of it before it counts as done; by default all outputs of its job.
     """
 
     key: str
@@ -40,6 +43,7 @@ class Task:
     payload: Any
     resource: Resource = Resource.CPU
     memory_mb: int = 512
+    writes: tuple[Path, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
-    from comir_batch.core.task import Outcome
+    from comir_batch.core.task import Outcome, Task
     from comir_batch.pipeline.job import Job
     from comir_batch.pipeline.layout import Layout
     from comir_batch.pipeline.records import Records
@@ -66,9 +66,9 @@ class Driver:
         """Tell how many tasks a phase adds."""
         self._tell(Kind.TASKS_PLANNED, job, tasks=count)
 
-    def task_done(self, job: Job, outcome: Outcome) -> None:
-        """Record a finished task, once what its job wrote can be seen here: what follows reads it."""
-        for path in job.outputs:
+    def task_done(self, job: Job, task: Task, outcome: Outcome) -> None:
+        """Record a finished task, once what it wrote can be seen here: what follows reads it."""
+        for path in task.writes or job.outputs:
             wait_until_seen(path)
         self._records.task_done(job, outcome)
         cost = {"seconds": outcome.seconds, "peak_mb": outcome.peak_mb, "worker": outcome.worker}

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
-    from comir_batch.core.task import Outcome
+    from comir_batch.core.task import Outcome, Task
     from comir_batch.pipeline.job import Job
 
 
@@ -18,7 +18,7 @@ class Journal(Protocol):
     def tasks_planned(self, job: Job, count: int) -> None:
         """Take notice that a phase adds tasks."""
 
-    def task_done(self, job: Job, outcome: Outcome) -> None:
+    def task_done(self, job: Job, task: Task, outcome: Outcome) -> None:
         """Take notice of a finished task."""
 
     def task_retried(self, job: Job, outcome: Outcome) -> None:

@@ -85,7 +85,13 @@ class Refinement:
         """Return the tasks that look for blocks, one for each region with tissue."""
         source, working = SlideFiles(self.fixed.chunk), self.fixed.working
         return [
-            Task(f"{key}-b{index}", match_region, (self, index, region), memory_mb=self.memory_mb)
+            Task(
+                key=f"{key}-b{index}",
+                function=match_region,
+                payload=(self, index, region),
+                memory_mb=self.memory_mb,
+                writes=(self.files.blocks(index),),
+            )
             for index, region in tissue_blocks(source, working, self.regions, 0)
         ]
 

@@ -176,7 +176,7 @@ class Scheduler:
         if progress.state is not State.RUNNING:
             pass  # the job failed while this task was under way
         elif outcome.ok:
-            self._journal.task_done(progress.job, outcome)
+            self._journal.task_done(progress.job, sent.task, outcome)
             progress.value = outcome.value
             if not progress.ready and not progress.running:
                 self._next_phase(progress)

@@ -65,7 +65,7 @@ class Notes:
     retried: dict[str, list[Outcome]] = field(default_factory=dict)
     failed: dict[str, str] = field(default_factory=dict)
 
-    def task_done(self, job: Job, outcome: Outcome) -> None:
+    def task_done(self, job: Job, _task: Task, outcome: Outcome) -> None:
         """Keep what it returned."""
         self.values.setdefault(job.pairs[0], []).append(outcome.value)
 

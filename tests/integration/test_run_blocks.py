@@ -8,7 +8,7 @@ import runs
 
 from comir_batch.core.transform import BSpline
 from comir_batch.io.transform_files import read_transform
-from comir_batch.pipeline import refinement
+from comir_batch.pipeline import driver, refinement
 from comir_batch.pipeline.files import read_arrays
 from comir_batch.pipeline.layout import JudgeFiles, RegisterFiles
 from comir_batch.registration.refine import State
@@ -83,11 +83,15 @@ def test_held_out_tiles_are_not_refined_by(refined):
 def test_regions_together_are_the_same_as_one(slides, refined, tmp_path, monkeypatch):
     folder, _ = slides
     monkeypatch.setattr(refinement, "_BLOCKS_A_SIDE", 4)
+    waited_for = []
+    monkeypatch.setattr(driver, "wait_until_seen", lambda path: waited_for.append((path, path.exists())))
     runs.run_here(manifest(folder, "blocks"), tmp_path / "run", target="register", register=BLOCKS)
     first, *regions, last = (task for task in runs.tasks(tmp_path / "run") if task.startswith("register-"))
     assert first.endswith("-pair")
     assert last.endswith("-fit")
     assert len(regions) > 9
+    assert len(waited_for) > len(regions)
+    assert all(seen for _, seen in waited_for)  # of what a task has not written the driver would wait in vain
     jobs = [next((out / "work").glob("register-*")) for out in (refined, tmp_path / "run")]
     whole, pieces = (read_arrays(RegisterFiles(job).block_map)["shifts_um"] for job in jobs)
     both = np.isfinite(whole) & np.isfinite(pieces)

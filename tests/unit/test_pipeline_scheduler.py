@@ -46,7 +46,7 @@ class Notes:
     def tasks_planned(self, job, count):
         self.lines.append((f"planned {count}", job.key))
 
-    def task_done(self, job, outcome):  # noqa: ARG002
+    def task_done(self, job, task, outcome):  # noqa: ARG002
         self.lines.append(("task", outcome.key))
 
     def task_retried(self, job, outcome):  # noqa: ARG002

@@ -78,7 +78,8 @@ class RegisterWork:
     def phase(self, number: int, key: str) -> Sequence[Task] | None:
         """One task for the pair; then, if it is refined, one for each region and one that fits their blocks."""
         if number == 0:
-            return [Task(f"{key}-pair", register_pair, self, memory_mb=self.memory_mb)]
+            written = self.files.unrefined if self.by_blocks else self.files.transform
+            return [Task(f"{key}-pair", register_pair, self, memory_mb=self.memory_mb, writes=(written,))]
         if number > 2 or not self.by_blocks:
             return None
         return self.refinement.matching(key) if number == 1 else self.refinement.fitting(key)

@@ -1,4 +1,5 @@
 import tracemalloc
+from uuid import UUID
 
 import numpy as np
 import pytest
@@ -118,3 +119,15 @@ def test_memory_does_not_grow_with_the_image(tmp_path):
     peak(512)
     assert peak(4096) < 3 * peak(2048)
     assert peak(4096) < 30e6
+
+
+def test_a_file_with_a_given_identifier_is_the_same_to_the_byte(tmp_path):
+    arrays, _ = _levels(tmp_path / "levels", 2, "uint8")
+    named = {"grid": _GRID, "channels": ["a", "b"], "is_rgb": False, "compression": "deflate", "name": "pair 1"}
+    for name in ("first", "second"):
+        write_ome_tiff(arrays, tmp_path / f"{name}.ome.tif", **named, uuid=UUID(int=7))
+    write_ome_tiff(arrays, tmp_path / "another.ome.tif", **named)
+    first, second, another = ((tmp_path / f"{n}.ome.tif").read_bytes() for n in ("first", "second", "another"))
+    assert first == second != another
+    with tifffile.TiffFile(tmp_path / "first.ome.tif") as tif:
+        assert f'UUID="{UUID(int=7).urn}"' in tif.ome_metadata

@@ -79,7 +79,8 @@ class Refinement:
         """Most memory of one region's task."""
         side = _BLOCKS_A_SIDE * self.config.block_side + 2 * self.config.block_reach
         channels = len(self.fixed.working.info.channels) + len(self.moving.working.info.channels)
-        return BASE_MB + int((_COPIES + 2 * channels) * side**2 * 4 / 1e6)
+        finer = max(self.fixed.working.mpp / self.moving.working.mpp, 1.0)
+        return BASE_MB + int((_COPIES + 2 * channels) * (finer * side) ** 2 * 4 / 1e6)
 
     def matching(self, key: str) -> list[Task]:
         """Return the tasks that look for blocks, one for each region with tissue."""

@@ -198,10 +198,10 @@ def _doubts(evidence: Evidence, config: JudgeConfig) -> Iterator[str]:
 
 def _unrefined(blocks: BlockCounts | None, config: JudgeConfig) -> Iterator[str]:
     if blocks and not (blocks.refined and blocks.used >= config.min_blocks * blocks.tried):
-        done = "the transform was refined by them all the same" if blocks.refined else "the transform was not refined"
+        done = "was refined all the same" if blocks.refined else "was not refined"
         yield (
-            f"only {blocks.used} of {blocks.tried} blocks were of use, and {done}; "
-            f"{config.min_blocks:.0%} are asked for (judge.min_blocks)"
+            f"{blocks.used} of {blocks.tried} blocks were of use, and the transform {done}; "
+            f"{config.min_blocks:.0%} are asked for (judge.min_blocks), which agree and do not fold"
         )
 
 

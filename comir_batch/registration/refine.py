@@ -27,7 +27,7 @@ _NEAR_PX = 1.0  # but not within so many pixels
 _LEAST_BLOCKS = 12
 _SPACING = 2  # blocks from one control point to the next
 _LEAST_AREA = 0.2  # of the displacement's Jacobian determinant
-_SOFTEST, _STIFFER = 0.02, 4.0
+_STIFFNESSES = tuple(0.02 * 4.0**step for step in range(12))
 _RIDGE = 1e-9  # of the normal equations: decides what no block does
 
 
@@ -77,7 +77,7 @@ class Blocks:
 class Refined(NamedTuple):
     """The refined transform, what became of each block, and how stiff the displacement had to be; 0 for none.
 
-    Where there are too few blocks, the transform is what it was.
+    Where there are too few blocks, or what they say folds however stiff, the transform is what it was.
     """
 
     transform: Composite
@@ -105,13 +105,12 @@ def refine(transform: Composite, blocks: Blocks) -> Refined:
         return Refined(transform, states, 0.0)
     spacing_um = _SPACING * blocks.side * max(blocks.grid.mpp_x, blocks.grid.mpp_y)
     lattice = _lattice(blocks.grid, spacing_um / 4)
-    stiffness = _SOFTEST
-    while True:
+    for stiffness in _STIFFNESSES:
         spline = _fitted(blocks.centres_um[used], blocks.offsets_um[used], blocks.grid, spacing_um, stiffness)
         areas = Composite((spline,)).jacobian_determinant(lattice, blocks.grid.mpp_x)
         if areas.min() > _LEAST_AREA:
             return Refined(Composite((spline, *transform.parts)), states, stiffness)
-        stiffness *= _STIFFER  # at last it is affine, and the offsets' median decides
+    return Refined(transform, states, 0.0)
 
 
 def _states(blocks: Blocks) -> NDArray[np.uint8]:

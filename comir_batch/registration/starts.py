@@ -177,7 +177,8 @@ class Starts:
         1974).
         """
         before = start.report.likelihood.get(view.name, math.nan) if start.report else math.nan
-        less = before - self._compared[view.name].likelihood(transform)
+        after = self._compared[view.name].likelihood(transform)
+        less = before - (after if math.isfinite(after) else 0.0)  # all of them where the tissues no longer overlap
         return less / before if less > _RIGID_PARAMETERS else 0.0
 
 

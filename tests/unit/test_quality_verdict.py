@@ -239,11 +239,11 @@ def test_a_fit_that_was_set_aside_is_told():
     [
         (BlockCounts(100, 80, 5, 1.25, refined=True), Verdict.ACCEPT, "refined by 80 of 100 blocks, moved by 1.25 µm"),
         (BlockCounts(100, 80, 5, 1.25, refined=True), Verdict.ACCEPT, "15 were not found, 5 left out as outliers"),
-        (BlockCounts(100, 15, 5, 1.25, refined=True), Verdict.REVIEW, "refined by them all the same"),
+        (BlockCounts(100, 15, 5, 1.25, refined=True), Verdict.REVIEW, "was refined all the same"),
         (
             BlockCounts(30, 7, 0, 0.0, refined=False),
             Verdict.REVIEW,
-            "7 of 30 blocks were of use, and the transform was",
+            "7 of 30 blocks were of use, and the transform was not refined",
         ),
     ],
 )

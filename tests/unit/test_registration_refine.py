@@ -103,3 +103,13 @@ def test_too_few_blocks_change_nothing_and_say_so(count):
     assert refined.transform is BEFORE
     assert refined.stiffness == 0
     assert (refined.states == State.FAILED).sum() == 300 - count
+
+
+def test_blocks_that_fold_however_stiff_refine_nothing():
+    def collapsed(centres):
+        return -1.5 * (centres - centres.reshape(-1, 2).mean(axis=0)) * [1.0, 0.0]
+
+    refined = refine(BEFORE, blocks(collapsed))
+    assert refined.transform is BEFORE
+    assert refined.stiffness == 0
+    assert (refined.states == State.USED).sum() > 200

@@ -153,3 +153,5 @@ def test_a_view_loses_where_a_fit_leaves_what_it_stands_for(tmp_path):
     assert starts.lost(start, near, view) < 0.3
     assert starts.lost(start, far, view) > 0.9
     assert starts.lost(Start(view, Composite()), far, view) == 0.0
+    beyond = Composite((Affine(np.eye(2), np.full(2, 1000.0)),))
+    assert starts.lost(start, beyond, view) == 1.0

@@ -16,7 +16,7 @@ from scipy import ndimage
 
 from comir_batch.core.geometry import Grid, Region
 from comir_batch.core.transform import Affine, BSpline, Composite
-from comir_batch.io.ome_tiff_writer import write_ome_tiff
+from comir_batch.io.ome_tiff_writer import TiffImage, write_ome_tiff
 from comir_batch.io.zarr_array import ZarrArray
 from comir_batch.warp.reduce import reduce_area
 
@@ -110,9 +110,7 @@ def write_pyramid(pixels: NDArray[Any], grid: Grid, path: Path, channels: Sequen
                 break
             pixels = reduce_area(pixels, 2)
         is_rgb = tuple(channels) == ("red", "green", "blue")
-        write_ome_tiff(
-            levels, path, grid=grid, channels=channels, is_rgb=is_rgb, compression="deflate", name=path.stem, uuid=uuid
-        )
+        write_ome_tiff(levels, path, TiffImage(path.stem, grid, tuple(channels), is_rgb, uuid), "deflate")
 
 
 @dataclass(frozen=True)

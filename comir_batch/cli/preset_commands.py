@@ -16,7 +16,9 @@ if TYPE_CHECKING:
 
 app = typer.Typer(
     name="presets",
-    help="elastix' parameters of the full fit, a map a stage. Write them to files, change those, and give them back: "
+    help="elastix' parameters of the full fit, a map a stage. A run fits rigid and affine on coarse images first, and "
+    "goes on with the one that explains more; with files of yours it takes these, in order. Write them to files, "
+    "change those, and give them back: "
     'comir-batch run ... --set \'register.parameter_files=["1-rigid.txt", "3-bspline.txt"]\'.',
     short_help="elastix' parameters of the full fit.",
     no_args_is_help=True,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -31,17 +32,32 @@ _COMPRESSION: dict[str, dict[str, Any]] = {
 }
 
 
-def write_ome_tiff(  # noqa: PLR0913  what is written, and all that the file says of it
-    levels: Sequence[ZarrArray],
-    out: Path,
-    *,
-    grid: Grid,
-    channels: Sequence[str],
-    is_rgb: bool,
-    compression: str,
-    name: str,
-    uuid: UUID | None = None,
-) -> None:
+@dataclass(frozen=True, slots=True)
+class TiffImage:
+    """What an OME-TIFF says of its image.
+
+    Attributes
+    ----------
+    name : str
+        Of the image.
+    grid : Grid
+        Pixels of the finest level. TIFF has no place for its origin.
+    channels : tuple of str
+        Their names.
+    is_rgb : bool
+        Whether they are red, green and blue of one colour image.
+    uuid : UUID or None
+        Of the file; a new one by default, so that no two files are the same to the byte.
+    """
+
+    name: str
+    grid: Grid
+    channels: tuple[str, ...]
+    is_rgb: bool = False
+    uuid: UUID | None = None
+
+
+def write_ome_tiff(levels: Sequence[ZarrArray], out: Path, image: TiffImage, compression: str) -> None:
     """Write a pyramid as OME-TIFF; the file appears whole, by a rename.
 
     RGB becomes one page of interleaved samples, other images one page a channel; coarser levels are SubIFDs of their
@@ -54,18 +70,10 @@ def write_ome_tiff(  # noqa: PLR0913  what is written, and all that the file say
         ``(C, Y, X)``, the finest first.
     out : Path
         The file; its folder must exist.
-    grid : Grid
-        Pixels of the finest level. TIFF has no place for its origin.
-    channels : sequence of str
-        Their names.
-    is_rgb : bool
-        Whether they are red, green and blue of one colour image.
+    image : TiffImage
+        What the file says of it.
     compression : {"deflate", "jpeg", "zstd", "none"}
         ``jpeg`` (quality 90) is lossy.
-    name : str
-        Of the image.
-    uuid : UUID or None
-        Of the file; a new one by default, so that no two files are the same to the byte.
 
     Raises
     ------
@@ -74,14 +82,13 @@ def write_ome_tiff(  # noqa: PLR0913  what is written, and all that the file say
     """
     _require_8_bit_for_jpeg(out, levels[0], compression)
     partial = out.with_name(f".{out.name}.partial")
-    described = _metadata(grid, channels, name, is_rgb=is_rgb) | ({"UUID": uuid.urn} if uuid else {})
-    finest = {"subifds": len(levels) - 1, "metadata": described}
+    finest = {"subifds": len(levels) - 1, "metadata": _metadata(image)}
     coarser = {"subfiletype": 1, "metadata": None}
     with tifffile.TiffWriter(partial, bigtiff=_bytes(levels) > _CLASSIC_LIMIT, ome=True) as writer:
         for index, level in enumerate(levels):
-            tags = _COMPRESSION[compression] | (coarser if index else finest) | _layout(level, is_rgb=is_rgb)
-            resolution = _resolution(grid, levels[0], level)
-            writer.write(_tiles(level, is_rgb=is_rgb), resolution=resolution, resolutionunit="CENTIMETER", **tags)
+            tags = _COMPRESSION[compression] | (coarser if index else finest) | _layout(level, is_rgb=image.is_rgb)
+            resolution = _resolution(image.grid, levels[0], level)
+            writer.write(_tiles(level, is_rgb=image.is_rgb), resolution=resolution, resolutionunit="CENTIMETER", **tags)
     partial.replace(out)
 
 
@@ -108,15 +115,16 @@ def _layout(level: ZarrArray, *, is_rgb: bool) -> dict[str, Any]:
     return layout | {"shape": level.shape, "photometric": "minisblack"}
 
 
-def _metadata(grid: Grid, channels: Sequence[str], name: str, *, is_rgb: bool) -> dict[str, Any]:
+def _metadata(image: TiffImage) -> dict[str, Any]:
     return {
-        "axes": "YXS" if is_rgb else "CYX",
-        "Name": name,
-        "PhysicalSizeX": grid.mpp_x,
+        "axes": "YXS" if image.is_rgb else "CYX",
+        "Name": image.name,
+        "PhysicalSizeX": image.grid.mpp_x,
         "PhysicalSizeXUnit": "µm",
-        "PhysicalSizeY": grid.mpp_y,
+        "PhysicalSizeY": image.grid.mpp_y,
         "PhysicalSizeYUnit": "µm",
-        "Channel": {"Name": "RGB" if is_rgb else list(channels)},
+        "Channel": {"Name": "RGB" if image.is_rgb else list(image.channels)},
+        **({"UUID": image.uuid.urn} if image.uuid else {}),
     }
 
 

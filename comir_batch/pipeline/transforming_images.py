@@ -13,7 +13,7 @@ from comir_batch.core.errors import MissingPixelSizeError, UserError
 from comir_batch.core.geometry import Grid
 from comir_batch.core.transform import Affine
 from comir_batch.io.ngff_writer import NgffImage, write_ngff_metadata
-from comir_batch.io.ome_tiff_writer import write_ome_tiff
+from comir_batch.io.ome_tiff_writer import TiffImage, write_ome_tiff
 from comir_batch.io.open import open_slide
 from comir_batch.io.transform_files import write_json
 from comir_batch.io.zarr_array import ZarrArray
@@ -170,15 +170,9 @@ def _write_zarr(request: ImageRequest, work: WarpWork) -> None:
 
 
 def _write_tiff(request: ImageRequest, work: WarpWork) -> None:
-    write_ome_tiff(
-        [ZarrArray.open(level_path(work.image, number)) for number in range(len(work.levels))],
-        request.out,
-        grid=work.fixed,
-        channels=work.info.channels,
-        is_rgb=work.info.is_rgb,
-        compression="deflate",
-        name=request.source.path.name,
-    )
+    levels = [ZarrArray.open(level_path(work.image, number)) for number in range(len(work.levels))]
+    image = TiffImage(request.source.path.name, work.fixed, work.info.channels, work.info.is_rgb)
+    write_ome_tiff(levels, request.out, image, "deflate")
 
 
 def _writer(out: Path) -> Callable[[ImageRequest, WarpWork], None]:

@@ -10,7 +10,7 @@ from comir_batch.core.block import BlockPlan
 from comir_batch.core.errors import ConfigError
 from comir_batch.core.geometry import Grid, Region
 from comir_batch.core.slide import SlideSpec
-from comir_batch.io.ome_tiff_writer import write_ome_tiff
+from comir_batch.io.ome_tiff_writer import TiffImage, write_ome_tiff
 from comir_batch.io.open import open_slide
 from comir_batch.io.zarr_array import ZarrArray
 
@@ -33,7 +33,7 @@ def _levels(folder, channels, dtype, *, grid=_GRID, count=3, chunk=32):
 
 def _write(folder, out, channels, dtype, compression="deflate", *, is_rgb=False, **layout):
     arrays, images = _levels(folder, len(channels), dtype, **layout)
-    write_ome_tiff(arrays, out, grid=_GRID, channels=channels, is_rgb=is_rgb, compression=compression, name="pair 1")
+    write_ome_tiff(arrays, out, TiffImage("pair 1", _GRID, tuple(channels), is_rgb), compression)
     return images
 
 
@@ -111,7 +111,7 @@ def test_memory_does_not_grow_with_the_image(tmp_path):
         grid = Grid(side, side, 1.0, 1.0)
         out = tmp_path / f"{side}.ome.tif"
         tracemalloc.start()
-        write_ome_tiff([array], out, grid=grid, channels=("r", "g", "b"), is_rgb=False, compression="zstd", name="x")
+        write_ome_tiff([array], out, TiffImage("x", grid, ("r", "g", "b")), "zstd")
         high = tracemalloc.get_traced_memory()[1]
         tracemalloc.stop()
         return high
@@ -123,10 +123,9 @@ def test_memory_does_not_grow_with_the_image(tmp_path):
 
 def test_a_file_with_a_given_identifier_is_the_same_to_the_byte(tmp_path):
     arrays, _ = _levels(tmp_path / "levels", 2, "uint8")
-    named = {"grid": _GRID, "channels": ["a", "b"], "is_rgb": False, "compression": "deflate", "name": "pair 1"}
-    for name in ("first", "second"):
-        write_ome_tiff(arrays, tmp_path / f"{name}.ome.tif", **named, uuid=UUID(int=7))
-    write_ome_tiff(arrays, tmp_path / "another.ome.tif", **named)
+    for name, uuid in (("first", UUID(int=7)), ("second", UUID(int=7)), ("another", None)):
+        image = TiffImage("pair 1", _GRID, ("a", "b"), uuid=uuid)
+        write_ome_tiff(arrays, tmp_path / f"{name}.ome.tif", image, "deflate")
     first, second, another = ((tmp_path / f"{n}.ome.tif").read_bytes() for n in ("first", "second", "another"))
     assert first == second != another
     with tifffile.TiffFile(tmp_path / "first.ome.tif") as tif:

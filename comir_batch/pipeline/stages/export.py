@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from comir_batch.core.task import Task
 from comir_batch.core.verdict import Verdict
 from comir_batch.io.ngff_writer import NgffImage, write_ngff_metadata
-from comir_batch.io.ome_tiff_writer import write_ome_tiff
+from comir_batch.io.ome_tiff_writer import TiffImage, write_ome_tiff
 from comir_batch.io.transform_files import read_json as read_transform_json
 from comir_batch.io.transform_files import write_itk
 from comir_batch.io.zarr_array import ZarrArray, sweep_leftovers
@@ -100,15 +100,8 @@ def publish(work: ExportWork) -> dict[str, Any]:
 def write_tiff(work: ExportWork) -> dict[str, Any]:
     """Stream the published OME-Zarr into a pyramidal OME-TIFF; runs on a worker."""
     levels = [ZarrArray.open(level_path(work.pair.aligned_zarr, k)) for k in range(len(aligned_levels(work.fixed)))]
-    write_ome_tiff(
-        levels,
-        work.pair.aligned_tiff,
-        grid=work.fixed,
-        channels=work.info.channels,
-        is_rgb=work.info.is_rgb,
-        compression=work.config.tiff_compression,
-        name=work.pair_id,
-    )
+    image = TiffImage(work.pair_id, work.fixed, work.info.channels, work.info.is_rgb)
+    write_ome_tiff(levels, work.pair.aligned_tiff, image, work.config.tiff_compression)
     return _files(work, work.pair.aligned_tiff)
 
 

@@ -109,7 +109,7 @@ def _sift(images: Images, _config: RegisterConfig, _folder: Path) -> Composite |
 
 
 def _information(images: Images, config: RegisterConfig, _folder: Path) -> Composite:
-    return Composite((search(View("raw", "mi", *images), config)[0].transform,))
+    return Composite((search([View("raw", "mi", *images)], config)[0].transform,))
 
 
 def _mind(images: Images, config: RegisterConfig, _folder: Path) -> Composite | None:
@@ -155,8 +155,6 @@ def measure(
     model: tuple[str, int],
 ) -> dict[str, Measured]:
     """Register a field by some methods, and return what they made of it by name of the method.
-
-    Searches, refined starts and fits that several methods have in common are done once.
 
     Parameters
     ----------

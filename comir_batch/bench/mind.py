@@ -12,7 +12,7 @@ import numpy as np
 from scipy import ndimage
 
 from comir_batch.core.transform import Composite
-from comir_batch.registration.search import coarse_to_fine
+from comir_batch.registration.search import Compared, coarse_to_fine
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -62,6 +62,10 @@ class SelfSimilarity:
         scores[enough] = -apart[enough] / count[enough]
         return scores
 
+    def likelihood(self, standard: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Return standard scores as they are: only their order matters."""
+        return standard
+
     def _spectra(self, pixels: NDArray[np.float32], mask: NDArray[np.bool_]) -> list[NDArray[np.float32]]:
         inside = ndimage.binary_erosion(mask, iterations=_RIM).astype(np.float32)
         planes = descriptor(pixels, mask) * inside
@@ -73,6 +77,6 @@ def mind_rigid(fixed: RegistrationImage, moving: RegistrationImage, config: Regi
 
     Searched as `registration.search` does.
     """
-    found = coarse_to_fine(fixed, moving, SelfSimilarity, config)
-    best = max(found.fine, key=lambda peak: peak.score, default=None)
+    found = coarse_to_fine([Compared(fixed, moving, SelfSimilarity)], config)
+    best = max(found.fine[0], key=lambda peak: peak.score, default=None)
     return None if best is None else Composite((found.level.transform(best),))

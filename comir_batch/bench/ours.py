@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from comir_batch.quality.verdict import Evidence
     from comir_batch.registration.fit import Fitted
     from comir_batch.registration.images import RegistrationImage
-    from comir_batch.registration.starts import Start
+    from comir_batch.registration.starts import Final, Start
 
 VIEWS = {"raw": ("raw",), "comir": ("comir",), "both": ("comir", "raw")}
 """The views that each method of ours registers."""
@@ -67,7 +67,7 @@ class Clock:
 
 
 class Pipelines:
-    """Our pipeline on both views of a field, and on each alone; what they share is computed once.
+    """Our pipeline on both views of a field, and on each alone.
 
     Parameters
     ----------
@@ -95,80 +95,52 @@ class Pipelines:
         self._config, self._folder, self._clock, self._model = config, folder, clock, model
         comirs = [View("comir", "ncc", *images["comir"])] if "comir" in images else []
         self._views = [*comirs, View("raw", "mi", *images["raw"])]
-        self._fits: dict[str, Fitted] = {}
 
     def found(self, wanted: Collection[str], *, deformable: bool) -> dict[str, Result]:
         """Return what each method of ours that is wanted makes of the field."""
-        methods = {method: names for method, names in VIEWS.items() if method in wanted}
-        needed = {name for names in methods.values() for name in names}
-        if not needed:
-            return {}
-        try:
-            views = [view for view in self._views if view.name in needed]
-            starts = Starts(views, self._config, self._folder)
-        except RegistrationError:  # nothing to hold out
-            return dict.fromkeys(methods, Result(None, ()))
-        judged: dict[str, list[Start]] = {view.name: self._judged(starts, view) for view in starts.views}
-        return {method: self._result(starts, names, judged, deformable=deformable) for method, names in methods.items()}
+        return {
+            method: self._result(names, f"register {method}", deformable=deformable)
+            for method, names in VIEWS.items()
+            if method in wanted
+        }
 
-    def _judged(self, starts: Starts, view: View) -> list[Start]:
-        """Return the starts that one view finds, as all judge them; empty if it finds none."""
+    def _result(self, names: Sequence[str], step: str, *, deformable: bool) -> Result:
+        """Register some views as `registration.register` does."""
+        steps = ["represent", step] if "comir" in names else [step]
         try:
-            with self._clock.measuring(f"search {view.name}"):
-                found = starts.searched(view)
-        except RegistrationError:
-            return []
-        with self._clock.measuring(f"starts {view.name}"):
-            return [starts.refined(start) for start in found]
-
-    def _result(
-        self, starts: Starts, names: Sequence[str], judged: Mapping[str, Sequence[Start]], *, deformable: bool
-    ) -> Result:
-        """Fit the best start of some views as `registration.register` does."""
-        own = ["represent"] if "comir" in names else []
-        steps = [*own, *(f"{step} {name}" for name in names for step in ("search", "starts"))]
-        mine = [start.judged_by(names) for name in names for start in judged[name]]
-        best = max(mine, key=lambda start: start.total, default=None)
-        if best is None or not all(judged[name] for name in names) or not math.isfinite(best.total):
+            with self._clock.measuring(step):
+                starts = Starts([view for view in self._views if view.name in names], self._config, self._folder)
+                best = max((starts.refined(start) for start in starts.searched()), key=lambda start: start.total)
+                final = self._final(starts, best, deformable=deformable) if math.isfinite(best.total) else None
+        except RegistrationError:  # nothing to hold out, or nothing overlaps enough
             return Result(None, steps)
-        views = [view for view in starts.views if view.name in names]
-
-        def fit(view: View) -> Fitted:
-            step, fitted = self._fitted(view, best.transform, deformable=deformable)
-            steps.append(step)
-            return fitted
-
-        view, others, fitted, set_aside = full_fit(starts, best, views, self._config, fit)
-        if self._model is None:
-            return Result(fitted.transform, steps)
-        before = start_transform(view.fixed.grid, view.moving.grid, None)
-        other = self._other(others, best.transform, deformable=deformable)
-        found = Found(view.name, before, fitted.transform, starts.held_out, fitted.attempts, other, set_aside=set_aside)
+        if final is None or self._model is None:
+            return Result(final and final.fitted.transform, steps)
+        before = start_transform(final.view.fixed.grid, final.view.moving.grid, None)
+        other, _error = Fitter(self._config, self._folder).other(final.others, best.transform, self._folder / "other")
+        fitted = final.fitted
+        found = Found(
+            final.view.name,
+            before,
+            fitted.transform,
+            starts.held_out,
+            fitted.attempts,
+            other,
+            set_aside=final.set_aside,
+        )
         return Result(fitted.transform, steps, self._evidence(names, found))
 
-    def _fitted(self, view: View, start: Composite, *, deformable: bool) -> tuple[str, Fitted]:
-        """Return the name of the step, and the full fit."""
-        step = _fit(view, start)
-        if step not in self._fits:
-            fitter = Fitter(self._config, self._folder)
-            with self._clock.measuring(step):
-                self._fits[step] = fitter.full(view, start, self._folder / "fit", deformable=deformable)
-        return step, self._fits[step]
+    def _final(self, starts: Starts, best: Start, *, deformable: bool) -> Final:
+        """Return the full fit of a start."""
+        fitter = Fitter(self._config, self._folder)
 
-    def _other(self, views: Sequence[View], start: Composite, *, deformable: bool) -> Composite | None:
-        """Return what a run finds in the other view; a full fit of another method's, where that is the same."""
-        known = self._fits.get(_fit(views[0], start)) if views else None
-        if known and len(known.attempts) == 1 and not deformable and not self._config.parameter_files:
-            return known.transform
-        found, _error = Fitter(self._config, self._folder).other(views, start, self._folder / "other")
-        return found
+        def fit(view: View) -> Fitted:
+            return fitter.full(view, best.transform, self._folder / "fit", deformable=deformable)
+
+        return full_fit(starts, best, starts.views, self._config, fit)
 
     def _evidence(self, names: Sequence[str], found: Found) -> Evidence:
         """Return what a run would judge by: the raw images always, the model's where it is used."""
         views = [view for view in self._views if view.name in {"raw", *names}]
         model = self._model if "comir" in names else None
         return gather(sights(views, found), found, self._config.seed, model)
-
-
-def _fit(view: View, start: Composite) -> str:
-    return f"fit {view.name} {id(start)}"

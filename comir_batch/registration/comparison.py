@@ -11,7 +11,7 @@ from scipy import ndimage
 
 from comir_batch.core.transform import Affine, Composite
 from comir_batch.registration.coarse import GreyLevels, shared_area
-from comir_batch.registration.scores import information_score
+from comir_batch.registration.scores import information_nats, information_score, normal_nats
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -95,19 +95,12 @@ class Comparison:
         return self._nats(self.score(values_after, both)) - self._nats(self.score(values, both))
 
     def _nats(self, score: float) -> float:
-        """Return the log-likelihood ratio of a score: 0 for one that chance explains as well, NaN for NaN.
-
-        Fisher's transform of a correlation is normal, so it is half the square of the standard score; ``2n`` times the
-        information of ``n`` samples has a chi-squared distribution (Wilks, Ann. Math. Stat. 1938), whose standard
-        deviation tells what ``n`` is.
-        """
+        """Return the log-likelihood ratio of a score: 0 for one that chance explains as well, NaN for NaN."""
         mean, spread = self._null
-        z = np.maximum((score - mean) / spread, 0.0)
-        return float(z**2 / 2 if self._metric == "ncc" else z * math.sqrt(self._freedom / 2))
-
-    @property
-    def _freedom(self) -> int:
-        return (self._levels[0].count - 1) * (self._levels[1].count - 1)
+        standard = np.array((score - mean) / spread)
+        return float(
+            normal_nats(standard) if self._metric == "ncc" else information_nats(standard, self._levels[0].count)
+        )
 
     @cached_property
     def _null(self) -> tuple[float, float]:

@@ -71,9 +71,9 @@ def register(
 ) -> Registration:
     """Register a pair.
 
-    Every view proposes starts by a search over all rotations and mirrorings; elastix refines each rigidly, and the
-    likeliest by all views together wins. The full fit is rigid, affine and, if wanted,
-    B-spline, on the representations where they are significant, else on the raw images; see `starts.full_fit`.
+    A search over all rotations and mirrorings proposes starts, by the views together and by each; elastix refines each
+    rigidly, and the likeliest by all views together wins. The full fit is rigid, affine and, if wanted, B-spline, on
+    the representations where they are significant, else on the raw images; see `starts.full_fit`.
 
     Parameters
     ----------
@@ -128,7 +128,7 @@ def register(
 def _found(starts: Starts, initial: Composite | None) -> list[Start]:
     if initial is not None:
         return [Start(view, initial) for view in starts.views]
-    return [start for view in starts.views for start in starts.searched(view)]
+    return starts.searched()
 
 
 class _Clock:

@@ -32,6 +32,9 @@ class Scorer(Protocol):
     def scores(self, pixels: NDArray[np.float32], mask: NDArray[np.bool_]) -> NDArray[np.float32]:
         """Return a score for each shift of a moving image; -inf for shifts that overlap too little."""
 
+    def likelihood(self, standard: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Return the nats by which standard scores, see `chance.Chance`, speak against chance; -inf for -inf."""
+
 
 class Transforms(NamedTuple):
     """Real FFTs of one size, packed as OpenCV does (which is several times as fast as scipy's where it has IPP)."""
@@ -87,7 +90,9 @@ class Correlation:
 
     def nats(self, scores: NDArray[np.float32]) -> NDArray[np.float32]:
         """Return half the square of scores above zero: those of standard normal variables."""
-        return np.where(np.isfinite(scores), np.maximum(scores, 0) ** 2 / 2, scores)
+        return np.where(np.isfinite(scores), normal_nats(scores), scores)
+
+    likelihood = nats
 
 
 def _moments(pixels: NDArray[np.float32], mask: NDArray[np.bool_]) -> list[NDArray[np.float32]]:
@@ -124,6 +129,11 @@ class Information:
         """Return the information of as many samples as the geometric mean of the overlap and all of the fixed image."""
         return np.asarray(scores * np.float32(math.sqrt(self._samples)), dtype=np.float32)
 
+    def likelihood(self, standard: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Return `information_nats` of standard scores."""
+        nats = information_nats(standard, self._levels.count)
+        return np.where(np.isfinite(standard), nats, standard).astype(np.float32)
+
 
 def _level_sets(levels: GreyLevels, pixels: NDArray[np.float32], mask: NDArray[np.bool_]) -> list[NDArray[np.float32]]:
     labels = np.where(mask, levels.label(pixels), -1)
@@ -150,6 +160,20 @@ def information_score(joint: NDArray[np.float32], area: float) -> NDArray[np.flo
     n = total / area
     scores: NDArray[np.float32] = (information - (len(joint) - 1) ** 2 / (2 * n)) * np.sqrt(n)
     return scores
+
+
+def normal_nats(standard: Plane) -> Plane:
+    """Return the log-likelihood ratio of standard normal scores to chance: half their square, 0 below it."""
+    return np.asarray(np.maximum(standard, 0) ** 2 / 2, dtype=np.float32)
+
+
+def information_nats(standard: Plane, levels: int) -> Plane:
+    """Return the log-likelihood ratio of standard scores of information to chance, 0 below it.
+
+    ``2n`` times the information of ``n`` samples has a chi-squared distribution (Wilks, Ann. Math. Stat. 1938), whose
+    standard deviation tells what ``n`` is.
+    """
+    return np.asarray(np.maximum(standard, 0) * math.sqrt((levels - 1) ** 2 / 2), dtype=np.float32)
 
 
 def _n_log_n(counts: NDArray[np.float32]) -> NDArray[np.float32]:

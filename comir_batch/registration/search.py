@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 import numpy as np
 
 from comir_batch.core.errors import RegistrationError
+from comir_batch.registration.chance import Chance
 from comir_batch.registration.coarse import coarsened, common_mpp
 from comir_batch.registration.images import RegistrationImage
 from comir_batch.registration.scores import Correlation, Information, Scorer, Transforms
@@ -17,6 +18,8 @@ from comir_batch.registration.turntable import Turntable
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
+
+    from numpy.typing import NDArray
 
     from comir_batch.core.config import RegisterConfig
     from comir_batch.core.transform import Affine
@@ -28,8 +31,18 @@ ScorerKind = Callable[[RegistrationImage, RegistrationImage, Transforms, float],
 
 _COARSE = 3 / 8  # of the search's side
 _KEPT, _TURNED = 12, 4  # coarse peaks that are looked at more finely, and of those the ones that are turned, too
+_KEPT_TOGETHER, _KEPT_ALONE = 8, 6  # instead, where there are several views: by all of them, and by each
+_COARSE_GAUGED, _FINE_GAUGED = 24, 6  # angles that tell what chance gives
 _SLOPE_DEG = 15.0  # about a peak: what lies as near is the same peak, if its shift is as near as a quarter of the image
 _FINE_DEG = 1.0
+
+
+class Compared(NamedTuple):
+    """Two images and what makes a scorer of them; several such lie on the same two grids and have the same masks."""
+
+    fixed: RegistrationImage
+    moving: RegistrationImage
+    kind: ScorerKind
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -40,21 +53,21 @@ class Candidate:
     ----------
     transform : Affine
         Rotation, perhaps a mirroring, and shift: fixed µm to moving µm.
-    view : {"comir", "raw"}
-        Which view found it.
+    views : tuple of {"comir", "raw"}
+        Which views found it, together.
     angle : float
         Degrees.
     mirrored : bool
         Whether x is mirrored before the rotation.
     score : float
-        Of the view's metric.
+        Nats by which it is likelier than chance.
     z : float
         How far the best score at the nearest coarse angle lies above those of other angles, in robust standard
         deviations.
     """
 
     transform: Affine
-    view: Literal["comir", "raw"]
+    views: tuple[Literal["comir", "raw"], ...]
     angle: float
     mirrored: bool
     score: float
@@ -68,59 +81,94 @@ class Searched(NamedTuple):
     ----------
     level : Level
         The fine one.
-    coarse : list of Peak
-        The best shift at every angle.
-    fine : list of Peak
+    coarse : list of list of Peak
+        The best shift at every angle, as `Level.peaks` returns them.
+    fine : list of list of Peak
         Those about the best of them, at the fine level.
     """
 
     level: Level
-    coarse: list[Peak]
-    fine: list[Peak]
+    coarse: list[list[Peak]]
+    fine: list[list[Peak]]
 
 
 class Level:
-    """Two images at one pixel size, at which their tissues are at most ``side`` pixels long."""
+    """Pairs of images at one pixel size, at which their tissues are at most ``side`` pixels long.
 
-    def __init__(
-        self, fixed: RegistrationImage, moving: RegistrationImage, kind: ScorerKind, side: int, min_overlap: float
-    ) -> None:
-        mpp = common_mpp(fixed, moving, side)
-        self._fixed, moving = coarsened(fixed, mpp), coarsened(moving, mpp)
-        self._table = Turntable(moving)
-        least = min_overlap * min(np.count_nonzero(self._fixed.mask), np.count_nonzero(moving.mask))
-        transforms = Transforms(self._table.transform_shape(self._fixed.mask, least))
-        self._scorer = kind(self._fixed, moving, transforms, least)
+    Scores are nats, by how far the scorers' scores lie above those of shifts at `gauged` angles, so that those of
+    several pairs can be added.
+    """
+
+    def __init__(self, compared: Sequence[Compared], side: int, min_overlap: float, gauged: int) -> None:
+        mpp = common_mpp(compared[0].fixed, compared[0].moving, side)
+        images = [(coarsened(each.fixed, mpp), coarsened(each.moving, mpp)) for each in compared]
+        self._fixed, moving = images[0]
+        self._tables = [Turntable(moving) for _, moving in images]
+        sizes = [int(np.count_nonzero(image.mask)) for image in (self._fixed, moving)]
+        least = min_overlap * min(sizes)
+        self._transforms = Transforms(self._tables[0].transform_shape(self._fixed.mask, least))
+        self._scorers = [each.kind(*pair, self._transforms, least) for each, pair in zip(compared, images, strict=True)]
+        (self._inside,) = self._transforms.spectra([self._fixed.mask.astype(np.float32)])
         self.apart = max(self._fixed.grid.shape) / 4
+        surfaces = [self._surfaces(360.0 * index / gauged, mirrored=bool(index % 2)) for index in range(gauged)]
+        self._chances = [
+            Chance.of(((scores[k], overlap) for scores, overlap in surfaces), least, min(sizes))
+            for k in range(len(compared))
+        ]
 
-    def peaks(self, turns: Iterable[tuple[float, bool]]) -> list[Peak]:
-        """Return the best shift at each angle, mirrored or not, where enough overlaps."""
-        peaks = (self._table.best(self._scorer, angle, mirrored=mirrored) for angle, mirrored in turns)
-        return [peak for peak in peaks if math.isfinite(peak.score)]
+    def peaks(self, turns: Iterable[tuple[float, bool]]) -> list[list[Peak]]:
+        """Return the best shift at each angle, mirrored or not, where enough overlaps.
+
+        The first list is by all pairs of images together; where there are several, one by each of them alone follows.
+        """
+        ways: list[list[Peak]] = [[] for _ in range(1 + len(self._tables) * (len(self._tables) > 1))]
+        for angle, mirrored in turns:
+            alone = self._nats(angle, mirrored=mirrored)
+            for way, nats in zip(ways, [np.sum(alone, axis=0), *alone][: len(ways)], strict=True):
+                way.append(self._tables[0].peak(nats, angle, mirrored=mirrored))
+        return [[peak for peak in way if math.isfinite(peak.score)] for way in ways]
 
     def transform(self, peak: Peak) -> Affine:
         """Return a peak's transform, fixed µm to moving µm."""
-        return self._table.transform(peak, self._fixed.grid)
+        return self._tables[0].transform(peak, self._fixed.grid)
+
+    def _nats(self, angle: float, *, mirrored: bool) -> list[NDArray[np.float32]]:
+        surfaces, overlap = self._surfaces(angle, mirrored=mirrored)
+        each = zip(self._scorers, self._chances, surfaces, strict=True)
+        return [scorer.likelihood(chance.standard(scores, overlap)) for scorer, chance, scores in each]
+
+    def _surfaces(self, angle: float, *, mirrored: bool) -> tuple[list[NDArray[np.float32]], NDArray[np.float32]]:
+        """Return the scores of every shift at an angle by each scorer, and how many pixels overlap."""
+        turned = [table.turned(angle, mirrored=mirrored) for table in self._tables]
+        scores = [scorer.scores(*image) for scorer, image in zip(self._scorers, turned, strict=True)]
+        (inside,) = self._transforms.spectra([turned[0][1].astype(np.float32)])
+        return scores, self._transforms.correlated(self._inside, inside)
 
 
-def coarse_to_fine(
-    fixed: RegistrationImage, moving: RegistrationImage, kind: ScorerKind, config: RegisterConfig
-) -> Searched:
+def coarse_to_fine(compared: Sequence[Compared], config: RegisterConfig) -> Searched:
     """Search every angle on small images; look at the best ones at ``config.search_side``, and about the best of those.
 
     Angles come in steps of a full turn by ``config.angles``, at last of a degree or so.
     """
-    coarse, fine = (
-        Level(fixed, moving, kind, round(share * config.search_side), config.min_overlap) for share in (_COARSE, 1.0)
-    )
+    coarse = Level(compared, round(_COARSE * config.search_side), config.min_overlap, _COARSE_GAUGED)
+    fine = Level(compared, config.search_side, config.min_overlap, _FINE_GAUGED)
     step = 360.0 / config.angles
     rough = coarse.peaks((step * index, mirrored) for mirrored in (False, True) for index in range(config.angles))
-    kept = max(_KEPT, config.candidates)
-    peaks = fine.peaks((peak.angle, peak.mirrored) for peak in _distinct(rough, kept, coarse.apart))
-    best = _distinct(peaks, _TURNED, fine.apart)
-    return Searched(
-        fine, rough, peaks + fine.peaks((p.angle + turn, p.mirrored) for p in best for turn in _turns(step))
-    )
+    peaks = fine.peaks(_kept(rough, config.candidates, coarse.apart))
+    best = _distinct(peaks[0], _TURNED, fine.apart)
+    about = fine.peaks((p.angle + turn, p.mirrored) for p in best for turn in _turns(step))
+    return Searched(fine, rough, [at + beside for at, beside in zip(peaks, about, strict=True)])
+
+
+def _kept(rough: Sequence[Sequence[Peak]], candidates: int, apart: float) -> list[tuple[float, bool]]:
+    """Return the angles to be looked at more finely: the best by all views, and by each, which may see it better.
+
+    Some turn out to be one at the finer level, so there are twice as many as candidates are asked for.
+    """
+    first, other = (_KEPT_TOGETHER, _KEPT_ALONE) if len(rough) > 1 else (_KEPT, 0)
+    numbers = [max(first, 2 * candidates), *(other for _ in rough[1:])]
+    kept = (peak for way, number in zip(rough, numbers, strict=True) for peak in _distinct(way, number, apart))
+    return list(dict.fromkeys((peak.angle, peak.mirrored) for peak in kept))
 
 
 def _turns(step: float) -> list[float]:
@@ -129,32 +177,52 @@ def _turns(step: float) -> list[float]:
     return [sign * index * step / (2 * number + 1) for sign in (-1, 1) for index in range(1, number + 1)]
 
 
-def search(view: View, config: RegisterConfig) -> tuple[Candidate, ...]:
-    """Return the best ``config.candidates`` distinct starts, best first.
+def search(views: Sequence[View], config: RegisterConfig) -> tuple[Candidate, ...]:
+    """Return distinct starts: the best ``config.candidates`` by all views together, then the best by each of them.
+
+    What views tell is added, for none has to find alone what all of them agree on; but where one tells nothing, the
+    others had better not listen to it. The last ones are left out where they are among the first.
 
     Raises
     ------
     RegistrationError
         If no rotation and shift overlaps enough.
     """
-    kind = Correlation if view.metric == "ncc" else Information
-    found = coarse_to_fine(view.fixed, view.moving, kind, config)
-    if not found.fine:
+    found = coarse_to_fine(_compared(views), config)
+    names = tuple(view.name for view in views)
+    if not found.fine[0]:
         raise RegistrationError(
-            f"the {view.name} images overlap by less than {config.min_overlap:.0%} at every rotation; "
+            f"the {' and '.join(names)} images overlap by less than {config.min_overlap:.0%} at every rotation; "
             "check the tissue masks, or lower register.min_overlap"
         )
+    chosen = [(0, peak) for peak in _distinct(found.fine[0], config.candidates, found.level.apart)]
+    for way in range(1, len(found.fine)):
+        for peak in _distinct(found.fine[way], 1, found.level.apart):
+            if not any(_same(peak, other, found.level.apart) for _, other in chosen):
+                chosen.append((way, peak))
     return tuple(
         Candidate(
             found.level.transform(peak),
-            view.name,
+            names[way - 1 : way] if way else names,
             peak.angle % 360.0,
             peak.mirrored,
             peak.score,
-            _significance(peak, found.coarse, 360.0 / config.angles),
+            _significance(peak, found.coarse[way], 360.0 / config.angles),
         )
-        for peak in _distinct(found.fine, config.candidates, found.level.apart)
+        for way, peak in chosen
     )
+
+
+def _compared(views: Sequence[View]) -> list[Compared]:
+    """Return the views with what all of them see."""
+    fixed, moving = (
+        np.logical_and.reduce([image.mask for image in images])
+        for images in zip(*((view.fixed, view.moving) for view in views), strict=True)
+    )
+    if not (fixed.any() and moving.any()):
+        raise RegistrationError("the masks of the views have no pixel in common; check the tissue masks")
+    kinds: dict[str, ScorerKind] = {"ncc": Correlation, "mi": Information}
+    return [Compared(view.fixed.masked(fixed), view.moving.masked(moving), kinds[view.metric]) for view in views]
 
 
 def _degrees_apart(a: Peak, b: Peak) -> float:
@@ -168,10 +236,14 @@ def _distinct(peaks: Sequence[Peak], count: int, apart: float) -> list[Peak]:
     """Return the best peaks, without those on the slope of a better one: within 15 degrees and `apart` pixels."""
     chosen: list[Peak] = []
     for peak in sorted(peaks, key=lambda peak: -peak.score):
-        near = (math.dist(peak.shift, p.shift) <= apart and _degrees_apart(peak, p) <= _SLOPE_DEG for p in chosen)
-        if len(chosen) < count and not any(near):
+        if len(chosen) < count and not any(_same(peak, other, apart) for other in chosen):
             chosen.append(peak)
     return chosen
+
+
+def _same(a: Peak, b: Peak, apart: float) -> bool:
+    """Return whether one peak lies on the slope of another."""
+    return math.dist(a.shift, b.shift) <= apart and _degrees_apart(a, b) <= _SLOPE_DEG
 
 
 def _significance(peak: Peak, coarse: Sequence[Peak], step: float) -> float:

@@ -19,7 +19,7 @@ from comir_batch.registration.held_out import HeldOut, held_out_tiles
 from comir_batch.registration.search import Candidate, search
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Sequence
+    from collections.abc import Callable, Sequence
     from pathlib import Path
 
     from numpy.typing import NDArray
@@ -40,7 +40,7 @@ class CandidateReport:
     Attributes
     ----------
     view : str
-        The view that found and refined it.
+        The view that refined it.
     angle : float
         Degrees, after the refinement.
     mirrored : bool
@@ -100,16 +100,6 @@ class Start:
         """How likely it is, see `CandidateReport.total`."""
         return self.report.total if self.report else -math.inf
 
-    def judged_by(self, names: Collection[str]) -> Start:
-        """Return the start as these views alone judge it."""
-        if self.report is None:
-            return self
-        nats, held_out = (
-            {name: value for name, value in each.items() if name in names}
-            for each in (self.report.likelihood, self.report.held_out)
-        )
-        return replace(self, report=replace(self.report, likelihood=nats, held_out=held_out))
-
 
 class Starts:
     """Finds the starts of one pair, refines them rigidly, and compares them by every view.
@@ -145,16 +135,20 @@ class Starts:
         self._compared = {view.name: Comparison(_searched(view, config)) for view in self.views}
         self._config, self._fitter, self._numbers = config, Fitter(config, folder), count()
 
-    def searched(self, view: View) -> list[Start]:
-        """Return what the search finds in one of the views.
+    def searched(self) -> list[Start]:
+        """Return what the search finds, for each of the views that find it.
 
         Raises
         ------
         RegistrationError
             If no rotation and shift overlaps enough.
         """
-        found = search(view, self._config)
-        return [Start(view, Composite((candidate.transform,)), candidate) for candidate in found]
+        return [
+            Start(view, Composite((candidate.transform,)), candidate)
+            for candidate in search(self.views, self._config)
+            for view in self.views
+            if view.name in candidate.views
+        ]
 
     def refined(self, start: Start) -> Start:
         """Return a start after a quick rigid fit on its own view, with what all views say of it."""

@@ -69,7 +69,10 @@ class Turntable:
 
     def best(self, scorer: Scorer, angle: float, *, mirrored: bool = False) -> Peak:
         """Return the shift with the highest score at an angle in degrees."""
-        scores = scorer.scores(*self._turned(angle, mirrored=mirrored))
+        return self.peak(scorer.scores(*self.turned(angle, mirrored=mirrored)), angle, mirrored=mirrored)
+
+    def peak(self, scores: NDArray[np.float32], angle: float, *, mirrored: bool) -> Peak:
+        """Return the highest of the scores of all shifts at an angle."""
         y, x = np.unravel_index(int(scores.argmax()), scores.shape)
         shift = self._signed(int(x), scores.shape[1]), self._signed(int(y), scores.shape[0])
         return Peak(float(scores[y, x]), shift, float(angle), mirrored)
@@ -81,7 +84,8 @@ class Turntable:
         from_middle = np.array(peak.shift) - self._middle
         return Affine(matrix, corners.mean(axis=0) + matrix @ (from_middle * mpp - fixed.to_um([[0, 0]])[0]))
 
-    def _turned(self, angle: float, *, mirrored: bool) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+    def turned(self, angle: float, *, mirrored: bool) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+        """Return the image at an angle in degrees, and its mask, both ``(side, side)``."""
         matrix = _turn(angle, mirrored=mirrored)
         centre = np.array([self._grid.width - 1, self._grid.height - 1]) / 2
         to_moving = np.column_stack([matrix, centre - matrix @ [self._middle, self._middle]])

@@ -36,7 +36,7 @@ def _pair(motion, metric):
 @pytest.mark.parametrize(("angle", "mirrored"), [(25.0, False), (115.0, True), (180.0, False)])
 def test_a_known_motion_is_found(metric, angle, mirrored):
     view, truth, points = _pair(Motion(angle, (60.0, -40.0), mirrored, amplitude_um=1e-6), metric)
-    best, *_ = search(view, CONFIG)
+    best, *_ = search([view], CONFIG)
     error = np.linalg.norm(best.transform.map(points) - truth.map(points), axis=1)
     assert best.mirrored == mirrored
     assert best.angle == pytest.approx(angle, abs=1.0)
@@ -46,12 +46,12 @@ def test_a_known_motion_is_found(metric, angle, mirrored):
 
 def test_an_angle_between_two_steps_is_found_to_a_degree():
     view, _, _ = _pair(Motion(117.0, amplitude_um=1e-6), "ncc")
-    assert search(view, CONFIG)[0].angle == pytest.approx(117.0, abs=1.0)
+    assert search([view], CONFIG)[0].angle == pytest.approx(117.0, abs=1.0)
 
 
 def test_candidates_are_distinct_and_best_first():
     view, _, _ = _pair(Motion(25.0, amplitude_um=1e-6), "ncc")
-    candidates = search(view, CONFIG)
+    candidates = search([view], CONFIG)
     assert len(candidates) == 3
     assert [c.score for c in candidates] == sorted((c.score for c in candidates), reverse=True)
     assert candidates[0].z > 2 * candidates[1].z
@@ -61,13 +61,13 @@ def test_unrelated_images_are_not_significant():
     one, _, _ = _pair(Motion(25.0), "ncc")
     noise = np.random.default_rng(3).normal(size=one.moving.grid.shape).astype(np.float32)
     unrelated = RegistrationImage(cv2.GaussianBlur(noise, (0, 0), 5), one.moving.mask, one.moving.grid)
-    best, *_ = search(View("raw", "ncc", one.fixed, unrelated), CONFIG)
+    best, *_ = search([View("raw", "ncc", one.fixed, unrelated)], CONFIG)
     assert best.z < 6
 
 
 def test_the_search_repeats():
     view, _, _ = _pair(Motion(25.0), "mi")
-    first, second = search(view, CONFIG), search(view, CONFIG)
+    first, second = search([view], CONFIG), search([view], CONFIG)
     assert [c.transform.to_dict() for c in first] == [c.transform.to_dict() for c in second]
 
 
@@ -79,7 +79,7 @@ def test_too_little_overlap_is_an_error():
     dots[100:200:20, 80:150:20] = True
     with pytest.raises(RegistrationError, match="min_overlap"):
         search(
-            View("raw", "ncc", view.fixed.masked(dots), view.moving.masked(bar)),
+            [View("raw", "ncc", view.fixed.masked(dots), view.moving.masked(bar))],
             RegisterConfig(search_side=512, angles=8, min_overlap=0.9),
         )
 
@@ -98,7 +98,7 @@ def test_shifts_that_wrap_around_do_not_mix(kind):
         assert one.shift == other.shift
         assert one.score == pytest.approx(other.score, abs=1e-3)
         finite = [
-            np.isfinite(scorer.scores(*table._turned(angle, mirrored=False))).sum() for scorer in (few, all_of_them)
+            np.isfinite(scorer.scores(*table.turned(angle, mirrored=False))).sum() for scorer in (few, all_of_them)
         ]
         assert abs(finite[0] - finite[1]) <= 2  # counts at the limit, to rounding
 
@@ -113,4 +113,26 @@ def test_turns_fill_a_step_by_a_degree_at_most(step, turns):
 
 def test_as_many_candidates_as_are_asked_for():
     view, _, _ = _pair(Motion(25.0, amplitude_um=1e-6), "ncc")
-    assert len(search(view, CONFIG.model_copy(update={"candidates": 15}))) == 15
+    assert len(search([view], CONFIG.model_copy(update={"candidates": 15}))) == 15
+
+
+def test_views_find_together_what_each_of_them_overlooks():
+    """Two views of the same motion, in noise that hides it from each of them."""
+    motion = Motion(115.0, (60.0, -40.0), amplitude_um=1e-6)
+    view, truth, points = _pair(motion, "ncc")
+    generator = np.random.default_rng(28)
+
+    def noisy(name):
+        noise = cv2.GaussianBlur(generator.normal(size=view.moving.grid.shape).astype(np.float32), (0, 0), 5)
+        pixels = view.moving.pixels + np.float32(3.5) * noise / noise.std()
+        return View(name, "ncc", view.fixed, RegistrationImage(pixels, view.moving.mask, view.moving.grid))
+
+    def error(candidate):
+        return np.linalg.norm(candidate.transform.map(points) - truth.map(points), axis=1).mean()
+
+    views = [noisy("comir"), noisy("raw")]
+    together, *_ = search(views, CONFIG)
+    assert together.views == ("comir", "raw")
+    assert error(together) < 2 * common_mpp(view.fixed, view.moving, CONFIG.search_side)
+    alone = [search([each], CONFIG)[0] for each in views]
+    assert max(map(error, alone)) > 100

@@ -15,7 +15,7 @@ from comir_batch.pipeline.start import start_transform
 from comir_batch.registration.elastix_process import shared_process
 from comir_batch.registration.fit import Fitter
 from comir_batch.registration.images import View
-from comir_batch.registration.starts import Starts, full_fit
+from comir_batch.registration.starts import Starts, full_fit, likeliest
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
@@ -110,7 +110,8 @@ class Pipelines:
         try:
             with self._clock.measuring(step):
                 starts = Starts([view for view in self._views if view.name in names], self._config, self._folder)
-                best = max((starts.refined(start) for start in starts.searched()), key=lambda start: start.total)
+                refined = [starts.refined(start) for start in starts.searched()]
+                best = likeliest(starts.views, refined, self._config)
                 final = self._final(starts, best, deformable=deformable) if math.isfinite(best.total) else None
         except RegistrationError:  # nothing to hold out, or nothing overlaps enough
             return Result(None, steps)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from comir_batch.core.errors import RegistrationError
 from comir_batch.registration.fit import Fitter
-from comir_batch.registration.starts import Start, Starts, full_fit
+from comir_batch.registration.starts import Start, Starts, full_fit, likeliest
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -71,9 +71,9 @@ def register(
 ) -> Registration:
     """Register a pair.
 
-    A search over all rotations and mirrorings proposes starts, by the views together and by each; elastix refines each
-    rigidly, and the likeliest by all views together wins. The full fit is rigid, affine and, if wanted, B-spline, on
-    the representations where they are significant, else on the raw images; see `starts.full_fit`.
+    A search over all rotations and mirrorings proposes starts; elastix refines each rigidly in every view, and the
+    likeliest by all views together wins. The full fit is rigid, affine and, if wanted, B-spline, on the representations
+    where they are significant, else on the raw images; see `starts.full_fit`.
 
     Parameters
     ----------
@@ -98,11 +98,13 @@ def register(
     found = _found(starts, initial)
     clock.lap("search")
     refined = sorted((starts.refined(start) for start in found), key=lambda start: -start.total)
+    best = likeliest(starts.views, refined, config)
     clock.lap("starts")
-    reports = tuple(start.report for start in refined if start.report)
-    if not math.isfinite(refined[0].total):
+    in_order = [best, *(start for start in refined if start is not best)]
+    reports = tuple(start.report for start in in_order if start.report)
+    if not math.isfinite(best.total):
         raise RegistrationError(_nothing_found(reports))
-    best, fitter = refined[0], Fitter(config, folder)
+    fitter = Fitter(config, folder)
 
     def fit(view: View) -> Fitted:
         return fitter.full(view, best.transform, folder / view.name, deformable=deformable)

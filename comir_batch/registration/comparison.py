@@ -6,8 +6,8 @@ import math
 from functools import cached_property
 from typing import TYPE_CHECKING
 
+import cv2
 import numpy as np
-from scipy import ndimage
 
 from comir_batch.core.transform import Affine, Composite
 from comir_batch.registration.coarse import GreyLevels, shared_area
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 LEAST_SAMPLES, LEAST_SHARE = 50, 0.2  # of the points: what must fall into the moving mask
 _RANDOM, _SEED = 60, 1
+_ROW = 1024  # cv2.remap takes points in rows, which it does not let grow beyond 32767
 
 
 class Comparison:
@@ -45,26 +46,37 @@ class Comparison:
         self._area = shared_area(fixed, self._moving)
         y, x = np.nonzero(fixed.mask)
         self.points = fixed.grid.to_um(np.stack([x, y], axis=1))
+        middle, reach = self.points.mean(axis=0), max(float(np.ptp(self.points)), 1.0)
+        self._frame = middle + reach * np.array([[0.0, 0.0], [1.0, 0.0], [0.0, 1.0]])
+        away = (self.points - middle) / reach
+        self._in_frame = np.column_stack([away, np.ones(len(away))]).astype(np.float32)
         self._values = fixed.pixels[fixed.mask]
-        self._levels = GreyLevels.of(self._values), GreyLevels.of(self._moving.pixels[self._moving.mask])
+        self._planes = np.dstack([self._moving.mask.astype(np.float32), self._moving.pixels])
+        self._levels = GreyLevels.of(self._moving.pixels[self._moving.mask])
+        levels = GreyLevels.of(self._values)
+        self._labels = levels.label(self._values) * levels.count
 
     def sampled(self, transform: Composite) -> tuple[Values, Inside]:
         """Return the moving image's values at the points, ``(N,)``, and which of them lie in its mask."""
-        rows = self._moving.grid.to_pixels(transform.map(self.points))[:, ::-1].T
-        weight, values = (
-            ndimage.map_coordinates(plane, rows, order=1, mode="constant", prefilter=False)
-            for plane in (self._moving.mask.astype(np.float32), self._moving.pixels)
-        )
+        weight, values = _interpolated(self._planes, self._columns(transform)).T
         return values / np.maximum(weight, 0.5), weight > 0.5
+
+    def _columns(self, transform: Composite) -> NDArray[np.float32]:
+        """Return where a transform lays the points, ``(N, 2)`` pixels of the moving image."""
+        grid = self._moving.grid
+        if not all(isinstance(part, Affine) for part in transform.parts):
+            return grid.to_pixels(transform.map(self.points)).astype(np.float32)
+        middle, right, down = grid.to_pixels(transform.map(self._frame))  # where three points go, all go: far quicker
+        return self._in_frame @ np.array([right - middle, down - middle, middle], dtype=np.float32)
 
     def score(self, values: Values, inside: Inside) -> float:
         """Return the significance of sampled values inside: Fisher's transform of the correlation, or the information.
 
         See `registration.scores`; but a correlation counts every pixel as an independent sample.
         """
-        fixed, moving = self._values[inside], values[inside]
         if self._metric == "mi":
-            return self._information(fixed, moving)
+            return self._information(self._labels[inside], values[inside])
+        fixed, moving = self._values[inside], values[inside]
         return math.atanh(min(max(_correlation(fixed, moving), -0.999), 0.999)) * math.sqrt(len(fixed))
 
     def scored(self, transform: Composite) -> float:
@@ -98,9 +110,7 @@ class Comparison:
         """Return the log-likelihood ratio of a score: 0 for one that chance explains as well, NaN for NaN."""
         mean, spread = self._null
         standard = np.array((score - mean) / spread)
-        return float(
-            normal_nats(standard) if self._metric == "ncc" else information_nats(standard, self._levels[0].count)
-        )
+        return float(normal_nats(standard) if self._metric == "ncc" else information_nats(standard, self._levels.count))
 
     @cached_property
     def _null(self) -> tuple[float, float]:
@@ -125,11 +135,20 @@ class Comparison:
             for matrix, shift in zip(matrices, shifts, strict=True)
         ]
 
-    def _information(self, fixed: Values, moving: Values) -> float:
-        levels = self._levels[0].count
-        labels = self._levels[0].label(fixed) * levels + self._levels[1].label(moving)
-        joint = np.bincount(labels, minlength=levels**2).reshape(levels, levels, 1).astype(np.float32)
+    def _information(self, labels: NDArray[np.int64], moving: Values) -> float:
+        levels = self._levels.count
+        counts = np.bincount(labels + self._levels.label(moving), minlength=levels**2)
+        joint = counts.reshape(levels, levels, 1).astype(np.float32)
         return float(information_score(joint, self._area)[0])
+
+
+def _interpolated(planes: NDArray[np.float32], columns: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return ``(N, K)`` values of ``(Y, X, K)`` planes, zero outside, at ``(N, 2)`` pixels ``(x, y)``."""
+    padded = np.zeros((-(-len(columns) // _ROW) * _ROW, 2), np.float32)
+    padded[: len(columns)] = columns
+    x, y = np.ascontiguousarray(padded.reshape(-1, _ROW, 2).transpose(2, 0, 1))
+    rows = cv2.remap(planes, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT)
+    return np.asarray(rows, dtype=np.float32).reshape(len(padded), -1)[: len(columns)]
 
 
 def _correlation(fixed: Values, moving: Values) -> float:

@@ -1,4 +1,4 @@
-"""Fits of one view by elastix: a quick one for a start, and the full one."""
+"""Fits of one view by elastix, from a start."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from comir_batch.registration.elastix_maps import ParameterMap
     from comir_batch.registration.images import RegistrationImage, View
 
-_START_SIDES = 2  # starts are refined on images of so many times the search's side
+_COARSE_SIDES = 2  # a fit begins on images of so many times the search's side
 _AFFINE_PARAMETERS = 3  # more than those of a rigid transform
 
 
@@ -42,25 +42,10 @@ class Fitted(NamedTuple):
 
 
 class Fitter:
-    """Fits the views of one pair with elastix.
+    """Fits the views of one pair with elastix, by a run's settings."""
 
-    Parameters
-    ----------
-    config : RegisterConfig
-        Settings.
-    folder : Path
-        Takes a folder for each start.
-    """
-
-    def __init__(self, config: RegisterConfig, folder: Path) -> None:
-        self._config, self._folder = config, folder
-
-    def quick(self, view: View, start: Composite, number: int) -> Composite:
-        """Refine a start rigidly on coarse images."""
-        coarse = self._coarse(view)
-        grid = coarse.fixed.grid
-        stages = (parameters.rigid(view.metric, self._config, grid, parameters.resolutions(grid)),)
-        return self._run(coarse, stages, start, self._folder / f"start-{number}")
+    def __init__(self, config: RegisterConfig) -> None:
+        self._config = config
 
     def full(self, view: View, start: Composite, folder: Path, *, deformable: bool) -> Fitted:
         """Fit rigid, affine and perhaps B-spline at full resolution, or the user's stages, and join the affine parts.
@@ -71,7 +56,7 @@ class Fitter:
         attempts: list[Attempt] = []
         for name, config, bends in _ladder(self._config, deformable=deformable):
             try:
-                transform = Fitter(config, self._folder).once(view, start, folder, deformable=bends)
+                transform = Fitter(config).once(view, start, folder, deformable=bends)
             except RegistrationError as error:
                 attempts.append(Attempt(name, _put_aside(folder, len(attempts) + 1, str(error))))
             else:
@@ -117,14 +102,14 @@ class Fitter:
         return found, (stage(view.metric, self._config, view.fixed.grid, finer),) if finer else ()
 
     def _coarse(self, view: View) -> View:
-        mpp = common_mpp(view.fixed, view.moving, _START_SIDES * self._config.search_side)
+        mpp = common_mpp(view.fixed, view.moving, _COARSE_SIDES * self._config.search_side)
         return replace(view, fixed=coarsened(view.fixed, mpp), moving=coarsened(view.moving, mpp))
 
     def other(self, views: Sequence[View], start: Composite, folder: Path) -> tuple[Composite | None, str]:
         """Fit rigid and affine by the preset on the first of the other views, if there is one."""
         preset = self._config.model_copy(update={"parameter_files": ()})
         try:
-            return (Fitter(preset, self._folder).once(views[0], start, folder, deformable=False) if views else None), ""
+            return (Fitter(preset).once(views[0], start, folder, deformable=False) if views else None), ""
         except RegistrationError as error:
             return None, str(error)
 

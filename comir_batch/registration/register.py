@@ -1,15 +1,13 @@
-"""Registration of one pair: starts from every view, the best of them on held-out tiles, and its full fit."""
+"""Registration of one pair: starts by all views together, and the full fit of the likeliest."""
 
 from __future__ import annotations
 
-import math
 import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from comir_batch.core.errors import RegistrationError
 from comir_batch.registration.fit import Fitter
-from comir_batch.registration.starts import Start, Starts, full_fit, likeliest
+from comir_batch.registration.starts import Starts, full_fit
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -23,7 +21,7 @@ if TYPE_CHECKING:
     from comir_batch.registration.fit import Attempt, Fitted
     from comir_batch.registration.images import View
     from comir_batch.registration.search import Candidate
-    from comir_batch.registration.starts import CandidateReport
+    from comir_batch.registration.starts import Start
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -36,8 +34,8 @@ class Registration:
         Fixed µm to moving µm.
     winner : Candidate or None
         The search's start that won; None where the user gave the start.
-    candidates : tuple of CandidateReport
-        Every start, best first.
+    candidates : tuple of Start
+        The likeliest starts, likeliest first.
     view : str
         The view that the full fit used.
     set_aside : bool
@@ -56,7 +54,7 @@ class Registration:
 
     transform: Composite
     winner: Candidate | None
-    candidates: tuple[CandidateReport, ...]
+    candidates: tuple[Start, ...]
     view: str
     set_aside: bool
     held_out: NDArray[np.bool_]
@@ -71,9 +69,9 @@ def register(
 ) -> Registration:
     """Register a pair.
 
-    A search over all rotations and mirrorings proposes starts; elastix refines each rigidly in every view, and the
-    likeliest by all views together wins. The full fit is rigid, affine and, if wanted, B-spline, on the representations
-    where they are significant, else on the raw images; see `starts.full_fit`.
+    A search over all rotations and mirrorings proposes starts, and the likeliest by all views together wins. The full
+    fit is rigid, affine and, if wanted, B-spline, on the representations where they are significant, else on the raw
+    images; see `starts.full_fit`.
 
     Parameters
     ----------
@@ -86,25 +84,19 @@ def register(
     initial : Composite or None
         Fixed µm to moving µm: the one start, instead of the search.
     folder : Path
-        Takes a folder of elastix' files for the full fit, with the name of its view, and one for each other fit.
+        Takes a folder of elastix' files for the full fit, with the name of its view, and one for the other view's fit.
 
     Raises
     ------
     RegistrationError
-        If no start could be found or refined.
+        If no start could be found.
     """
     clock = _Clock()
-    starts = Starts(views, config, folder)
-    found = _found(starts, initial)
+    starts = Starts(views, config)
+    candidates = starts.found(initial)
+    best = candidates[0]
     clock.lap("search")
-    refined = sorted((starts.refined(start) for start in found), key=lambda start: -start.total)
-    best = likeliest(starts.views, refined, config)
-    clock.lap("starts")
-    in_order = [best, *(start for start in refined if start is not best)]
-    reports = tuple(start.report for start in in_order if start.report)
-    if not math.isfinite(best.total):
-        raise RegistrationError(_nothing_found(reports))
-    fitter = Fitter(config, folder)
+    fitter = Fitter(config)
 
     def fit(view: View) -> Fitted:
         return fitter.full(view, best.transform, folder / view.name, deformable=deformable)
@@ -116,7 +108,7 @@ def register(
     return Registration(
         transform=final.fitted.transform,
         winner=best.candidate,
-        candidates=reports,
+        candidates=candidates,
         view=final.view.name,
         set_aside=final.set_aside,
         held_out=starts.held_out,
@@ -127,12 +119,6 @@ def register(
     )
 
 
-def _found(starts: Starts, initial: Composite | None) -> list[Start]:
-    if initial is not None:
-        return [Start(view, initial) for view in starts.views]
-    return starts.searched()
-
-
 class _Clock:
     def __init__(self) -> None:
         self.seconds: dict[str, float] = {}
@@ -141,9 +127,3 @@ class _Clock:
     def lap(self, name: str) -> None:
         now = time.monotonic()
         self.seconds[name], self._last = now - self._last, now
-
-
-def _nothing_found(reports: Sequence[CandidateReport]) -> str:
-    errors = sorted({report.error for report in reports if report.error})
-    reason = "; ".join(errors) or "too little of the tissue overlaps"
-    return f"none of {len(reports)} starts could be refined: {reason}"

@@ -17,7 +17,7 @@ from comir_batch.registration.scores import Correlation, Information, Scorer, Tr
 from comir_batch.registration.turntable import Turntable
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
     from numpy.typing import NDArray
 
@@ -30,9 +30,7 @@ ScorerKind = Callable[[RegistrationImage, RegistrationImage, Transforms, float],
 """Makes a scorer of a fixed and a moving image, the FFTs' size and the least overlap in pixels."""
 
 _COARSE = 3 / 8  # of the search's side
-_KEPT, _TURNED = 12, 4  # coarse peaks that are looked at more finely, and of those the ones that are turned, too
-_KEPT_TOGETHER, _KEPT_ALONE = 8, 6  # instead, where there are several views: by all of them, and by each
-_PLACES, _PLACES_ALONE = 12, 8  # that are returned: by all views together, and besides by each of several
+_TURNED = 4  # peaks that are looked at more finely and are turned, too
 _COARSE_GAUGED, _FINE_GAUGED = 24, 6  # angles that tell what chance gives
 _SLOPE_DEG = 15.0  # about a peak: what lies as near is the same peak, if its shift is as near as a quarter of the image
 _FINE_DEG = 1.0
@@ -152,21 +150,18 @@ def coarse_to_fine(compared: Sequence[Compared], config: RegisterConfig) -> Sear
     fine = Level(compared, config.search_side, config.min_overlap, _FINE_GAUGED)
     step = 360.0 / config.angles
     rough = coarse.peaks((step * index, mirrored) for mirrored in (False, True) for index in range(config.angles))
-    peaks = fine.peaks(_kept(rough, config.candidates, coarse.apart))
+    kept = ((peak.angle, peak.mirrored) for _, peak in _best(rough, config.candidates, coarse.apart))
+    peaks = fine.peaks(dict.fromkeys(kept))
     best = _distinct(peaks[0], _TURNED, fine.apart)
     about = fine.peaks((p.angle + turn, p.mirrored) for p in best for turn in _turns(step))
     return Searched(fine, rough, [at + beside for at, beside in zip(peaks, about, strict=True)])
 
 
-def _kept(rough: Sequence[Sequence[Peak]], candidates: int, apart: float) -> list[tuple[float, bool]]:
-    """Return the angles to be looked at more finely: the best by all views, and by each, which may see it better.
-
-    Some turn out to be one at the finer level, so there are twice as many as candidates are asked for.
-    """
-    first, other = (_KEPT_TOGETHER, _KEPT_ALONE) if len(rough) > 1 else (_KEPT, 0)
-    numbers = [max(first, 2 * candidates), *(other for _ in rough[1:])]
-    kept = (peak for way, number in zip(rough, numbers, strict=True) for peak in _distinct(way, number, apart))
-    return list(dict.fromkeys((peak.angle, peak.mirrored) for peak in kept))
+def _best(ways: Sequence[Sequence[Peak]], candidates: int, apart: float) -> Iterator[tuple[int, Peak]]:
+    """Yield distinct peaks with their way, best first: by all views together, then half as many by each of them."""
+    for way, peaks in enumerate(ways):
+        for peak in _distinct(peaks, -(-candidates // 2) if way else candidates, apart):
+            yield way, peak
 
 
 def _turns(step: float) -> list[float]:
@@ -194,10 +189,9 @@ def search(views: Sequence[View], config: RegisterConfig) -> tuple[Candidate, ..
             "check the tissue masks, or lower register.min_overlap"
         )
     places: list[tuple[int, Peak]] = []
-    for way, peaks in enumerate(found.fine):
-        for peak in _distinct(peaks, _PLACES_ALONE if way else max(_PLACES, config.candidates), found.level.apart):
-            if not any(_same(peak, other, found.level.apart) for _, other in places):
-                places.append((way, peak))
+    for way, peak in _best(found.fine, config.candidates, found.level.apart):
+        if not any(_same(peak, other, found.level.apart) for _, other in places):
+            places.append((way, peak))
     return tuple(
         Candidate(
             found.level.transform(peak),

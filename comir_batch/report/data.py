@@ -156,14 +156,12 @@ class StageCost:
 
 @dataclass(frozen=True, slots=True)
 class CandidateRow:
-    """One start that the global search found; `scores` maps a score's name to its value, `note` says what failed."""
+    """One start that the global search found; `scores` maps a score's name to its value."""
 
-    view: str
     angle_deg: float
     mirrored: bool
     scores: dict[str, float]
     chosen: bool = False
-    note: str = ""
 
 
 @dataclass(frozen=True, slots=True)

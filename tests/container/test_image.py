@@ -80,7 +80,7 @@ def test_the_image_passes_its_own_test(call, sif):
 
 def test_a_manifest_runs_in_the_image(call, sif, tmp_path):
     truth = smoke.draw_pair(tmp_path)
-    quick = ("register.angles=36", "register.candidates=1", "register.iterations=50", "register.samples=1024")
+    quick = ("register.angles=36", "register.iterations=50", "register.samples=1024")
     options = ["--executor", "local", "--workers", "1", *(word for item in quick for word in ("--set", item))]
     call("exec", sif, "comir-batch", "run", "manifest.csv", "--out", "run", *options)
     found = read_transform_json(tmp_path / "run" / "pairs" / "drawn" / "transform.json")

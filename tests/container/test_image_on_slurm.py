@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 # The quality of a registration is not the point here, its sameness is.
-QUICK = ("register.iterations=60", "register.samples=1024", "register.candidates=1", "register.angles=60")
+QUICK = ("register.iterations=60", "register.samples=1024")
 STAGES = ("chunk", "represent", "register", "judge", "warp", "export", "report")
 NAMES = ("whole", "turned", "mirrored", "raw")
 

@@ -115,9 +115,9 @@ def pair(fixed: np.ndarray, moving: np.ndarray, photometric: str = "dark", mpp: 
             StageCost("export", 0.4, 310),
         ),
         candidates=(
-            CandidateRow("comir", 25.0, mirrored=False, scores={"ncc": 0.71, "z": 21.4}, chosen=True),
-            CandidateRow("raw", 24.0, mirrored=False, scores={"ncc": 0.32, "z": 14.0}),
-            CandidateRow("comir", 205.0, mirrored=True, scores={"ncc": 0.11, "z": 2.2}),
+            CandidateRow(25.0, mirrored=False, scores={"ncc": 0.71, "z": 21.4}, chosen=True),
+            CandidateRow(24.0, mirrored=False, scores={"ncc": 0.32, "z": 14.0}),
+            CandidateRow(205.0, mirrored=True, scores={"ncc": 0.11, "z": 2.2}),
         ),
         links=(
             Link("transform.h5", "transform.h5", "ITK composite, fixed to moving, µm"),

@@ -41,7 +41,7 @@ QUICK = {
     "model": "none",
     # Level 0 itself, in four blocks, so that a task can be caught in the middle of a stage.
     "chunk": {"mpp": MPP, "shard": 256, "chunk": 64},
-    "register": {"iterations": 50, "samples": 1024, "angles": 36, "candidates": 1},
+    "register": {"iterations": 50, "samples": 1024, "angles": 36},
     "warp": {"shard": 128, "chunk": 64},
     "execution": {"workers": 2},
 }

@@ -15,7 +15,7 @@ from comir_batch.core.errors import ConfigError, ModelError
 from comir_batch.execution.stop import StopRequest
 from comir_batch.representation.store import find_model
 
-LIGHT = RegisterConfig(threads=1, angles=24, candidates=1, search_side=64, iterations=20, samples=512)
+LIGHT = RegisterConfig(threads=1, angles=24, search_side=64, iterations=20, samples=512)
 LEARNT = (0.0, 0.0, 0.625, 1.0)
 
 

@@ -265,7 +265,7 @@ def test_the_users_parameter_files_are_what_elastix_gets(pair, tmp_path):
         path.write_text(render({**stage, "MaximumNumberOfIterations": ("70",)}))
     config = RegisterConfig(parameter_files=tuple(map(str, paths)))
     view, start = View("comir", "ncc", fixed, moving), Composite((truth.parts[1],))
-    fitted = Fitter(config, tmp_path).full(view, start, tmp_path / "fit", deformable=True)
+    fitted = Fitter(config).full(view, start, tmp_path / "fit", deformable=True)
     assert [attempt.name for attempt in fitted.attempts] == ["as configured"]
     given = [parse((tmp_path / "fit" / f"Parameters.{n}.txt").read_text()) for n in (0, 1)]
     assert [stage["MaximumNumberOfIterations"] for stage in given] == [("70",), ("70",)]
@@ -275,7 +275,7 @@ def test_the_users_parameter_files_are_what_elastix_gets(pair, tmp_path):
     assert np.median(error) < 0.5
     paths[1].write_text(render({**STAGES[2], "ImageSampler": ("NoSuchSampler",)}))
     config = QUICK.model_copy(update={"parameter_files": tuple(path.read_text() for path in paths)})
-    fitted = Fitter(config, tmp_path).full(view, start, tmp_path / "again", deformable=True)
+    fitted = Fitter(config).full(view, start, tmp_path / "again", deformable=True)
     assert [attempt.name for attempt in fitted.attempts] == [
         "as configured",
         "by the preset instead of the parameter files",
@@ -335,7 +335,7 @@ def test_where_elastix_fails_less_is_asked_of_it_and_every_attempt_is_told(
     for name in spoilt:
         monkeypatch.setattr(parameters, name, _spoilt(getattr(parameters, name)))
     start = Composite((truth.parts[1],))
-    fitted = Fitter(QUICK, tmp_path).full(View("comir", "ncc", fixed, moving), start, tmp_path / "fit", deformable=True)
+    fitted = Fitter(QUICK).full(View("comir", "ncc", fixed, moving), start, tmp_path / "fit", deformable=True)
     assert [attempt.name for attempt in fitted.attempts] == tried
     assert all("NoSuchSampler" in attempt.error for attempt in fitted.attempts[:-1])
     assert fitted.attempts[-1].error == ""

@@ -161,11 +161,11 @@ def test_metrics_that_were_not_measured_are_named_below_the_others():
 
 def test_candidates_may_have_different_scores():
     rows = (
-        CandidateRow("comir", 25.0, mirrored=False, scores={"search z": 21.0, "held out z": 9.0}, chosen=True),
-        CandidateRow("raw", 200.0, mirrored=True, scores={"mutual": 3.0}, note="elastix: too many samples outside."),
+        CandidateRow(25.0, mirrored=False, scores={"search z": 21.0, "held out z": 9.0}, chosen=True),
+        CandidateRow(200.0, mirrored=True, scores={"mutual": 3.0}),
     )
     text = Page(pair_page(judged(candidates=rows))).text
-    assert all(words in text for words in ("Search z", "Held out z", "Mutual", "✓ chosen", "too many samples outside"))
+    assert all(words in text for words in ("Search z", "Held out z", "Mutual", "✓ chosen"))
 
 
 def test_what_needs_an_eye_comes_first_and_else_the_order_stays():

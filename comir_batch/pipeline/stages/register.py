@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from comir_batch.core.config import RegisterConfig
     from comir_batch.registration.register import Registration
-    from comir_batch.registration.starts import CandidateReport
+    from comir_batch.registration.starts import Start
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,14 +116,13 @@ def _summary(found: Registration) -> dict[str, Any]:
     }
 
 
-def _candidate(start: CandidateReport, *, chosen: bool) -> dict[str, Any]:
-    scores = {"search z": start.z} | {f"{name} nats": nats for name, nats in start.likelihood.items()}
+def _candidate(start: Start, *, chosen: bool) -> dict[str, Any]:
+    scores = {"search z": start.candidate.z} if start.candidate else {}
+    scores |= {f"{name} nats": nats for name, nats in start.likelihood.items()}
     scores |= {f"{name} held out z": z for name, z in start.held_out.items()}
     return {
-        "view": start.view,
         "angle_deg": start.angle,
         "mirrored": start.mirrored,
         "scores": {name: value for name, value in scores.items() if math.isfinite(value)},
         "chosen": chosen,
-        "note": start.error,
     }

@@ -17,7 +17,7 @@ from comir_batch.registration.search import Candidate, search
 from comir_batch.registration.settle import settled
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from numpy.typing import NDArray
 
@@ -26,8 +26,8 @@ if TYPE_CHECKING:
     from comir_batch.registration.images import View
 
 
-_RIGID_PARAMETERS = 3
-_MOST_LOST = 0.1  # of the other view's nats, by a fit that both views stand for
+_RIGID_PARAMETERS = 3  # as many nats mean nothing: so many do three parameters gain by chance (Akaike, IEEE TAC 1974)
+_MOST_LOST = 0.1  # of a start's nats, by a fit that all views stand for
 _JUDGED = 4  # starts, the likeliest, that held-out tiles are asked about
 
 
@@ -52,6 +52,11 @@ class Start:
     likelihood: dict[str, float]
     held_out: dict[str, float]
     candidate: Candidate | None = None
+
+    @property
+    def total(self) -> float:
+        """Nats of all views together; -inf where none can tell."""
+        return _total(self.likelihood)
 
     @property
     def mirrored(self) -> bool:
@@ -115,7 +120,7 @@ class Starts:
             if initial is None
             else [(None, initial)]
         )
-        near = [(candidate, settled(start, self._grid, self._nats)) for candidate, start in places]
+        near = [(candidate, settled(start, self._grid, self.nats)) for candidate, start in places]
         near.sort(key=lambda place: -place[1].nats)
         if not math.isfinite(near[0][1].nats):
             raise RegistrationError("too little of the tissue overlaps at any start")
@@ -125,24 +130,12 @@ class Starts:
         held_out = {name: judge.significance(transform) for name, judge in self._judges.items()}
         return Start(transform, self._likelihood(transform), held_out, candidate)
 
-    def _nats(self, transform: Composite) -> float:
+    def nats(self, transform: Composite) -> float:
         """Return what all views together say of a transform; -inf where none can tell."""
-        known = [nats for nats in self._likelihood(transform).values() if math.isfinite(nats)]
-        return sum(known) if known else -math.inf
+        return _total(self._likelihood(transform))
 
     def _likelihood(self, transform: Composite) -> dict[str, float]:
         return {name: compared.likelihood(transform) for name, compared in self._compared.items()}
-
-    def lost(self, start: Start, transform: Composite, view: View) -> float:
-        """Return by which share of its nats at a start a view speaks less for a transform; 0 where that means nothing.
-
-        Nothing is less than three nats, as the three parameters of a rigid transform are by chance (Akaike, IEEE TAC
-        1974).
-        """
-        before = start.likelihood.get(view.name, math.nan)
-        after = self._compared[view.name].likelihood(transform)
-        less = before - (after if math.isfinite(after) else 0.0)  # all of them where the tissues no longer overlap
-        return less / before if less > _RIGID_PARAMETERS else 0.0
 
 
 def final_view(views: Sequence[View], best: Start, config: RegisterConfig) -> tuple[View, list[View]]:
@@ -175,17 +168,23 @@ def full_fit(
 ) -> Final:
     """Fit a start in full, in the view that is chosen, or in the other one where that speaks against it.
 
-    A view that tells little of a place can draw a good start away. What it finds then makes the other view less likely
-    than the start did; so the other one is fitted, too, and of the two that stays which takes less from the other view.
+    A view that tells little of a place can draw a good start away. What it finds then is less likely than the start
+    was, by all views together; so the other one is fitted, too, and the likelier of the two stays.
     """
     view, others = final_view(views, best, config)
     fitted = fit(view)
-    if not others or (lost := starts.lost(best, fitted.transform, others[0])) <= _MOST_LOST:
+    nats = starts.nats(fitted.transform)
+    if not others or best.total - nats <= max(_RIGID_PARAMETERS, _MOST_LOST * best.total):
         return Final(view, others, fitted)
     instead = fit(others[0])
-    if starts.lost(best, instead.transform, view) >= lost:
+    if starts.nats(instead.transform) <= nats:
         return Final(view, others, fitted)
     return Final(others[0], [view], instead, set_aside=True)
+
+
+def _total(likelihood: Mapping[str, float]) -> float:
+    known = [nats for nats in likelihood.values() if math.isfinite(nats)]
+    return sum(known) if known else -math.inf
 
 
 def _searched(view: View, config: RegisterConfig) -> View:

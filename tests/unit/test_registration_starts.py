@@ -10,7 +10,6 @@ from comir_batch.core.config import RegisterConfig
 from comir_batch.core.errors import RegistrationError
 from comir_batch.core.geometry import Grid
 from comir_batch.core.transform import Affine, Composite
-from comir_batch.registration.comparison import Comparison
 from comir_batch.registration.fit import Fitted
 from comir_batch.registration.images import RegistrationImage, View
 from comir_batch.registration.search import Candidate
@@ -44,55 +43,54 @@ def test_a_single_view_is_taken_whatever_it_says():
 
 
 class Compared:
-    """Stands in for `Starts`: what each fit takes from the other view."""
+    """Stands in for `Starts`: how likely each view's fit is."""
 
-    def __init__(self, lost):
-        self._lost = lost
+    def __init__(self, nats):
+        self._nats = nats
 
-    def lost(self, _start, transform, view):
-        return self._lost[transform, view.name]
+    def nats(self, transform):
+        return self._nats[transform]
 
 
 @pytest.mark.parametrize(
-    ("lost", "chosen", "fits"),
+    ("nats", "chosen", "fits"),
     [
-        ({("comir", "raw"): 0.0}, "comir", ["comir"]),
-        ({("comir", "raw"): 0.05}, "comir", ["comir"]),
-        ({("comir", "raw"): 0.4, ("raw", "comir"): 0.0}, "raw", ["comir", "raw"]),
-        ({("comir", "raw"): 0.4, ("raw", "comir"): 0.6}, "comir", ["comir", "raw"]),
+        ({"comir": 110.0}, "comir", ["comir"]),
+        ({"comir": 95.0}, "comir", ["comir"]),  # a tenth less than the start's is no sign of anything
+        ({"comir": 60.0, "raw": 98.0}, "raw", ["comir", "raw"]),
+        ({"comir": 60.0, "raw": 55.0}, "comir", ["comir", "raw"]),
+        ({"comir": -math.inf, "raw": 55.0}, "raw", ["comir", "raw"]),
     ],
 )
-def test_the_other_view_is_fitted_where_it_speaks_against_the_first_fit(lost, chosen, fits):
-    start = Start(Composite(), {}, {"comir": 20.0, "raw": 9.0})
+def test_the_other_view_is_fitted_where_the_first_fit_is_less_likely_than_the_start(nats, chosen, fits):
+    start = Start(Composite(), {"comir": 80.0, "raw": 20.0}, {"comir": 20.0, "raw": 9.0})
     made = []
 
     def fit(view):
         made.append(view.name)
         return Fitted(view.name, ())
 
-    final = full_fit(Compared(lost), start, [COMIR, RAW], RegisterConfig(), fit)
+    final = full_fit(Compared(nats), start, [COMIR, RAW], RegisterConfig(), fit)
     assert made == fits
     assert final.view.name == final.fitted.transform == chosen
     assert [view.name for view in final.others] == [{"comir": "raw", "raw": "comir"}[chosen]]
     assert final.set_aside == (chosen == "raw")
 
 
-def test_a_view_loses_where_a_fit_leaves_what_it_stands_for():
-    random = np.random.default_rng(0)
-    grid, inside = Grid(256, 256, 1.0, 1.0), np.ones((256, 256), dtype=bool)
-    tissue = RegistrationImage(
-        cv2.GaussianBlur(random.normal(size=(256, 256)).astype(np.float32), (0, 0), 4), inside, grid
+def test_of_few_nats_three_mean_nothing():
+    start = Start(Composite(), {"comir": 6.0, "raw": 4.0}, {"comir": 20.0, "raw": 9.0})
+    final = full_fit(
+        Compared({"comir": 7.5}), start, [COMIR, RAW], RegisterConfig(), lambda view: Fitted(view.name, ())
     )
-    view = View("raw", "ncc", tissue, tissue)
-    starts = Starts([view], RegisterConfig())
-    nats = {"raw": Comparison(view).likelihood(Composite())}
-    start = Start(Composite(), nats, {})
-    near, far = (Composite((Affine(np.eye(2), np.full(2, shift)),)) for shift in (0.01, 12.0))
-    assert starts.lost(start, near, view) < 0.3
-    assert starts.lost(start, far, view) > 0.9
-    assert starts.lost(Start(Composite(), {}, {}), far, view) == 0.0
-    beyond = Composite((Affine(np.eye(2), np.full(2, 1000.0)),))
-    assert starts.lost(start, beyond, view) == 1.0
+    assert not final.set_aside
+
+
+@pytest.mark.parametrize(
+    ("nats", "total"),
+    [({"comir": 12.0, "raw": 3.0}, 15.0), ({"comir": math.nan, "raw": 2.0}, 2.0), ({"comir": math.nan}, -math.inf)],
+)
+def test_likelihoods_add_up_over_the_views(nats, total):
+    assert Start(Composite(), nats, {}).total == total
 
 
 def _views():

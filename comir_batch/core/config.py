@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import tomllib
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
@@ -79,6 +79,9 @@ class RegisterConfig(Section):
         Longer side, in pixels, of the images that the global search sees.
     angles : int
         Rotations that the search tries over the full turn, for each mirroring.
+    scales : tuple of float
+        How many times as large as the pixel sizes say the moving tissue may be: the search tries each, and where
+        there are several, starts settle between them.
     min_overlap : float
         Smallest share of the smaller tissue that must overlap.
     candidates : int
@@ -114,6 +117,7 @@ class RegisterConfig(Section):
     threads: int = Field(default=2, ge=1)
     search_side: int = Field(default=256, ge=64, le=1024)
     angles: int = Field(default=120, ge=8)
+    scales: tuple[Annotated[float, Field(ge=0.1, le=10)], ...] = Field(default=(1.0,), min_length=1)
     min_overlap: float = Field(default=0.4, gt=0, lt=1)
     candidates: int = Field(default=12, ge=1)
     held_out: float = Field(default=0.2, gt=0, lt=0.5)

@@ -49,6 +49,11 @@ class RegistrationImage:
         """Return the image with another mask."""
         return replace(self, mask=mask)
 
+    def enlarged(self, factor: float) -> RegistrationImage:
+        """Return the image on pixels so many times as large, about the origin of the µm."""
+        at = {name: factor * getattr(self.grid, name) for name in ("mpp_x", "mpp_y", "origin_x", "origin_y")}
+        return replace(self, grid=replace(self.grid, **at))
+
     def cropped(self) -> RegistrationImage:
         """Return the bounding box of the mask."""
         rows, columns = np.flatnonzero(self.mask.any(axis=1)), np.flatnonzero(self.mask.any(axis=0))

@@ -1,4 +1,4 @@
-"""Where the likelihood of a rigid transform is highest, near a start."""
+"""Where the likelihood of a rigid transform, or of a similarity, is highest near a start."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 _STEP_PX = 1.5  # about what a search is off: a pixel, and as much by its angle
 _NEAR_PX, _NEAR_NATS = 0.1, 0.1
-_MOST = 80  # steps; it takes about twenty
+_MOST = 80  # likelihoods; it takes about twenty
 _IMPOSSIBLE = 1e30
 
 
@@ -30,8 +30,8 @@ class Settled(NamedTuple):
     nats: float
 
 
-def settled(start: Composite, grid: Grid, likelihood: Callable[[Composite], float]) -> Settled:
-    """Climb from a start by turns about a grid's middle and shifts, with the simplex of Nelder and Mead (1965).
+def settled(start: Composite, grid: Grid, likelihood: Callable[[Composite], float], *, scaled: bool = False) -> Settled:
+    """Climb from a start by shifts and turns about a grid's middle, with the simplex of Nelder and Mead (1965).
 
     Parameters
     ----------
@@ -41,21 +41,24 @@ def settled(start: Composite, grid: Grid, likelihood: Callable[[Composite], floa
         The fixed one, whose pixels are the units of the steps.
     likelihood : callable
         Nats of a transform, -inf for an impossible one.
+    scaled : bool
+        Whether to climb by changes of scale, too.
     """
     pixel = max(grid.mpp_x, grid.mpp_y)
     middle = grid.corners_um().mean(axis=0)
     reach = math.hypot(*grid.size_um) / 4
 
     def moved(steps: NDArray[np.float64]) -> Composite:
-        turn, *shift = steps * pixel
-        angle = turn / reach
-        rotation = [[math.cos(angle), -math.sin(angle)], [math.sin(angle), math.cos(angle)]]
-        return Composite((Affine.about(rotation, middle, shift), *start.parts))
+        turn, x, y, *stretch = steps * pixel
+        angle, scale = turn / reach, math.exp(stretch[0] / reach) if scaled else 1.0
+        cosine, sine = scale * math.cos(angle), scale * math.sin(angle)
+        return Composite((Affine.about([[cosine, -sine], [sine, cosine]], middle, [x, y]), *start.parts))
 
     def loss(steps: NDArray[np.float64]) -> float:
         return min(-likelihood(moved(steps)), _IMPOSSIBLE)  # the simplex cannot reckon with infinity
 
-    simplex = np.vstack([np.zeros(3), _STEP_PX * np.eye(3)])
+    number = 4 if scaled else 3
+    simplex = np.vstack([np.zeros(number), _STEP_PX * np.eye(number)])
     options = {"initial_simplex": simplex, "xatol": _NEAR_PX, "fatol": _NEAR_NATS, "maxfev": _MOST}
-    best = optimize.minimize(loss, np.zeros(3), method="Nelder-Mead", options=options)
+    best = optimize.minimize(loss, simplex[0], method="Nelder-Mead", options=options)
     return Settled(moved(best.x), -float(best.fun) if best.fun < _IMPOSSIBLE else -math.inf)

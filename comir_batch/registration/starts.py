@@ -17,7 +17,7 @@ from comir_batch.registration.search import Candidate, search
 from comir_batch.registration.settle import settled
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from numpy.typing import NDArray
 
@@ -116,15 +116,24 @@ class Starts:
             If no rotation and shift overlaps enough.
         """
         places: list[tuple[Candidate | None, Composite]] = (
-            [(place, Composite((place.transform,))) for place in search(self.views, self._config)]
+            [(place, Composite((place.transform,))) for place in self._places()]
             if initial is None
             else [(None, initial)]
         )
-        near = [(candidate, settled(start, self._grid, self.nats)) for candidate, start in places]
+        scaled = len(self._config.scales) > 1
+        near = [(found, settled(start, self._grid, self.nats, scaled=scaled)) for found, start in places]
         near.sort(key=lambda place: -place[1].nats)
         if not math.isfinite(near[0][1].nats):
             raise RegistrationError("too little of the tissue overlaps at any start")
         return tuple(self._judged(place.transform, candidate) for candidate, place in near[:_JUDGED])
+
+    def _places(self) -> Iterator[Candidate]:
+        """Yield what the search finds at each scale that may be."""
+        for scale in self._config.scales:
+            views = [replace(view, moving=view.moving.enlarged(1 / scale)) for view in self.views]
+            larger = Affine(scale * np.eye(2), np.zeros(2))
+            for place in search(views, self._config):
+                yield replace(place, transform=larger.after(place.transform))
 
     def _judged(self, transform: Composite, candidate: Candidate | None) -> Start:
         held_out = {name: judge.significance(transform) for name, judge in self._judges.items()}

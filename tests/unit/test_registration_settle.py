@@ -37,3 +37,11 @@ def test_a_start_that_a_search_left_a_pixel_and_a_degree_off_settles_on_the_trut
 def test_a_start_where_nothing_can_be_told_stays_impossible():
     assert settled(Composite(), GRID, lambda _: -math.inf).nats == -math.inf
     assert settled(Composite(), GRID, lambda _: 0.0).nats == 0.0
+
+
+def test_a_start_settles_on_another_scale_only_where_it_may():
+    truth = Affine.about(1.012 * np.eye(2), CORNERS.mean(axis=0), [3.0, 2.0])
+    rigid, similar = (settled(Composite(), GRID, _near(truth, 4.0), scaled=scaled) for scaled in (False, True))
+    assert np.linalg.det(rigid.transform.parts[0].matrix) == pytest.approx(1.0)
+    assert similar.nats > 49
+    assert np.abs(similar.transform.map(CORNERS) - truth.map(CORNERS)).max() < 0.2 * GRID.mpp_x

@@ -1,6 +1,7 @@
 """Starts settle and are compared; which view gets the full fit follows from what is said of the best one."""
 
 import math
+from dataclasses import replace
 
 import cv2
 import numpy as np
@@ -105,11 +106,24 @@ def test_of_the_places_that_the_search_finds_the_likeliest_comes_first_once_it_h
     found = tuple(Candidate(place, 0.0, False, 9.0, 5.0) for place in places)  # noqa: FBT003
     monkeypatch.setattr("comir_batch.registration.starts.search", lambda _views, _config: found)
     best, *others = Starts(_views(), RegisterConfig()).found()
-    assert best.candidate is found[2]
+    assert np.array_equal(best.candidate.transform.offset, places[2].offset)
     assert np.abs(best.transform.map([[64.0, 64.0]]) - 64.0).max() < 0.3
     assert sum(best.likelihood.values()) > max(sum(other.likelihood.values()) for other in others)
     assert not best.mirrored
     assert min(best.angle, 360 - best.angle) < 0.3
+
+
+@pytest.mark.parametrize("scale", [0.83, 1.24])
+def test_tissue_of_another_size_than_the_pixel_sizes_say_is_found_where_scales_are_searched(scale):
+    views = [replace(view, moving=view.moving.enlarged(scale)) for view in _views()]
+    as_told, searched = (
+        Starts(views, RegisterConfig(search_side=96, angles=24, candidates=4, scales=scales)).found()[0] for scales in ((1.0,), (0.8, 1.0, 1.25))
+    )
+    corners = np.array([[0.0, 0.0], [128.0, 0.0], [0.0, 128.0]])
+    far, near = (np.abs(start.transform.map(corners) - scale * corners).max() for start in (as_told, searched))
+    assert near < 1.0
+    assert far > 5.0
+    assert sum(searched.likelihood.values()) > sum(as_told.likelihood.values()) + 20
 
 
 def test_a_start_of_the_users_settles_too():

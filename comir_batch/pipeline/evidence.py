@@ -53,7 +53,7 @@ class Found:
     blocks : BlockCounts or None
         What became of the blocks; None where the pair was not refined by them.
     set_aside : bool
-        Whether the other view's fit was made first, and set aside as the less likely by both views together.
+        Whether the other view's fit was made first, and set aside since this view spoke against it.
     """
 
     view: str

@@ -60,7 +60,7 @@ class Evidence:
     blocks : BlockCounts or None
         What became of the blocks that refined the transform; None where none were asked for.
     set_aside : bool
-        Whether the other view's fit was made first, and set aside as the less likely by both views together.
+        Whether the other view's fit was made first, and set aside since this one spoke against it.
     """
 
     registered_from: Literal["comir", "raw"]
@@ -277,7 +277,7 @@ def _findings(evidence: Evidence, config: JudgeConfig) -> Iterator[str]:
         yield "registered from the raw images by mutual information"
     if evidence.set_aside:
         first, second = ("comir", "raw") if evidence.registered_from == "raw" else ("raw", "comir")
-        yield f"a fit of the {_VIEW_NAMES[first]} was set aside: that of the {_VIEW_NAMES[second]} is likelier by both"
+        yield f"a fit of the {_VIEW_NAMES[first]} was set aside: it made the {_VIEW_NAMES[second]} less alike"
     yield _story(_VIEW_NAMES["comir"], evidence.comir) if evidence.comir else "no representations were used"
     yield _story(_VIEW_NAMES["raw"], evidence.raw)
     if evidence.tile_error:

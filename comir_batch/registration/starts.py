@@ -26,8 +26,10 @@ if TYPE_CHECKING:
     from comir_batch.registration.images import View
 
 
-_RIGID_PARAMETERS = 3  # as many nats mean nothing: so many do three parameters gain by chance (Akaike, IEEE TAC 1974)
-_MOST_LOST = 0.1  # of a start's nats, by a fit that all views stand for
+_BY_CHANCE = (
+    3.9  # nats between two good fits of three parameters: half the 95th percentile of chi-squared (Wilks, 1938)
+)
+_MOST_LOST = 0.1  # of the other view's nats, by a fit that both views stand for
 _JUDGED = 4  # starts, the likeliest, that held-out tiles are asked about
 
 
@@ -143,6 +145,13 @@ class Starts:
         """Return what all views together say of a transform; -inf where none can tell."""
         return _total(self._likelihood(transform))
 
+    def lost(self, start: Start, transform: Composite, view: View) -> float:
+        """Return by how many nats a view speaks less for a transform than for a start; 0 where it cannot tell."""
+        before, after = start.likelihood[view.name], self._compared[view.name].likelihood(transform)
+        if not math.isfinite(before):
+            return 0.0
+        return before - (after if math.isfinite(after) else 0.0)  # all of them where the tissues no longer overlap
+
     def _likelihood(self, transform: Composite) -> dict[str, float]:
         return {name: compared.likelihood(transform) for name, compared in self._compared.items()}
 
@@ -177,18 +186,21 @@ def full_fit(
 ) -> Final:
     """Fit a start in full, in the view that is chosen, or in the other one where that speaks against it.
 
-    A view that tells little of a place can draw a good start away. What it finds then is less likely than the start
-    was, by all views together; so the other one is fitted, too, and the likelier of the two stays.
+    A view that tells little of a place can draw a good start away. What it finds then is less likely by the other view
+    than the start was; so the other one is fitted, too, and of the two that stays which takes less from the other view.
     """
     view, others = final_view(views, best, config)
     fitted = fit(view)
-    nats = starts.nats(fitted.transform)
-    if not others or best.total - nats <= max(_RIGID_PARAMETERS, _MOST_LOST * best.total):
+    if not others:
         return Final(view, others, fitted)
-    instead = fit(others[0])
-    if starts.nats(instead.transform) <= nats:
+    (other,) = others
+    lost = starts.lost(best, fitted.transform, other)
+    if lost <= max(_BY_CHANCE, _MOST_LOST * best.likelihood[other.name]):
         return Final(view, others, fitted)
-    return Final(others[0], [view], instead, set_aside=True)
+    instead = fit(other)
+    if starts.lost(best, instead.transform, view) >= lost:
+        return Final(view, others, fitted)
+    return Final(other, [view], instead, set_aside=True)
 
 
 def _total(likelihood: Mapping[str, float]) -> float:

@@ -44,26 +44,25 @@ def test_a_single_view_is_taken_whatever_it_says():
 
 
 class Compared:
-    """Stands in for `Starts`: how likely each view's fit is."""
+    """Stands in for `Starts`: what each fit takes from the other view."""
 
-    def __init__(self, nats):
-        self._nats = nats
+    def __init__(self, lost):
+        self._lost = lost
 
-    def nats(self, transform):
-        return self._nats[transform]
+    def lost(self, _start, transform, view):
+        return self._lost[transform, view.name]
 
 
 @pytest.mark.parametrize(
-    ("nats", "chosen", "fits"),
+    ("lost", "chosen", "fits"),
     [
-        ({"comir": 110.0}, "comir", ["comir"]),
-        ({"comir": 95.0}, "comir", ["comir"]),  # a tenth less than the start's is no sign of anything
-        ({"comir": 60.0, "raw": 98.0}, "raw", ["comir", "raw"]),
-        ({"comir": 60.0, "raw": 55.0}, "comir", ["comir", "raw"]),
-        ({"comir": -math.inf, "raw": 55.0}, "raw", ["comir", "raw"]),
+        ({("comir", "raw"): -2.0}, "comir", ["comir"]),
+        ({("comir", "raw"): 3.5}, "comir", ["comir"]),  # as much is by chance
+        ({("comir", "raw"): 8.0, ("raw", "comir"): 2.0}, "raw", ["comir", "raw"]),
+        ({("comir", "raw"): 8.0, ("raw", "comir"): 9.0}, "comir", ["comir", "raw"]),
     ],
 )
-def test_the_other_view_is_fitted_where_the_first_fit_is_less_likely_than_the_start(nats, chosen, fits):
+def test_the_other_view_is_fitted_where_it_speaks_against_the_first_fit(lost, chosen, fits):
     start = Start(Composite(), {"comir": 80.0, "raw": 20.0}, {"comir": 20.0, "raw": 9.0})
     made = []
 
@@ -71,19 +70,29 @@ def test_the_other_view_is_fitted_where_the_first_fit_is_less_likely_than_the_st
         made.append(view.name)
         return Fitted(view.name, ())
 
-    final = full_fit(Compared(nats), start, [COMIR, RAW], RegisterConfig(), fit)
+    final = full_fit(Compared(lost), start, [COMIR, RAW], RegisterConfig(), fit)
     assert made == fits
     assert final.view.name == final.fitted.transform == chosen
     assert [view.name for view in final.others] == [{"comir": "raw", "raw": "comir"}[chosen]]
     assert final.set_aside == (chosen == "raw")
 
 
-def test_of_few_nats_three_mean_nothing():
-    start = Start(Composite(), {"comir": 6.0, "raw": 4.0}, {"comir": 20.0, "raw": 9.0})
-    final = full_fit(
-        Compared({"comir": 7.5}), start, [COMIR, RAW], RegisterConfig(), lambda view: Fitted(view.name, ())
-    )
+def test_of_many_nats_a_tenth_means_nothing():
+    start = Start(Composite(), {"comir": 900.0, "raw": 400.0}, {"comir": 20.0, "raw": 9.0})
+    lost = Compared({("comir", "raw"): 30.0})
+    final = full_fit(lost, start, [COMIR, RAW], RegisterConfig(), lambda view: Fitted(view.name, ()))
     assert not final.set_aside
+
+
+def test_a_view_loses_where_a_fit_leaves_what_it_stands_for():
+    view, _ = _views()
+    starts = Starts([view], RegisterConfig())
+    (start,) = starts.found(Composite())
+    near, far, beyond = (Composite((Affine(np.eye(2), np.full(2, shift)),)) for shift in (0.05, 12.0, 1000.0))
+    assert abs(starts.lost(start, near, view)) < 0.1 * start.total
+    assert starts.lost(start, far, view) > 0.9 * start.total
+    assert starts.lost(start, beyond, view) == start.total
+    assert starts.lost(replace(start, likelihood={"comir": math.nan}), far, view) == 0.0
 
 
 @pytest.mark.parametrize(
@@ -117,7 +126,8 @@ def test_of_the_places_that_the_search_finds_the_likeliest_comes_first_once_it_h
 def test_tissue_of_another_size_than_the_pixel_sizes_say_is_found_where_scales_are_searched(scale):
     views = [replace(view, moving=view.moving.enlarged(scale)) for view in _views()]
     as_told, searched = (
-        Starts(views, RegisterConfig(search_side=96, angles=24, candidates=4, scales=scales)).found()[0] for scales in ((1.0,), (0.8, 1.0, 1.25))
+        Starts(views, RegisterConfig(search_side=96, angles=24, candidates=4, scales=scales)).found()[0]
+        for scales in ((1.0,), (0.8, 1.0, 1.25))
     )
     corners = np.array([[0.0, 0.0], [128.0, 0.0], [0.0, 128.0]])
     far, near = (np.abs(start.transform.map(corners) - scale * corners).max() for start in (as_told, searched))

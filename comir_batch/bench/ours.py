@@ -116,15 +116,17 @@ class Pipelines:
         if self._model is None:
             return Result(final.fitted.transform, steps)
         before = start_transform(final.view.fixed.grid, final.view.moving.grid, None)
-        other, _error = Fitter(self._config).other(final.others, best.transform, self._folder / "other")
-        fitted = final.fitted
+        fitter, fitted = Fitter(self._config), final.fitted
+        others = [fitter.check(view, best.transform, self._folder / "other") for view in final.others]
+        backward = fitter.backward(final.view, best.transform, self._folder / "backward")
         found = Found(
             final.view.name,
             before,
             fitted.transform,
             starts.held_out,
             fitted.attempts,
-            other,
+            others[0].transform if others else None,
+            backward.transform,
             set_aside=final.set_aside,
         )
         return Result(fitted.transform, steps, self._evidence(names, found))

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from comir_batch.bench.intervals import at_most
 from comir_batch.core.verdict import Verdict
 from comir_batch.quality.plausibility import Folding, Shape
-from comir_batch.quality.points import TileError
+from comir_batch.quality.points import InverseError, TileError
 from comir_batch.quality.similarity import Similarity
 from comir_batch.quality.verdict import Evidence, judge
 from comir_batch.training.known_rigid import FOUND
@@ -38,7 +38,9 @@ def restored(record: Mapping[str, Any]) -> Evidence:
     views = {name: record[name] and Similarity(**record[name]) for name in ("raw", "comir")}
     shape, folding = Shape(**record["shape"]), Folding(**record["folding"])
     error = TileError(**record["tile_error"]) if record.get("tile_error") else None  # earlier versions had none
+    inverse = InverseError(**record["inverse"]) if record.get("inverse") else None  # nor this
     own = {"shape": shape, "folding": folding, "failed": tuple(record["failed"]), "tile_error": error}
+    own |= {"inverse": inverse}
     return Evidence(**{**record, **views, **own})
 
 

@@ -172,6 +172,9 @@ class JudgeConfig(Section):
     max_tile_error_px : float
         Largest median distance for `accept`, in pixels of the registered images, of held-out tiles from where they fit
         best.
+    max_inverse_error_px : float
+        Largest median distance for `accept`, in pixels of the registered images, that fits to the moving slide and back
+        take tissue from where it was.
     max_disagreement_um : float
         Largest median distance for `accept`, between what CoMIR and raw images found and between landmarks.
     """
@@ -187,6 +190,7 @@ class JudgeConfig(Section):
     accept_z: float = Field(default=8.0, gt=0)
     review_z: float = Field(default=4.0, gt=0)
     max_tile_error_px: float = Field(default=5.0, gt=0)
+    max_inverse_error_px: float = Field(default=5.0, gt=0)
     max_disagreement_um: float = Field(default=20.0, gt=0)
 
 

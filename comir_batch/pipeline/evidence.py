@@ -10,7 +10,7 @@ import numpy as np
 
 from comir_batch.core.transform import BSpline, Composite
 from comir_batch.quality.plausibility import folding, overlap, shape, tissue_points
-from comir_batch.quality.points import TileError, disagreement
+from comir_batch.quality.points import InverseError, TileError, disagreement
 from comir_batch.quality.similarity import Layer, compare, tile_similarity
 from comir_batch.quality.verdict import Evidence
 from comir_batch.registration.blocks import count_blocks, offsets
@@ -50,6 +50,8 @@ class Found:
         What the full fit took; only the last one has no error.
     other : Composite or None
         What the other view found, rigid and affine; None where only one found anything.
+    backward : Composite or None
+        What the same view found from the moving image to the fixed one, rigid and affine: moving µm to fixed µm.
     blocks : BlockCounts or None
         What became of the blocks; None where the pair was not refined by them.
     set_aside : bool
@@ -62,6 +64,7 @@ class Found:
     held_out: NDArray[np.bool_]
     attempts: Sequence[Attempt]
     other: Composite | None = None
+    backward: Composite | None = None
     blocks: BlockCounts | None = None
     set_aside: bool = False
 
@@ -149,7 +152,8 @@ def gather(
         comir=similarities.get("comir"),
         model=name,
         model_slides=slides,
-        disagreement_um=_disagreement(found, points),
+        disagreement_um=None if found.other is None else disagreement(_linear(found), found.other, points),
+        inverse=_inverse(found, points, raw.fixed.grid),
         failed=tuple(attempt.error for attempt in failed),
         fitted=last.name,
         landmarks=landmarks,
@@ -166,10 +170,12 @@ def _layer(image: RegistrationImage, transform: Composite, grid: Grid) -> Layer:
     return Layer(pixels, mask > _INSIDE)
 
 
-def _disagreement(found: Found, points: NDArray[np.float64]) -> float | None:
-    """Return how far apart both views' affine fits are; None where only one view found anything."""
-    if found.other is None:
+def _linear(found: Found) -> Composite:
+    """Return the transform without what bends, to which the fits that it is compared with do not come."""
+    return Composite(tuple(part for part in found.transform.parts if not isinstance(part, BSpline)))
+
+
+def _inverse(found: Found, points: NDArray[np.float64], grid: Grid) -> InverseError | None:
+    if found.backward is None:
         return None
-    # The other view stops at its affine fit, so what bends is left out of the comparison.
-    affine = Composite(tuple(part for part in found.transform.parts if not isinstance(part, BSpline)))
-    return disagreement(affine, found.other, points)
+    return InverseError.of(_linear(found), found.backward, points, max(grid.mpp_x, grid.mpp_y))

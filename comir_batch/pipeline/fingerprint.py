@@ -16,7 +16,7 @@ REVISIONS = {
     "chunk": 1,
     "represent": 1,
     "register": 9,
-    "judge": 3,
+    "judge": 4,
     "warp": 1,
     "export": 3,
     "report": 2,

@@ -212,6 +212,11 @@ class RegisterFiles:
         return self.folder / "other.json"
 
     @property
+    def backward(self) -> Path:
+        """What is found from the moving slide to the fixed one; absent if nothing is."""
+        return self.folder / "backward.json"
+
+    @property
     def summary(self) -> Path:
         """Candidates, winner, seconds."""
         return self.folder / "registration.json"

@@ -152,6 +152,33 @@ def judge_landmarks(
     )
 
 
+@dataclass(frozen=True, slots=True)
+class InverseError:
+    """How far points come to lie from where they were, brought to the moving image and back (inverse consistency).
+
+    Two fits of one pair, one each way, agree where the images hold both; where hardly anything does, each goes its way
+    (Christensen and Johnson, IEEE TMI 2001).
+
+    Attributes
+    ----------
+    median_um, p95_um : float
+        Of the distances.
+    median_px : float
+        The median in pixels of the registered images.
+    """
+
+    median_um: float
+    p95_um: float
+    median_px: float
+
+    @classmethod
+    def of(cls, forward: Composite, backward: Composite, points: NDArray[np.float64], mpp: float) -> InverseError:
+        """Measure at ``(N, 2)`` fixed points in µm; `mpp` is the pixel size of the registered images."""
+        distances = _lengths(backward.map(forward.map(points)) - points)
+        median, p95 = np.percentile(distances, [50, 95])
+        return cls(float(median), float(p95), float(median) / mpp)
+
+
 def disagreement(first: Composite, second: Composite, points: NDArray[np.float64]) -> float:
     """Return the median distance in µm between where two transforms send ``(N, 2)`` fixed points in µm."""
     return float(np.median(_lengths(first.map(points) - second.map(points))))

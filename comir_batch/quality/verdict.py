@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from comir_batch.core.config import JudgeConfig
     from comir_batch.quality.plausibility import Folding, Shape
-    from comir_batch.quality.points import BlockCounts, Landmarks, TileError
+    from comir_batch.quality.points import BlockCounts, InverseError, Landmarks, TileError
     from comir_batch.quality.similarity import Similarity
 
 _AS_GOOD = 0.9  # of the similarity before, for a pair that was aligned from the start
@@ -57,6 +57,8 @@ class Evidence:
         What they say, where there are any.
     tile_error : TileError or None
         How far held-out tiles lie from where they fit best; None if that is clear for too few of them.
+    inverse : InverseError or None
+        How far fits from fixed to moving and back are from each other's inverse; None without one of them.
     blocks : BlockCounts or None
         What became of the blocks that refined the transform; None where none were asked for.
     set_aside : bool
@@ -76,6 +78,7 @@ class Evidence:
     fitted: str = "as configured"
     landmarks: Landmarks | None = None
     tile_error: TileError | None = None
+    inverse: InverseError | None = None
     blocks: BlockCounts | None = None
     set_aside: bool = False
 
@@ -120,6 +123,7 @@ def metrics(evidence: Evidence) -> dict[str, float | str | None]:
         for number in _VIEW_NUMBERS
     }
     landmarks, error, blocks = evidence.landmarks, evidence.tile_error, evidence.blocks
+    inverse = evidence.inverse
     return {
         "registered_from": evidence.registered_from,
         "tile_error_median_um": error.median_um if error else None,
@@ -131,6 +135,8 @@ def metrics(evidence: Evidence) -> dict[str, float | str | None]:
         "model_slides": evidence.model_slides or None,
         **similarities,
         "disagreement_um": evidence.disagreement_um,
+        "inverse_error_median_um": inverse.median_um if inverse else None,
+        "inverse_error_p95_um": inverse.p95_um if inverse else None,
         **asdict(evidence.shape),
         "mirrored": "yes" if evidence.shape.mirrored else "no",
         "folding": evidence.folding.share,
@@ -228,6 +234,13 @@ def _apart(evidence: Evidence, config: JudgeConfig) -> Iterator[str]:
         yield (
             f"representations and raw images disagree by {distance:.1f} µm (median); "
             f"at most {config.max_disagreement_um:.1f} µm is allowed"
+        )
+    inverse = evidence.inverse
+    if inverse and not inverse.median_px <= config.max_inverse_error_px:
+        yield (
+            f"to the moving slide and back, the tissue comes to lie {inverse.median_um:.1f} µm from where it was "
+            f"(median): {inverse.median_px:.1f} pixels of the registered images, at most "
+            f"{config.max_inverse_error_px:.1f} are allowed (judge.max_inverse_error_px)"
         )
     error = evidence.landmarks.after if evidence.landmarks else None
     if error and not error.median_um <= config.max_disagreement_um:

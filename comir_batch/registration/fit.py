@@ -16,7 +16,7 @@ from comir_batch.registration.comparison import Comparison
 from comir_batch.registration.elastix_process import ElastixRequest, shared_process
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator
     from pathlib import Path
 
     from comir_batch.core.config import RegisterConfig
@@ -39,6 +39,13 @@ class Fitted(NamedTuple):
 
     transform: Composite
     attempts: tuple[Attempt, ...]
+
+
+class Check(NamedTuple):
+    """A fit to compare another one with; no transform, and why, where there is none."""
+
+    transform: Composite | None = None
+    error: str = ""
 
 
 class Fitter:
@@ -105,13 +112,18 @@ class Fitter:
         mpp = common_mpp(view.fixed, view.moving, _COARSE_SIDES * self._config.search_side)
         return replace(view, fixed=coarsened(view.fixed, mpp), moving=coarsened(view.moving, mpp))
 
-    def other(self, views: Sequence[View], start: Composite, folder: Path) -> tuple[Composite | None, str]:
-        """Fit rigid and affine by the preset on the first of the other views, if there is one."""
+    def check(self, view: View, start: Composite, folder: Path) -> Check:
+        """Fit rigid and affine by the preset, to compare the fit with."""
         preset = self._config.model_copy(update={"parameter_files": ()})
         try:
-            return (Fitter(preset).once(views[0], start, folder, deformable=False) if views else None), ""
+            return Check(Fitter(preset).once(view, start, folder, deformable=False))
         except RegistrationError as error:
-            return None, str(error)
+            return Check(None, str(error))
+
+    def backward(self, view: View, start: Composite, folder: Path) -> Check:
+        """Fit as `check` does, but the fixed image to the moving one: moving µm to fixed µm."""
+        inverse = Composite(tuple(part.inverse() for part in reversed(start.parts) if isinstance(part, Affine)))
+        return self.check(replace(view, fixed=view.moving, moving=view.fixed), inverse, folder)
 
     def _run(self, view: View, stages: tuple[ParameterMap, ...], start: Composite, folder: Path) -> Composite:
         fixed, moving = _prepared(view.fixed, view.metric), _prepared(view.moving, view.metric)

@@ -6,7 +6,7 @@ import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from comir_batch.registration.fit import Fitter
+from comir_batch.registration.fit import Check, Fitter
 from comir_batch.registration.starts import Starts, full_fit
 
 if TYPE_CHECKING:
@@ -44,10 +44,10 @@ class Registration:
         Pixels of the fixed grid that neither search nor fit saw.
     attempts : tuple of Attempt
         What the full fit took; only the last one has no error.
-    other : Composite or None
-        What the other view finds from the same start, rigid and affine; None without another view, or if it failed.
-    other_error : str
-        Why it failed.
+    other : Check
+        What the other view finds from the same start, rigid and affine, if there is one.
+    backward : Check
+        What the same view finds from the moving image to the fixed one: moving µm to fixed µm.
     seconds : dict
         Wall time of each step.
     """
@@ -59,8 +59,8 @@ class Registration:
     set_aside: bool
     held_out: NDArray[np.bool_]
     attempts: tuple[Attempt, ...]
-    other: Composite | None = None
-    other_error: str = ""
+    other: Check
+    backward: Check
     seconds: dict[str, float] = field(default_factory=dict)
 
 
@@ -84,7 +84,7 @@ def register(
     initial : Composite or None
         Fixed µm to moving µm: the one start, instead of the search.
     folder : Path
-        Takes a folder of elastix' files for the full fit, with the name of its view, and one for the other view's fit.
+        Takes folders of elastix' files: of the full fit, with the name of its view, and of the fits to compare it with.
 
     Raises
     ------
@@ -103,8 +103,10 @@ def register(
 
     final = full_fit(starts, best, starts.views, config, fit)
     clock.lap("fit")
-    other, other_error = fitter.other(final.others, best.transform, folder / "other")
+    others = [fitter.check(view, best.transform, folder / "other") for view in final.others]
     clock.lap("other")
+    backward = fitter.backward(final.view, best.transform, folder / "backward")
+    clock.lap("backward")
     return Registration(
         transform=final.fitted.transform,
         winner=best.candidate,
@@ -113,8 +115,8 @@ def register(
         set_aside=final.set_aside,
         held_out=starts.held_out,
         attempts=final.fitted.attempts,
-        other=other,
-        other_error=other_error,
+        other=others[0] if others else Check(),
+        backward=backward,
         seconds=clock.seconds,
     )
 

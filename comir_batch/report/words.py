@@ -93,6 +93,10 @@ _KNOWN = {
     "blocks_tried": MetricText("Blocks tried", "", "Blocks with tissue that the transform was to be refined by."),
     "blocks_used": MetricText("Blocks used", "", "Those that were found, and not left out as outliers."),
     "disagreement_um": MetricText("Disagreement", "µm", "Median distance between what CoMIRs and raw images found."),
+    "inverse_error_median_um": MetricText(
+        "Inverse consistency", "µm", "Median distance of the tissue from where it was, to the moving slide and back."
+    ),
+    "inverse_error_p95_um": MetricText("Inverse consistency, 95 %", "µm", "95 % of the tissue is nearer than this."),
     "registered_from": MetricText("Registered from", "", "The view of the slides that gave the transform."),
     "model_slides": MetricText("Slides of the model", "", "How many slides of each modality the model learnt from."),
     "tre_before_median_um": MetricText("Landmark error at the start", "µm", "Median distance of the given landmarks."),

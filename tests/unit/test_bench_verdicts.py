@@ -14,7 +14,7 @@ from comir_batch.bench.verdicts import Tally, judged, recorded, restored, tallie
 from comir_batch.core.config import JudgeConfig
 from comir_batch.core.verdict import Verdict
 from comir_batch.quality.plausibility import Folding, Shape
-from comir_batch.quality.points import TileError
+from comir_batch.quality.points import InverseError, TileError
 from comir_batch.quality.similarity import Similarity
 from comir_batch.quality.verdict import Evidence, judge
 
@@ -61,7 +61,7 @@ ROWS = [
 @pytest.mark.parametrize(
     "evidence",
     [
-        replace(SURE, tile_error=TileError(12, 9, 0.5, 2.0, 0.6)),
+        replace(SURE, tile_error=TileError(12, 9, 0.5, 2.0, 0.6), inverse=InverseError(0.2, 0.5, 0.3)),
         SURE,
         replace(SURE, comir=None, disagreement_um=None, failed=("no samples",), fitted="not at all"),
     ],

@@ -6,7 +6,7 @@ import pytest
 from comir_batch.core.geometry import Grid
 from comir_batch.core.transform import Affine, BSpline, Composite
 from comir_batch.quality.plausibility import folding, overlap, shape, tissue_points
-from comir_batch.quality.points import disagreement, judge_landmarks
+from comir_batch.quality.points import InverseError, disagreement, judge_landmarks
 
 GRID = Grid(200, 150, 2.0, 2.0, 10.0, -5.0)
 POINTS = tissue_points(np.ones(GRID.shape, bool), GRID)
@@ -110,3 +110,15 @@ def test_landmarks_must_be_pairs(moving):
 
 def test_disagreement_is_a_median_distance():
     assert disagreement(Composite(), linear(np.eye(2), (3.0, 4.0)), POINTS) == pytest.approx(5)
+
+
+def test_the_inverse_error_is_how_far_points_come_to_lie_from_where_they_were():
+    forward = Composite((Affine(np.array([[0.0, -2.0], [2.0, 0.0]]), np.array([100.0, 5.0])),))
+    (there,) = forward.parts
+    points = np.random.default_rng(0).uniform(0, 500, (40, 2))
+    exact = InverseError.of(forward, Composite((there.inverse(),)), points, 0.5)
+    assert exact.p95_um < 1e-9
+    aside = Composite((there.inverse(), Affine(np.eye(2), np.array([3.0, -4.0]))))
+    assert InverseError.of(forward, aside, points, 0.5) == InverseError(
+        pytest.approx(5.0), pytest.approx(5.0), pytest.approx(10.0)
+    )

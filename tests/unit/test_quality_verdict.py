@@ -8,7 +8,7 @@ import pytest
 from comir_batch.core.config import JudgeConfig
 from comir_batch.core.verdict import Verdict
 from comir_batch.quality.plausibility import Folding, Shape
-from comir_batch.quality.points import BlockCounts, Landmarks, PointsError, TileError
+from comir_batch.quality.points import BlockCounts, InverseError, Landmarks, PointsError, TileError
 from comir_batch.quality.similarity import Similarity
 from comir_batch.quality.verdict import Evidence, judge, metrics
 
@@ -155,6 +155,15 @@ def test_tiles_that_fit_better_elsewhere_are_for_review():
     far = replace(GOOD, tile_error=TileError(112, 40, median_um=6.5, p95_um=11.0, median_px=7.1))
     assert verdict(far) is Verdict.REVIEW
     assert "lie 6.5 µm from where they fit best (median of 40): 7.1 pixels" in reasons(far)
+
+
+def test_fits_there_and_back_that_contradict_each_other_are_for_review():
+    assert verdict(replace(GOOD, inverse=InverseError(median_um=0.4, p95_um=0.8, median_px=0.4))) is Verdict.ACCEPT
+    apart = replace(GOOD, inverse=InverseError(median_um=6.5, p95_um=11.0, median_px=7.1))
+    assert verdict(apart) is Verdict.REVIEW
+    assert "to the moving slide and back, the tissue comes to lie 6.5 µm from where it was (median): 7.1" in reasons(
+        apart
+    )
 
 
 def test_the_error_is_that_of_the_tiles_whose_place_is_clear():

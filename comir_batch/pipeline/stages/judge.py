@@ -102,6 +102,7 @@ def _found(work: JudgeWork) -> Found:
         held_out=read_arrays(files.held_out)["held_out"],
         attempts=[Attempt(**attempt) for attempt in summary["attempts"]],
         other=read_transform_json(files.other) if files.other.exists() else None,
+        backward=read_transform_json(files.backward) if files.backward.exists() else None,
         blocks=read_counts(files),
         set_aside=summary["set_aside"],
     )

@@ -95,8 +95,9 @@ def register_pair(work: RegisterWork) -> dict[str, Any]:
     initial = None if work.initial is None else read_transform(work.initial)
     found = register(views, work.config, deformable=work.deformable, initial=initial, folder=work.files.elastix)
     write_arrays(work.files.held_out, held_out=found.held_out)
-    if found.other is not None:
-        write_json(found.other, work.files.other)
+    for check, path in ((found.other, work.files.other), (found.backward, work.files.backward)):
+        if check.transform is not None:
+            write_json(check.transform, path)
     write_plain_json(work.files.summary, _summary(found))
     write_json(found.transform, work.files.unrefined if work.by_blocks else work.files.transform)
     return {"view": found.view}
@@ -110,7 +111,8 @@ def _summary(found: Registration) -> dict[str, Any]:
         "set_aside": found.set_aside,
         "start": None if found.winner is None else Composite((found.winner.transform,)).to_dict(),
         "attempts": [attempt._asdict() for attempt in found.attempts],
-        "other_error": found.other_error,
+        "other_error": found.other.error,
+        "backward_error": found.backward.error,
         "seconds": {step: round(seconds, 2) for step, seconds in found.seconds.items()},
         "candidates": [_candidate(start, chosen=start is chosen) for start in found.candidates],
     }

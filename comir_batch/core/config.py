@@ -190,7 +190,7 @@ class JudgeConfig(Section):
     accept_z: float = Field(default=8.0, gt=0)
     review_z: float = Field(default=4.0, gt=0)
     max_tile_error_px: float = Field(default=5.0, gt=0)
-    max_inverse_error_px: float = Field(default=5.0, gt=0)
+    max_inverse_error_px: float = Field(default=2.0, gt=0)
     max_disagreement_um: float = Field(default=20.0, gt=0)
 
 

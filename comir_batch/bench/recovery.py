@@ -103,7 +103,7 @@ def recover(pair: AlignedPair, motion: Motion, out: Path, config: RunConfig, sub
     _empty(out, pair)
     truth, moved = _move(pair, motion, out)
     points = tissue_points(pair.fixed, pair.measured)
-    manifest = _write_manifest(pair, moved, out)
+    manifest = write_manifest(pair, moved, out)
     layout = Layout(out.resolve() / "run")
     run(
         RunRequest(manifest, layout.root, config, keep_work=True),
@@ -114,7 +114,7 @@ def recover(pair: AlignedPair, motion: Motion, out: Path, config: RunConfig, sub
     published = read_json(files.verdict)
     found = read_transform_json(files.transform_json)
     rows = [Recovery("comir-batch run", errors(found, truth, points), f"verdict {published['verdict']}")]
-    rows += _baselines(_register_work(manifest, layout, config), out / "elastix", truth, points)
+    rows += _baselines(register_work(manifest, layout, config), out / "elastix", truth, points)
     write_json(out / "errors.json", [asdict(row) for row in rows])
     return rows
 
@@ -157,16 +157,17 @@ def _move(pair: AlignedPair, motion: Motion, out: Path) -> tuple[Composite, Path
     return truth, path
 
 
-def _write_manifest(pair: AlignedPair, moved: Path, out: Path) -> Path:
+def write_manifest(pair: AlignedPair, moved: Path, out: Path) -> Path:
+    """Write the manifest of one pair, `known`, of the fixed slide and a moving one."""
     path = out / "manifest.csv"
     with path.open("w", newline="", encoding="utf-8") as stream:
         table = csv.writer(stream)
         table.writerow(REQUIRED)
-        table.writerow(["known", pair.fixed.resolve(), moved.name, *pair.modalities])
+        table.writerow(["known", pair.fixed.resolve(), moved.resolve(), *pair.modalities])
     return path
 
 
-def _register_work(manifest: Path, layout: Layout, config: RunConfig) -> RegisterWork:
+def register_work(manifest: Path, layout: Layout, config: RunConfig) -> RegisterWork:
     """Return what the run's register job worked on."""
     pairs = inspect_request(manifest, config, skip_bad_rows=False).pairs
     jobs = build_jobs(pairs, config, layout, inference(config.execution, None))

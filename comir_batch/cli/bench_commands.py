@@ -177,6 +177,37 @@ def landmarks(
         print_table("landmarks", columns, landmark_cells(rows))
 
 
+@app.command("registration-cost")
+def registration_cost(  # noqa: PLR0913  a parameter an option
+    fixed: Annotated[Path, typer.Argument(help="A slide.")],
+    moving: Annotated[Path, typer.Argument(help="A slide whose pixels lie on the first one's.")],
+    *,
+    modalities: Annotated[tuple[str, str], typer.Option(metavar="FIXED MOVING", help="Their modalities.")],
+    out: Annotated[Path, typer.Option("--out", "-o", metavar="DIR", help="Takes a run, which is resumed.")],
+    side: Annotated[list[int] | None, typer.Option(min=256, help="Of the images in pixels; may be repeated.")] = None,
+    repeats: Annotated[int, typer.Option(min=1, help="Interleaved repeats; the median counts.")] = 3,
+    model: options.Model = None,
+    settings: options.Settings = None,
+) -> None:
+    """Time each step of one pair's registration, and take its memory, beside elastix alone on the same arrays."""
+    with exit_codes():
+        from comir_batch.pipeline.packages import require_computing
+
+        require_computing()
+        from comir_batch.bench.recovery import AlignedPair
+        from comir_batch.bench.registration_cost import cost_cells, measure_cost
+        from comir_batch.cli.progress import show_progress
+        from comir_batch.core.config import load_config
+        from comir_batch.execution.stop import StopRequest
+
+        config, stop = load_config(None, overrides({"model": model}, settings)), StopRequest()
+        pair = AlignedPair(fixed, moving, modalities)
+        with show_progress() as subscriber, stop.on_signals():
+            costs = measure_cost(pair, side or [2048, 4096, 8192], repeats, out, config, stop, subscriber)
+        columns = ("side (px)", "step", "CPU s", "wall s", "most memory (MB)", "error (µm)")
+        print_table("registration-cost", columns, cost_cells(costs))
+
+
 @app.command("training")
 def training(
     repeats: Annotated[int, typer.Option(min=1, help="Interleaved repeats; the median counts.")] = 5,

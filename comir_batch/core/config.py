@@ -74,7 +74,7 @@ class RegisterConfig(Section):
     seed : int
         Of the samplers and of the choice of held-out tiles.
     threads : int
-        elastix threads; results depend on it, so it is fixed rather than taken from the machine.
+        Of the search and of elastix; elastix' results depend on it, so it is fixed rather than taken from the machine.
     search_side : int
         Longer side, in pixels, of the images that the global search sees.
     angles : int

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
 
 ScorerKind = Callable[[RegistrationImage, RegistrationImage, Transforms, float], Scorer]
 """Makes a scorer of a fixed and a moving image, the FFTs' size and the least overlap in pixels."""
+
+_Turn = tuple[float, bool]  # degrees, and whether x is mirrored before
 
 _COARSE = 3 / 8  # of the search's side
 _TURNED = 4  # peaks that are looked at more finely and are turned, too
@@ -95,46 +98,52 @@ class Level:
     several pairs can be added.
     """
 
-    def __init__(self, compared: Sequence[Compared], side: int, min_overlap: float, gauged: int) -> None:
+    def __init__(self, compared: Sequence[Compared], side: int, config: RegisterConfig, gauged: int) -> None:
+        self._threads = config.threads
         mpp = common_mpp(compared[0].fixed, compared[0].moving, side)
         images = [(coarsened(each.fixed, mpp), coarsened(each.moving, mpp)) for each in compared]
         self._fixed, moving = images[0]
         self._tables = [Turntable(moving) for _, moving in images]
         sizes = [int(np.count_nonzero(image.mask)) for image in (self._fixed, moving)]
-        least = min_overlap * min(sizes)
+        least = config.min_overlap * min(sizes)
         self._transforms = Transforms(self._tables[0].transform_shape(self._fixed.mask, least))
         self._scorers = [each.kind(*pair, self._transforms, least) for each, pair in zip(compared, images, strict=True)]
         (self._inside,) = self._transforms.spectra([self._fixed.mask.astype(np.float32)])
         self.apart = max(self._fixed.grid.shape) / 4
-        surfaces = [self._surfaces(360.0 * index / gauged, mirrored=bool(index % 2)) for index in range(gauged)]
+        with ThreadPoolExecutor(self._threads) as pool:
+            surfaces = list(pool.map(self._surfaces, [(360.0 * k / gauged, bool(k % 2)) for k in range(gauged)]))
         self._chances = [
             Chance.of(((scores[k], overlap) for scores, overlap in surfaces), least, min(sizes))
             for k in range(len(compared))
         ]
 
-    def peaks(self, turns: Iterable[tuple[float, bool]]) -> list[list[Peak]]:
+    def peaks(self, turns: Iterable[_Turn]) -> list[list[Peak]]:
         """Return the best shift at each angle, mirrored or not, where enough overlaps.
 
         The first list is by all pairs of images together; where there are several, one by each of them alone follows.
         """
-        ways: list[list[Peak]] = [[] for _ in range(1 + len(self._tables) * (len(self._tables) > 1))]
-        for angle, mirrored in turns:
-            alone = self._nats(angle, mirrored=mirrored)
-            for way, nats in zip(ways, [np.sum(alone, axis=0), *alone][: len(ways)], strict=True):
-                way.append(self._tables[0].peak(nats, angle, mirrored=mirrored))
-        return [[peak for peak in way if math.isfinite(peak.score)] for way in ways]
+        with ThreadPoolExecutor(self._threads) as pool:
+            best = list(pool.map(self._best, turns))
+        ways = range(1 + len(self._tables) * (len(self._tables) > 1))
+        return [[peaks[way] for peaks in best if math.isfinite(peaks[way].score)] for way in ways]
 
     def transform(self, peak: Peak) -> Affine:
         """Return a peak's transform, fixed µm to moving µm."""
         return self._tables[0].transform(peak, self._fixed.grid)
 
-    def _nats(self, angle: float, *, mirrored: bool) -> list[NDArray[np.float32]]:
-        surfaces, overlap = self._surfaces(angle, mirrored=mirrored)
+    def _best(self, turn: _Turn) -> list[Peak]:
+        """Return the best shift at an angle by all pairs of images together, and by each alone."""
+        (angle, mirrored), alone = turn, self._nats(turn)
+        return [self._tables[0].peak(nats, angle, mirrored=mirrored) for nats in (np.sum(alone, axis=0), *alone)]
+
+    def _nats(self, turn: _Turn) -> list[NDArray[np.float32]]:
+        surfaces, overlap = self._surfaces(turn)
         each = zip(self._scorers, self._chances, surfaces, strict=True)
         return [scorer.likelihood(chance.standard(scores, overlap)) for scorer, chance, scores in each]
 
-    def _surfaces(self, angle: float, *, mirrored: bool) -> tuple[list[NDArray[np.float32]], NDArray[np.float32]]:
+    def _surfaces(self, turn: _Turn) -> tuple[list[NDArray[np.float32]], NDArray[np.float32]]:
         """Return the scores of every shift at an angle by each scorer, and how many pixels overlap."""
+        angle, mirrored = turn
         turned = [table.turned(angle, mirrored=mirrored) for table in self._tables]
         scores = [scorer.scores(*image) for scorer, image in zip(self._scorers, turned, strict=True)]
         (inside,) = self._transforms.spectra([turned[0][1].astype(np.float32)])
@@ -146,8 +155,8 @@ def coarse_to_fine(compared: Sequence[Compared], config: RegisterConfig) -> Sear
 
     Angles come in steps of a full turn by ``config.angles``, at last of a degree or so.
     """
-    coarse = Level(compared, round(_COARSE * config.search_side), config.min_overlap, _COARSE_GAUGED)
-    fine = Level(compared, config.search_side, config.min_overlap, _FINE_GAUGED)
+    coarse = Level(compared, round(_COARSE * config.search_side), config, _COARSE_GAUGED)
+    fine = Level(compared, config.search_side, config, _FINE_GAUGED)
     step = 360.0 / config.angles
     rough = coarse.peaks((step * index, mirrored) for mirrored in (False, True) for index in range(config.angles))
     kept = ((peak.angle, peak.mirrored) for _, peak in _best(rough, config.candidates, coarse.apart))

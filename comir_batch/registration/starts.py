@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -14,7 +15,7 @@ from comir_batch.registration.coarse import coarsened, common_mpp
 from comir_batch.registration.comparison import Comparison
 from comir_batch.registration.held_out import HeldOut, held_out_tiles
 from comir_batch.registration.search import Candidate, search
-from comir_batch.registration.settle import settled
+from comir_batch.registration.settle import Settled, settled
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -122,12 +123,15 @@ class Starts:
             if initial is None
             else [(None, initial)]
         )
-        scaled = len(self._config.scales) > 1
-        near = [(found, settled(start, self._grid, self.nats, scaled=scaled)) for found, start in places]
-        near.sort(key=lambda place: -place[1].nats)
+        with ThreadPoolExecutor(self._config.threads) as pool:
+            near = sorted(pool.map(self._settled, places), key=lambda place: -place[1].nats)
         if not math.isfinite(near[0][1].nats):
             raise RegistrationError("too little of the tissue overlaps at any start")
         return tuple(self._judged(place.transform, candidate) for candidate, place in near[:_JUDGED])
+
+    def _settled(self, place: tuple[Candidate | None, Composite]) -> tuple[Candidate | None, Settled]:
+        candidate, start = place
+        return candidate, settled(start, self._grid, self.nats, scaled=len(self._config.scales) > 1)
 
     def _places(self) -> Iterator[Candidate]:
         """Yield what the search finds at each scale that may be."""

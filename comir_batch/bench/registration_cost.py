@@ -45,7 +45,7 @@ Result = TypeVar("Result")
 STEPS = ("search and starts", "forward fit", "elastix alone", "fits to compare with")
 _ANGLE_DEG, _SHIFT = 10.0, 0.02  # of the moving image; the shift as a share of the side
 _SAMPLED_S = 0.02
-_WARM_SIDE = 512  # of images that are registered unmeasured, so that elastix' process is there
+_WARM_SIDE = 256  # of images that are registered unmeasured, so that elastix' process is there
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,8 +113,9 @@ def measure_cost(
     out.mkdir(parents=True, exist_ok=True)
     manifest = write_manifest(pair, pair.moving, out)
     layout = Layout(out.resolve() / "run")
-    request = RunRequest(manifest, layout.root, config, target="represent", keep_work=True)
-    run(request, EventBus(subscriber), partial(start_executor, stop=stop))
+    for target in ("chunk", "represent"):  # without a model there is nothing to represent, nor to chunk for that
+        request = RunRequest(manifest, layout.root, config, target, keep_work=True)
+        run(request, EventBus(subscriber), partial(start_executor, stop=stop))
     work = register_work(manifest, layout, config)
     views = load_views(work.fixed, work.moving, work.reduction)
     _Costing(_laid_out(views, _WARM_SIDE), config.register_, out / "elastix" / "warm").repeat(alone_first=False)

@@ -27,6 +27,7 @@ SWEPT: Mapping[str, tuple[float, ...]] = {
     "accept_z": tuple(np.arange(2.0, 40.5, 0.5).tolist()),
     "review_z": tuple(np.arange(1.0, 12.25, 0.25).tolist()),
     "max_tile_error_px": tuple(np.arange(0.5, 12.25, 0.25).tolist()),
+    "min_margin_nats": tuple(np.arange(0.0, 40.5, 0.5).tolist()),
     "max_inverse_error_px": tuple(np.arange(0.1, 5.05, 0.1).tolist()),
 }
 """Thresholds of `JudgeConfig` that are looked at, and their values, ascending."""

@@ -43,6 +43,7 @@ _NAMES = {
     "accept_z": "significance asked for to accept",
     "review_z": "significance asked for lest a pair be rejected",
     "max_tile_error_px": "largest estimated error (px)",
+    "min_margin_nats": "margin of the start (nats)",
     "max_inverse_error_px": "largest inverse error (px)",
 }
 

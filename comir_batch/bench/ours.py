@@ -14,7 +14,7 @@ from comir_batch.pipeline.start import start_transform
 from comir_batch.registration.elastix_process import shared_process
 from comir_batch.registration.fit import Fitter
 from comir_batch.registration.images import View
-from comir_batch.registration.starts import Starts, full_fit
+from comir_batch.registration.starts import Starts, full_fit, margin
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
@@ -109,7 +109,8 @@ class Pipelines:
         try:
             with self._clock.measuring(step):
                 starts = Starts([view for view in self._views if view.name in names], self._config)
-                best, *_ = starts.found()
+                candidates = starts.found()
+                best = candidates[0]
                 final = self._final(starts, best, deformable=deformable)
         except RegistrationError:  # nothing to hold out, or nothing overlaps enough
             return Result(None, steps)
@@ -127,6 +128,7 @@ class Pipelines:
             fitted.attempts,
             others[0].transform if others else None,
             backward.transform,
+            margin(candidates),
             set_aside=final.set_aside,
         )
         return Result(fitted.transform, steps, self._evidence(names, found))

@@ -169,6 +169,9 @@ class JudgeConfig(Section):
     accept_z, review_z : float
         Significance of the held-out similarity against wrong alignments: what the view that gave the transform must
         reach for `accept`, and what any view must reach lest the pair be rejected.
+    min_margin_nats : float
+        Nats (natural logarithms of a likelihood ratio) by which the start must be likelier than any other one that the
+        search found, for `accept`.
     max_tile_error_px : float
         Largest median distance for `accept`, in pixels of the registered images, of held-out tiles from where they fit
         best.
@@ -189,6 +192,7 @@ class JudgeConfig(Section):
     min_gain: float = Field(default=0.6, gt=0, le=1)
     accept_z: float = Field(default=8.0, gt=0)
     review_z: float = Field(default=4.0, gt=0)
+    min_margin_nats: float = Field(default=10.0, ge=0)
     max_tile_error_px: float = Field(default=5.0, gt=0)
     max_inverse_error_px: float = Field(default=2.0, gt=0)
     max_disagreement_um: float = Field(default=20.0, gt=0)

@@ -52,6 +52,8 @@ class Found:
         What the other view found, rigid and affine; None where only one found anything.
     backward : Composite or None
         What the same view found from the moving image to the fixed one, rigid and affine: moving µm to fixed µm.
+    margin_nats : float or None
+        By how much the start was likelier than any other one; None for one that the user gave.
     blocks : BlockCounts or None
         What became of the blocks; None where the pair was not refined by them.
     set_aside : bool
@@ -65,6 +67,7 @@ class Found:
     attempts: Sequence[Attempt]
     other: Composite | None = None
     backward: Composite | None = None
+    margin_nats: float | None = None
     blocks: BlockCounts | None = None
     set_aside: bool = False
 
@@ -153,6 +156,7 @@ def gather(
         model=name,
         model_slides=slides,
         disagreement_um=None if found.other is None else disagreement(_linear(found), found.other, points),
+        margin_nats=found.margin_nats,
         inverse=_inverse(found, points, raw.fixed.grid),
         failed=tuple(attempt.error for attempt in failed),
         fitted=last.name,

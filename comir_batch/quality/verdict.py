@@ -57,6 +57,8 @@ class Evidence:
         What they say, where there are any.
     tile_error : TileError or None
         How far held-out tiles lie from where they fit best; None if that is clear for too few of them.
+    margin_nats : float or None
+        By how many nats the start was likelier than any other one that was found; None for one that the user gave.
     inverse : InverseError or None
         How far fits from fixed to moving and back are from each other's inverse; None without one of them.
     blocks : BlockCounts or None
@@ -78,6 +80,7 @@ class Evidence:
     fitted: str = "as configured"
     landmarks: Landmarks | None = None
     tile_error: TileError | None = None
+    margin_nats: float | None = None
     inverse: InverseError | None = None
     blocks: BlockCounts | None = None
     set_aside: bool = False
@@ -135,6 +138,7 @@ def metrics(evidence: Evidence) -> dict[str, float | str | None]:
         "model_slides": evidence.model_slides or None,
         **similarities,
         "disagreement_um": evidence.disagreement_um,
+        "start_margin_nats": evidence.margin_nats,
         "inverse_error_median_um": inverse.median_um if inverse else None,
         "inverse_error_p95_um": inverse.p95_um if inverse else None,
         **asdict(evidence.shape),
@@ -191,6 +195,11 @@ def _doubts(evidence: Evidence, config: JudgeConfig) -> Iterator[str]:
         yield f"elastix failed as configured ({evidence.failed[0]}); the pair was fitted {evidence.fitted}"
     yield from _unrefined(evidence.blocks, config)
     yield from _weak(evidence, config)
+    if evidence.margin_nats is not None and not evidence.margin_nats >= config.min_margin_nats:
+        yield (
+            f"another start explains the images nearly as well, by {evidence.margin_nats:.1f} nats less; "
+            f"{config.min_margin_nats:.3g} are asked for (judge.min_margin_nats)"
+        )
     yield from _strained(evidence.folding, config)
     if decisive.tiles < config.min_tiles:
         yield f"only {decisive.tiles} tiles were left to judge by; {config.min_tiles} are asked for"

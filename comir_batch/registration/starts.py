@@ -31,7 +31,10 @@ _BY_CHANCE = (
     3.9  # nats between two good fits of three parameters: half the 95th percentile of chi-squared (Wilks, 1938)
 )
 _MOST_LOST = 0.1  # of the other view's nats, by a fit that both views stand for
+_SAME = 0.1  # of the fixed image's longer side: nearer places are one
 _JUDGED = 4  # starts, the likeliest, that held-out tiles are asked about
+
+_Near = tuple[Candidate | None, Settled]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -108,7 +111,7 @@ class Starts:
         self._config = config
 
     def found(self, initial: Composite | None = None) -> tuple[Start, ...]:
-        """Return the likeliest of what the search finds, or of what the user gave, each settled; likeliest first.
+        """Return the likeliest of what the search finds, or of what the user gave, settled; distinct, likeliest first.
 
         The search's own scores are the highest of very many, and some are high by chance where little overlaps; how
         likely a place is by all that overlaps there, once it has settled, tells the right one from those.
@@ -127,9 +130,19 @@ class Starts:
             near = sorted(pool.map(self._settled, places), key=lambda place: -place[1].nats)
         if not math.isfinite(near[0][1].nats):
             raise RegistrationError("too little of the tissue overlaps at any start")
-        return tuple(self._judged(place.transform, candidate) for candidate, place in near[:_JUDGED])
+        return tuple(self._judged(place.transform, candidate) for candidate, place in self._distinct(near)[:_JUDGED])
 
-    def _settled(self, place: tuple[Candidate | None, Composite]) -> tuple[Candidate | None, Settled]:
+    def _distinct(self, near: Sequence[_Near]) -> list[_Near]:
+        """Leave out places that have settled where a likelier one has."""
+        corners, apart = self._grid.corners_um(), _SAME * max(self._grid.size_um)
+        chosen: list[_Near] = []
+        for candidate, place in near:
+            laid = place.transform.map(corners)
+            if all(np.abs(laid - other.transform.map(corners)).max() > apart for _, other in chosen):
+                chosen.append((candidate, place))
+        return chosen
+
+    def _settled(self, place: tuple[Candidate | None, Composite]) -> _Near:
         candidate, start = place
         return candidate, settled(start, self._grid, self.nats, scaled=len(self._config.scales) > 1)
 
@@ -158,6 +171,17 @@ class Starts:
 
     def _likelihood(self, transform: Composite) -> dict[str, float]:
         return {name: compared.likelihood(transform) for name, compared in self._compared.items()}
+
+
+def margin(starts: Sequence[Start]) -> float | None:
+    """Return by how many nats the first start is likelier than the next one; than chance if there is none.
+
+    None where the user gave the start, so that there is nothing to compare it with.
+    """
+    best, *others = starts
+    if best.candidate is None:
+        return None
+    return best.total - max(others[0].total if others else 0.0, 0.0)
 
 
 def final_view(views: Sequence[View], best: Start, config: RegisterConfig) -> tuple[View, list[View]]:

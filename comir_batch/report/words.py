@@ -93,6 +93,9 @@ _KNOWN = {
     "blocks_tried": MetricText("Blocks tried", "", "Blocks with tissue that the transform was to be refined by."),
     "blocks_used": MetricText("Blocks used", "", "Those that were found, and not left out as outliers."),
     "disagreement_um": MetricText("Disagreement", "µm", "Median distance between what CoMIRs and raw images found."),
+    "start_margin_nats": MetricText(
+        "Margin of the start", "nats", "By how much likelier the start was than any other one that the search found."
+    ),
     "inverse_error_median_um": MetricText(
         "Inverse consistency", "µm", "Median distance of the tissue from where it was, to the moving slide and back."
     ),

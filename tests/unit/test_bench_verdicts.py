@@ -61,7 +61,9 @@ ROWS = [
 @pytest.mark.parametrize(
     "evidence",
     [
-        replace(SURE, tile_error=TileError(12, 9, 0.5, 2.0, 0.6), inverse=InverseError(0.2, 0.5, 0.3)),
+        replace(
+            SURE, tile_error=TileError(12, 9, 0.5, 2.0, 0.6), inverse=InverseError(0.2, 0.5, 0.3), margin_nats=30.5
+        ),
         SURE,
         replace(SURE, comir=None, disagreement_um=None, failed=("no samples",), fitted="not at all"),
     ],

@@ -157,6 +157,14 @@ def test_tiles_that_fit_better_elsewhere_are_for_review():
     assert "lie 6.5 µm from where they fit best (median of 40): 7.1 pixels" in reasons(far)
 
 
+def test_a_start_that_another_one_nearly_equals_is_for_review():
+    assert verdict(replace(GOOD, margin_nats=40.0)) is Verdict.ACCEPT
+    assert verdict(replace(GOOD, margin_nats=3.2)) is Verdict.REVIEW
+    assert "another start explains the images nearly as well, by 3.2 nats less" in reasons(
+        replace(GOOD, margin_nats=3.2)
+    )
+
+
 def test_fits_there_and_back_that_contradict_each_other_are_for_review():
     assert verdict(replace(GOOD, inverse=InverseError(median_um=0.4, p95_um=0.8, median_px=0.4))) is Verdict.ACCEPT
     apart = replace(GOOD, inverse=InverseError(median_um=6.5, p95_um=11.0, median_px=7.1))

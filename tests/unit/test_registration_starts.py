@@ -14,7 +14,7 @@ from comir_batch.core.transform import Affine, Composite
 from comir_batch.registration.fit import Fitted
 from comir_batch.registration.images import RegistrationImage, View
 from comir_batch.registration.search import Candidate
-from comir_batch.registration.starts import Start, Starts, final_view, full_fit
+from comir_batch.registration.starts import Start, Starts, final_view, full_fit, margin
 
 IMAGE = RegistrationImage(np.zeros((8, 8), np.float32), np.ones((8, 8), dtype=bool), Grid(8, 8, 1.0, 1.0))
 COMIR, RAW = View("comir", "ncc", IMAGE, IMAGE), View("raw", "mi", IMAGE, IMAGE)
@@ -161,3 +161,20 @@ def test_a_start_that_lays_nothing_on_the_tissue_is_an_error():
 def _rotation(degrees):
     angle = math.radians(degrees)
     return np.array([[math.cos(angle), -math.sin(angle)], [math.sin(angle), math.cos(angle)]])
+
+
+def test_places_that_settle_where_a_likelier_one_has_are_one(monkeypatch):
+    places = [Affine(np.eye(2), np.array([x, 0.0])) for x in (0.8, 1.6, 60.0)]
+    found = tuple(Candidate(place, 0.0, False, 9.0, 5.0) for place in places)  # noqa: FBT003
+    monkeypatch.setattr("comir_batch.registration.starts.search", lambda _views, _config: found)
+    starts = Starts(_views(), RegisterConfig()).found()
+    assert len(starts) == 2
+    assert margin(starts) == pytest.approx(starts[0].total - starts[1].total)
+    assert margin(starts) > 50
+
+
+def test_the_margin_is_over_chance_where_there_is_one_place_and_unknown_where_the_user_gave_it():
+    found = Start(Composite(), {"raw": 12.0}, {}, Candidate(Affine(np.eye(2), np.zeros(2)), 0.0, False, 9.0, 5.0))  # noqa: FBT003
+    assert margin([found]) == 12.0
+    assert margin([found, Start(Composite(), {"raw": math.nan}, {})]) == 12.0
+    assert margin([Start(Composite(), {"raw": 12.0}, {})]) is None

@@ -18,6 +18,7 @@ from comir_batch.pipeline.refinement import Refinement
 from comir_batch.pipeline.views import Side, load_views, reduction
 from comir_batch.registration.memory import registration_memory_mb
 from comir_batch.registration.register import register
+from comir_batch.registration.starts import margin
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -113,6 +114,7 @@ def _summary(found: Registration) -> dict[str, Any]:
         "attempts": [attempt._asdict() for attempt in found.attempts],
         "other_error": found.other.error,
         "backward_error": found.backward.error,
+        "margin_nats": margin(found.candidates),
         "seconds": {step: round(seconds, 2) for step, seconds in found.seconds.items()},
         "candidates": [_candidate(start, chosen=start is chosen) for start in found.candidates],
     }

@@ -39,6 +39,18 @@ class Result(NamedTuple):
     evidence: Evidence | None = None
 
 
+class _Moment(NamedTuple):
+    """CPU seconds up to now, and whose: the process of elastix is started anew after a crash."""
+
+    own_s: float
+    child: int | None
+    child_s: float
+
+    def since(self, began: _Moment) -> float:
+        same = began.child_s if began.child == self.child else 0.0
+        return self.own_s - began.own_s + self.child_s - same
+
+
 class Clock:
     """CPU seconds of this process and of its elastix, by name of what was done."""
 
@@ -53,16 +65,16 @@ class Clock:
         try:
             yield
         finally:
-            self._seconds[name] = self._now() - began
+            self._seconds[name] = self._now().since(began)
 
     def total(self, names: Iterable[str]) -> float:
         """Return what some steps took."""
         return sum(self._seconds.get(name, 0.0) for name in names)
 
-    def _now(self) -> float:
+    def _now(self) -> _Moment:
         pid = self._elastix.pid
         child = psutil.Process(pid).cpu_times() if pid else None
-        return time.process_time() + (child.user + child.system if child else 0.0)
+        return _Moment(time.process_time(), pid, child.user + child.system if child else 0.0)
 
 
 class Pipelines:

@@ -24,6 +24,7 @@ def add_to(app: typer.Typer) -> None:
     """Add the commands to the program."""
     app.command("index")(index)
     app.command("query")(query)
+    app.command("pair")(pair)
 
 
 def index(  # noqa: PLR0913  a parameter an option
@@ -93,6 +94,43 @@ def query(  # noqa: PLR0913  a parameter an option
         if html is not None:
             write_html(html, answers, tuple(sys.argv))
         print_table("matches", COLUMNS, [cells for each in answers for cells in cells_of(each)])
+
+
+def pair(  # noqa: PLR0913  a parameter an option
+    fixed: Annotated[Path, typer.Argument(help="CSV with slide_id, path and modality of each fixed slide.")],
+    moving: Annotated[Path, typer.Argument(help="The same of the moving slides.")],
+    *,
+    model: _Model,
+    out: Annotated[Path, typer.Option("--out", "-o", metavar="FILE", help="The manifest to write.")],
+    work: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Takes what is computed; the same one goes on with it.")
+    ] = None,
+    executor: options.Executor = None,
+    workers: options.Workers = None,
+    device: options.Device = None,
+    profile: options.Profile = None,
+    settings: options.Settings = None,
+) -> None:
+    """Propose the manifest of two unsorted tables: which belong together, how sure that is, and where to start."""
+    with exit_codes():
+        from comir_batch.cli.progress import show_progress
+        from comir_batch.execution.stop import StopRequest
+        from comir_batch.pipeline.packages import require_computing
+        from comir_batch.representation.store import find_model
+        from comir_batch.retrieval.pairing import REPORT, PairRequest, propose, report_row, write_proposals
+        from comir_batch.retrieval.tables import read_slides
+
+        require_computing()
+        config, known = _config(executor, workers, device, profile, settings), find_model(model)
+        folder = work or out.with_suffix(".work")
+        tables = read_slides(fixed), read_slides(moving)
+        request = PairRequest(*tables, (fixed, moving), known, out, folder, config, tuple(sys.argv))
+        stop = StopRequest()
+        with show_progress() as subscriber, stop.on_signals():
+            proposals = propose(request, subscriber, stop, lambda text: typer.echo(text, err=True))
+        manifest, report = write_proposals(out, proposals, known)
+        print_table("pairs", REPORT, [report_row(each) for each in proposals])
+        typer.echo(f"manifest: {manifest}\nreport:   {report}")
 
 
 def _config(

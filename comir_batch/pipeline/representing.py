@@ -16,7 +16,7 @@ from comir_batch.pipeline.graph import build_jobs
 from comir_batch.pipeline.inference import inference
 from comir_batch.pipeline.inspect import Inspection, inspect_manifest
 from comir_batch.pipeline.layout import Layout, SlideFiles
-from comir_batch.pipeline.overview import Overview, sample_nearest
+from comir_batch.pipeline.overview import Overview
 from comir_batch.pipeline.profiles import site_profile
 from comir_batch.pipeline.run import RunRequest, run_inspected
 from comir_batch.pipeline.stages.represent import RepresentWork
@@ -85,11 +85,6 @@ class RepresentedSlide:
     def overview(self) -> Overview:
         """Load the thumbnail and the tissue mask."""
         return Overview.load(SlideFiles(self.chunk).overview)
-
-    def tissue(self) -> NDArray[np.bool_]:
-        """Return the tissue mask on the working grid."""
-        overview = self.overview()
-        return sample_nearest(overview.tissue, overview.grid, self.grid)
 
 
 @dataclass(frozen=True, slots=True)

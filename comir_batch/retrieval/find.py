@@ -13,6 +13,7 @@ from comir_batch.core.errors import ConfigError
 from comir_batch.core.transform import Affine
 from comir_batch.retrieval.lookup import look_up
 from comir_batch.retrieval.place import place
+from comir_batch.retrieval.tissue import counted
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -81,7 +82,7 @@ class Finder:
     def __init__(self, index: Index, verified: int = VERIFIED) -> None:
         self._index, self._verified = index, verified
         self._cells: dict[str, Cells] = {}
-        self._tissue = lru_cache(maxsize=8)(lambda slide: slide.represented.tissue())
+        self._tissue = lru_cache(maxsize=8)(_counted)
 
     def searched(self, modality: str) -> tuple[IndexedSlide, ...]:
         """Return the slides that a query of a modality is compared with: those of the others, else all.
@@ -118,6 +119,10 @@ class Finder:
         if found is None:
             return None
         return Match(slide, _in_um(found.transform, image.grid, grid), found.score, verified=True)
+
+
+def _counted(slide: IndexedSlide) -> NDArray[np.bool_]:
+    return counted(slide.represented.overview(), slide.represented.grid)
 
 
 def _unverified(image: QueryImage, hit: Hit, slide: IndexedSlide) -> Match:

@@ -28,6 +28,7 @@ from comir_batch.pipeline.representing import (
 )
 from comir_batch.representation.store import Model, find_model
 from comir_batch.retrieval.cells import CELL, Cells, read_cells
+from comir_batch.retrieval.tissue import counted
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -207,7 +208,8 @@ def _begun(request: IndexRequest) -> Index:
 
 
 def _write_cells(folder: Path, slide: IndexedSlide) -> None:
-    grid, tissue = slide.represented.grid, slide.represented.tissue()
+    grid = slide.represented.grid
+    tissue = counted(slide.represented.overview(), grid)
 
     def mask(region: Region) -> np.ndarray[Any, np.dtype[np.bool_]]:
         return tissue[region.slices]

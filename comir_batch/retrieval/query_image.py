@@ -11,12 +11,13 @@ from comir_batch.core.errors import ModelError, SlideError
 from comir_batch.core.geometry import Region
 from comir_batch.io.open import open_slide
 from comir_batch.pipeline.model_choice import choose_model
-from comir_batch.pipeline.overview import make_overview, sample_nearest
+from comir_batch.pipeline.overview import make_overview
 from comir_batch.pipeline.strips import read_reduced
 from comir_batch.pipeline.working import working_level
 from comir_batch.representation.normalise import intensity_range
 from comir_batch.representation.weights import load
 from comir_batch.retrieval.templates import Query
+from comir_batch.retrieval.tissue import counted
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -70,7 +71,7 @@ def open_query(spec: SlideSpec, modality: str, model: Model, device: Device = "a
         whole = Region(0, 0, level.width, level.height, working.level)
         pixels = read_reduced(source.read, whole, working.factor, info.pixel_bytes)
     card = model.card.modality(modality)
-    mask = sample_nearest(overview.tissue, overview.grid, grid) & np.isfinite(pixels).all(axis=0)
+    mask = counted(overview, grid) & np.isfinite(pixels).all(axis=0)
     if not mask.any():
         raise SlideError(f"{spec.path} has no tissue; check the image")
     ranges = intensity_range(pixels, mask, card.input)
@@ -91,7 +92,8 @@ def represented_query(slide: RepresentedSlide, name: str) -> QueryImage:
     grid = slide.grid
     _require(name, grid)
     pixels = slide.read(Region(0, 0, grid.width, grid.height))[0]
-    return QueryImage(Query(pixels, slide.tissue()), grid, slide.overview().pixels)
+    overview = slide.overview()
+    return QueryImage(Query(pixels, counted(overview, grid)), grid, overview.pixels)
 
 
 def require_known(model: Model, modality: str) -> None:

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from comir_batch.core.errors import ConfigError
 from comir_batch.core.transform import Affine
+from comir_batch.retrieval.cells import represented_mask
 from comir_batch.retrieval.lookup import look_up
 from comir_batch.retrieval.place import place
-from comir_batch.retrieval.tissue import counted
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -82,7 +81,6 @@ class Finder:
     def __init__(self, index: Index, verified: int = VERIFIED) -> None:
         self._index, self._verified = index, verified
         self._cells: dict[str, Cells] = {}
-        self._tissue = lru_cache(maxsize=8)(_counted)
 
     def searched(self, modality: str) -> tuple[IndexedSlide, ...]:
         """Return the slides that a query of a modality is compared with: those of the others, else all.
@@ -110,19 +108,16 @@ class Finder:
         return self._cells[slide.name]
 
     def _verify(self, image: QueryImage, hit: Hit, slide: IndexedSlide) -> Match | None:
-        grid, tissue = slide.represented.grid, self._tissue(slide)
+        grid = slide.represented.grid
 
         def read(region: Region) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
-            return slide.represented.read(region)[0], tissue[region.slices]
+            pixels = slide.represented.read(region)[0]
+            return pixels, represented_mask(pixels)
 
         found = place(image.query, hit, read, (grid.width, grid.height))
         if found is None:
             return None
         return Match(slide, _in_um(found.transform, image.grid, grid), found.score, verified=True)
-
-
-def _counted(slide: IndexedSlide) -> NDArray[np.bool_]:
-    return counted(slide.represented.overview(), slide.represented.grid)
 
 
 def _unverified(image: QueryImage, hit: Hit, slide: IndexedSlide) -> Match:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 
 from comir_batch.core.errors import ConfigError, ModelError
-from comir_batch.core.geometry import Grid, Region
+from comir_batch.core.geometry import Grid
 from comir_batch.core.slide import SlideSpec
 from comir_batch.pipeline.files import read_arrays, read_json, write_arrays, write_json
 from comir_batch.pipeline.representing import (
@@ -28,7 +28,6 @@ from comir_batch.pipeline.representing import (
 )
 from comir_batch.representation.store import Model, find_model
 from comir_batch.retrieval.cells import CELL, Cells, read_cells
-from comir_batch.retrieval.tissue import counted
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -123,7 +122,7 @@ class Index:
     def cells(self, slide: IndexedSlide) -> Cells:
         """Load a slide's cells."""
         arrays = read_arrays(_cells(self.folder, slide.name))
-        return Cells(arrays["values"].astype(np.float32), arrays["tissue"].astype(np.float32))
+        return Cells(arrays["values"].astype(np.float32), arrays["weight"].astype(np.float32))
 
     def save(self) -> None:
         """Write index.json; it appears whole."""
@@ -209,13 +208,8 @@ def _begun(request: IndexRequest) -> Index:
 
 def _write_cells(folder: Path, slide: IndexedSlide) -> None:
     grid = slide.represented.grid
-    tissue = counted(slide.represented.overview(), grid)
-
-    def mask(region: Region) -> np.ndarray[Any, np.dtype[np.bool_]]:
-        return tissue[region.slices]
-
-    cells = read_cells(slide.represented.read, (grid.width, grid.height), mask)
-    half = {"values": cells.values.astype(np.float16), "tissue": cells.tissue.astype(np.float16)}
+    cells = read_cells(slide.represented.read, (grid.width, grid.height))
+    half = {"values": cells.values.astype(np.float16), "weight": cells.weight.astype(np.float16)}
     write_arrays(_cells(folder, slide.name), **half)
 
 

@@ -1,23 +1,24 @@
-"""Where in many slides a query may lie: normalised correlation of coarse cells, then of finer ones about the best.
+"""Where in many slides a query may lie: normalised correlation of small, band-passed copies.
 
-Every place of every slide is compared with the query at every angle, mirrored or not, on cells that are about a
-sixteenth of the query's side; the best distinct ones are compared again on cells half as large. One correlation is a
-matrix product of the slides' windows of cells with the query's templates, window after window in bounded memory.
+Every place of every slide is compared with the query at every angle, mirrored or not. The correlation of one pose with
+a whole slide is one FFT convolution, block by block in bounded memory.
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
+import cv2
 import numpy as np
+from scipy import ndimage
 
 from comir_batch.retrieval.cells import CELL
 from comir_batch.retrieval.templates import Query, linear, templates
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Sequence
 
     from numpy.typing import NDArray
 
@@ -26,14 +27,13 @@ if TYPE_CHECKING:
 
     Plane = NDArray[np.float32]
 
-_ACROSS = 16  # coarse cells across the query, about
-_COARSE_DEG, _FINE_DEG = 7.5, 3.75
-_WINDOW_BYTES = 64_000_000
-_FLAT = 0.1  # of the slides' mean energy: what is added to a window's, so that noise on flat tissue is no match
-_LEAST_TISSUE = 0.4
-_REACH = 1  # fine cells either way of where the coarse ones say
-_APART = 2.0  # coarse cells between distinct places
-_KEPT = 800  # coarse hits that are looked at more finely
+_LARGE_CELL = 8
+_SMALL = 112  # pixels of a query's side below which its cells are the finest
+_MOST = 384  # pixels of a query's side that are looked up: its part with most in it
+_STEP_DEG = 5.0
+_FLAT = 0.1  # of the slide's mean energy: what is added to a window's, so that noise where little varies is no match
+_LEAST_INSIDE = 0.4
+_APART = 4.0  # cells between distinct places
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,20 +66,14 @@ class Hit:
         """``(2, 2)`` linear part of the map from query pixels to slide pixels."""
         return linear(self.angle, mirrored=self.mirrored)
 
-
-class _Coarse(NamedTuple):
-    score: Plane
-    pose: NDArray[np.intp]
-    row: NDArray[np.intp]
-    column: NDArray[np.intp]
+    def moved(self, way: NDArray[np.float64]) -> Hit:
+        """Return the hit so many pixels ``(x, y)`` further."""
+        return replace(self, x=self.x + float(way[0]), y=self.y + float(way[1]))
 
 
 def cell_side(query: Query) -> int:
-    """Return the pixels along each side of the coarse cells that suit a query: a power of two times twice `CELL`."""
-    side = 2 * CELL
-    while side * 2 * _ACROSS <= query.side * 1.5:
-        side *= 2
-    return side
+    """Return the pixels along each side of the cells that suit a query; small ones need smaller cells."""
+    return _LARGE_CELL if query.side >= _SMALL else CELL
 
 
 def look_up(query: Query, slides: Sequence[Cells], count: int) -> list[Hit]:
@@ -94,12 +88,11 @@ def look_up(query: Query, slides: Sequence[Cells], count: int) -> list[Hit]:
     count : int
         Places that are wanted; distinct ones, several may lie in one slide.
     """
-    side = cell_side(query)
-    coarse, fine = templates(query, side, _COARSE_DEG), templates(query, side // 2, _FINE_DEG)
-    hits = [hit for number, slide in enumerate(slides) for hit in _coarse_hits(number, slide, coarse)]
-    best = sorted(hits, key=lambda hit: -hit.score)[:_KEPT]
-    planes = {number: _Fine.of(slides[number], fine) for number in {hit.slide for hit in best}}
-    return distinct([planes[hit.slide].refined(hit) for hit in best], _APART * side, count)
+    part, away = _part(query)
+    side = cell_side(part)
+    made = templates(part, side, _STEP_DEG)
+    hits = [hit for number, slide in enumerate(slides) for hit in _hits(number, slide, made, count)]
+    return [hit.moved(hit.matrix @ away) for hit in distinct(hits, _APART * side, count)]
 
 
 def distinct(hits: Sequence[Hit], apart: float, count: int) -> list[Hit]:
@@ -114,103 +107,56 @@ def distinct(hits: Sequence[Hit], apart: float, count: int) -> list[Hit]:
     return kept
 
 
-def _coarse_hits(number: int, slide: Cells, coarse: Templates) -> list[Hit]:
-    """Return the best pose at each cell, of the best few cells."""
-    cells = slide.coarser(coarse.side // CELL)
-    found = _best_poses(cells.banded(), cells.tissue, coarse)
-    order = np.argsort(-found.score, kind="stable")[:_KEPT]
-    middle = (coarse.side - 1) / 2
+def _part(query: Query) -> tuple[Query, NDArray[np.float64]]:
+    """Return the part of a large query with most that counts, and the way from its middle to the query's."""
+    height, width = query.mask.shape
+    rows, columns = min(height, _MOST), min(width, _MOST)
+    sums = cv2.integral(query.mask.astype(np.uint8))
+    counted = sums[rows:, columns:] - sums[:-rows, columns:] - sums[rows:, :-columns] + sums[:-rows, :-columns]
+    best = np.argwhere(counted == counted.max())
+    middle = np.array([(height - rows) / 2, (width - columns) / 2])
+    top, left = best[np.abs(best - middle).sum(axis=1).argmin()].tolist()
+    inner = np.s_[top : top + rows, left : left + columns]
+    return Query(query.pixels[inner], query.mask[inner]), np.array([middle[1] - left, middle[0] - top])
+
+
+def _hits(number: int, slide: Cells, made: Templates, count: int) -> list[Hit]:
+    """Return a few places of a slide at which some pose scores higher than any does beside them."""
+    scores, poses = _best_poses(slide.coarser(made.side // CELL), made)
+    rows, columns = np.nonzero((scores == ndimage.maximum_filter(scores, 3)) & (scores > -1))
+    found = scores[rows, columns]
+    middle = (made.side - 1) / 2
     return [
         Hit(
             number,
-            float(found.column[k] * coarse.side + middle),
-            float(found.row[k] * coarse.side + middle),
-            float(coarse.angles[found.pose[k]]),
-            bool(coarse.mirrored[found.pose[k]]),
-            float(found.score[k]),
+            float(columns[k] * made.side + middle),
+            float(rows[k] * made.side + middle),
+            float(made.angles[poses[rows[k], columns[k]]]),
+            bool(made.mirrored[poses[rows[k], columns[k]]]),
+            float(found[k]),
         )
-        for k in order
+        for k in np.argsort(-found, kind="stable")[: 4 * count]
     ]
 
 
-def _best_poses(banded: Plane, tissue: Plane, coarse: Templates) -> _Coarse:
-    """Return the best pose at each cell on tissue."""
-    count = coarse.values.shape[1]
-    margin = count // 2
-    padded, covered = np.pad(banded, margin), np.pad(tissue, margin)
-    flat = coarse.values.reshape(len(coarse.values), -1).T
-    floor = _floor(banded, coarse)
-    rows, columns = np.nonzero(tissue > 0)
-    parts = []
-    for part in _parts(len(rows), count):
-        window = (rows[part], columns[part])
-        energy = _windows(padded**2, count)[window].sum(axis=(1, 2))
-        share = _windows(covered, count)[window].mean(axis=(1, 2))
-        products = _windows(padded, count)[window].reshape(len(energy), -1) @ flat
-        pose = products.argmax(axis=1)
-        score = products[np.arange(len(pose)), pose] / np.sqrt(energy + floor)
-        parts.append((np.where(share >= _least(coarse), score, -1), pose))
-    scores, poses = zip(*parts, strict=True) if parts else ((np.zeros(0),), (np.zeros(0, np.intp),))
-    return _Coarse(np.concatenate(scores).astype(np.float32), np.concatenate(poses), rows, columns)
+def _best_poses(cells: Cells, made: Templates) -> tuple[Plane, NDArray[np.intp]]:
+    """Return the score of the best pose with its middle on each cell, -1 where too little overlaps, and which it is."""
+    side = made.values.shape[1]
+    padded = np.pad(cells.banded(), side // 2)
+    best = np.full(cells.values.shape, -np.inf, np.float32)
+    poses = np.zeros(best.shape, np.intp)
+    for number, template in enumerate(made.values):
+        products = cv2.matchTemplate(padded, template, cv2.TM_CCORR)
+        poses[products > best] = number
+        np.maximum(best, products, out=best)
+    energy = _sums(cells.banded() ** 2, side)
+    floor = _FLAT * float(energy.mean()) + 1e-12
+    inside = _sums((cells.weight > 0).astype(np.float32), side)
+    enough = inside >= _LEAST_INSIDE * float(made.inside.sum(axis=(1, 2)).mean())
+    return np.where(enough, best / np.sqrt(np.maximum(energy, 0) + floor), -1).astype(np.float32), poses
 
 
-def _floor(banded: Plane, made: Templates) -> float:
-    count = int(made.values.shape[1])
-    return _FLAT * float((banded**2).mean()) * count**2 + 1e-12
-
-
-def _least(coarse: Templates) -> float:
-    return _LEAST_TISSUE * float(coarse.inside.mean())
-
-
-def _parts(number: int, count: int) -> Iterator[slice]:
-    rows = max(_WINDOW_BYTES // (4 * count**2), 1)
-    return (slice(start, start + rows) for start in range(0, number, rows))
-
-
-def _windows(padded: Plane, count: int) -> Plane:
-    return np.lib.stride_tricks.sliding_window_view(padded, (count, count))
-
-
-class _Fine(NamedTuple):
-    """A slide's finer cells and the query's templates of that size."""
-
-    banded: Plane
-    floor: float
-    fine: Templates
-
-    @classmethod
-    def of(cls, slide: Cells, fine: Templates) -> _Fine:
-        banded = slide.coarser(fine.side // CELL).banded()
-        return cls(banded, _floor(banded, fine), fine)
-
-    def refined(self, hit: Hit) -> Hit:
-        """Return the best place and pose about a hit."""
-        fine, count, middle = self.fine, self.fine.values.shape[1], (self.fine.side - 1) / 2
-        margin = count // 2 + _REACH
-        poses = fine.near(hit.angle, mirrored=hit.mirrored, within=_COARSE_DEG)
-        column, row = (round((place - middle) / fine.side) for place in (hit.x, hit.y))
-        window = _cut(self.banded, row - margin, column - margin, count + 2 * _REACH)
-        moved = _windows(window, count).reshape(-1, count**2)
-        norms = np.sqrt(np.einsum("ij,ij->i", moved, moved) + self.floor)
-        scores = (moved @ fine.values[poses].reshape(len(poses), -1).T) / norms[:, None]
-        place, pose = np.unravel_index(int(scores.argmax()), scores.shape)
-        down, right = divmod(int(place), 2 * _REACH + 1)
-        return Hit(
-            hit.slide,
-            (column + right - _REACH) * fine.side + middle,
-            (row + down - _REACH) * fine.side + middle,
-            float(fine.angles[poses[pose]]),
-            hit.mirrored,
-            float(scores[place, pose]),
-        )
-
-
-def _cut(plane: Plane, top: int, left: int, side: int) -> Plane:
-    """Return a square of a plane, zero beyond it."""
-    out = np.zeros((side, side), np.float32)
-    y0, x0 = max(top, 0), max(left, 0)
-    y1, x1 = min(top + side, plane.shape[0]), min(left + side, plane.shape[1])
-    if y0 < y1 and x0 < x1:
-        out[y0 - top : y1 - top, x0 - left : x1 - left] = plane[y0:y1, x0:x1]
-    return out
+def _sums(plane: Plane, side: int) -> Plane:
+    """Return the sums over squares about each cell."""
+    sums = cv2.boxFilter(plane, -1, (side, side), normalize=False, borderType=cv2.BORDER_CONSTANT)
+    return np.asarray(sums, dtype=np.float32)

@@ -16,8 +16,8 @@ from comir_batch.pipeline.strips import read_reduced
 from comir_batch.pipeline.working import working_level
 from comir_batch.representation.normalise import intensity_range
 from comir_batch.representation.weights import load
+from comir_batch.retrieval.cells import represented_mask
 from comir_batch.retrieval.templates import Query
-from comir_batch.retrieval.tissue import counted
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -57,7 +57,7 @@ def open_query(spec: SlideSpec, modality: str, model: Model, device: Device = "a
     Raises
     ------
     SlideError
-        If it cannot be read, is too large or too small, or has no tissue.
+        If it cannot be read, is too large or too small, or has no pixels that count.
     ModelError
         If the model does not fit it.
     """
@@ -71,9 +71,9 @@ def open_query(spec: SlideSpec, modality: str, model: Model, device: Device = "a
         whole = Region(0, 0, level.width, level.height, working.level)
         pixels = read_reduced(source.read, whole, working.factor, info.pixel_bytes)
     card = model.card.modality(modality)
-    mask = counted(overview, grid) & np.isfinite(pixels).all(axis=0)
+    mask = np.isfinite(pixels).all(axis=0)
     if not mask.any():
-        raise SlideError(f"{spec.path} has no tissue; check the image")
+        raise SlideError(f"{spec.path} has no finite pixels; check the image")
     ranges = intensity_range(pixels, mask, card.input)
     network = load(model, modality, device)
     size = (grid.width, grid.height)
@@ -92,8 +92,7 @@ def represented_query(slide: RepresentedSlide, name: str) -> QueryImage:
     grid = slide.grid
     _require(name, grid)
     pixels = slide.read(Region(0, 0, grid.width, grid.height))[0]
-    overview = slide.overview()
-    return QueryImage(Query(pixels, counted(overview, grid)), grid, overview.pixels)
+    return QueryImage(Query(pixels, represented_mask(pixels)), grid, slide.overview().pixels)
 
 
 def require_known(model: Model, modality: str) -> None:

@@ -118,11 +118,11 @@ def _template(cells: Cells, cell: int, count: int, matrix: NDArray[np.float64]) 
     flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
     weight, total = (
         cv2.warpAffine(plane, to_query, (canvas, canvas), flags=flags)
-        for plane in (cells.tissue, cells.values * cells.tissue)
+        for plane in (cells.weight, cells.values * cells.weight)
     )
     values = np.where(weight > 0, total / np.maximum(weight, 1e-6), 0).astype(np.float32)
     turned = Cells(values, np.asarray(weight, np.float32), cells.side).coarser(finer)
-    inside = turned.tissue > _INSIDE
+    inside = turned.weight > _INSIDE
     values = turned.banded()
     values = np.where(inside, values - (values[inside].mean() if inside.any() else 0), 0)
     return (values / max(float(np.linalg.norm(values)), 1e-9)).astype(np.float32), inside.astype(np.float32)

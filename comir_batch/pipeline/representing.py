@@ -118,8 +118,7 @@ def inspect_slides(request: RepresentRequest) -> tuple[Pair, ...]:
     rows = tuple(_with_itself(row) for row in request.rows)
     inspection = inspect_manifest(Manifest(request.table, rows, ()), str(request.model.folder))
     if inspection.problems:
-        renamed = (problem._replace(column=_column(problem.column)) for problem in inspection.problems)
-        raise ManifestError(sorted(dict.fromkeys(renamed)))
+        raise ManifestError(sorted(set(map(_of_slides, inspection.problems))))
     return inspection.pairs
 
 
@@ -158,8 +157,11 @@ def _with_itself(row: SlideRow) -> PairRow:
     )
 
 
-def _column(column: str) -> str:
-    return {"fixed": "path", "moving": "path", "fixed_mask": "mask", "moving_mask": "mask"}.get(column, column)
+def _of_slides(problem: Problem) -> Problem:
+    """Return a problem of a pair as one of a slide, by the names of its table's columns."""
+    columns = {"fixed": "path", "moving": "path", "fixed_mask": "mask", "moving_mask": "mask"}
+    remedy = problem.remedy.replace("the manifest's column fixed_mpp or moving_mpp", "the table's column mpp")
+    return problem._replace(column=columns.get(problem.column, problem.column), remedy=remedy)
 
 
 def _failure(pair: Pair, reasons: tuple[str, ...]) -> Problem:

@@ -171,11 +171,11 @@ def build_index(request: IndexRequest, subscriber: Subscriber, stop: StopRequest
     """
     _require_one_channel(request.model)
     index = _begun(request)
-    index.save()
     asked = RepresentRequest(
         request.table, request.rows, request.model, index.folder / "run", request.config, request.command
     )
     digests = {pair.name: pair.fixed.digest for pair in inspect_slides(asked)}
+    index.save()  # from now on the folder is an index's, and the same command goes on with it
     slides = {slide.name: slide for slide in index.slides}
     represented = represent_slides(asked, subscriber, stop)
     for row, made in zip(request.rows, represented, strict=True):

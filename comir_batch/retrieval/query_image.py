@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from comir_batch.core.errors import ModelError, SlideError
+from comir_batch.core.errors import MissingPixelSizeError, ModelError, SlideError
 from comir_batch.core.geometry import Region
 from comir_batch.io.open import open_slide
 from comir_batch.pipeline.model_choice import choose_model
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from comir_batch.core.geometry import Grid
-    from comir_batch.core.slide import SlideSpec
+    from comir_batch.core.slide import PixelSource, SlideSpec
     from comir_batch.pipeline.representing import RepresentedSlide
     from comir_batch.representation.device import Device
     from comir_batch.representation.store import Model
@@ -61,7 +61,7 @@ def open_query(spec: SlideSpec, modality: str, model: Model, device: Device = "a
     ModelError
         If the model does not fit it.
     """
-    with open_slide(spec) as source:
+    with _opened(spec) as source:
         info = source.info
         choose_model(str(model.folder), (modality, info), (modality, info))
         working = working_level(info, model.card.mpp)
@@ -79,6 +79,13 @@ def open_query(spec: SlideSpec, modality: str, model: Model, device: Device = "a
     size = (grid.width, grid.height)
     made = network.represent(lambda region: pixels[:, *region.slices], size, Region(0, 0, *size), ranges)
     return QueryImage(Query(made[0], mask), grid, overview.pixels)
+
+
+def _opened(spec: SlideSpec) -> PixelSource:
+    try:
+        return open_slide(spec)
+    except MissingPixelSizeError as error:
+        raise MissingPixelSizeError(f"{spec.path} has no pixel size; give --mpp, or a column mpp") from error
 
 
 def represented_query(slide: RepresentedSlide, name: str) -> QueryImage:

@@ -53,6 +53,8 @@ class IndexedSlide:
         Stands for its content.
     represented : RepresentedSlide
         Its representation.
+    mask : Path or None
+        What counted as its tissue, where it was not found on it.
     """
 
     name: str
@@ -60,6 +62,7 @@ class IndexedSlide:
     spec: SlideSpec
     digest: str
     represented: RepresentedSlide
+    mask: Path | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,7 +182,7 @@ def build_index(request: IndexRequest, subscriber: Subscriber, stop: StopRequest
     slides = {slide.name: slide for slide in index.slides}
     represented = represent_slides(asked, subscriber, stop)
     for row, made in zip(request.rows, represented, strict=True):
-        new = IndexedSlide(row.name, row.modality, row.spec, digests[row.name], made)
+        new = IndexedSlide(row.name, row.modality, row.spec, digests[row.name], made, row.mask)
         if slides.get(row.name) != new or not _cells(index.folder, row.name).is_file():
             _write_cells(index.folder, new)
         slides[row.name] = new
@@ -235,6 +238,7 @@ def _record(folder: Path, slide: IndexedSlide) -> dict[str, Any]:
         "series": slide.spec.series,
         "channel": slide.spec.channel,
         "mpp": slide.spec.mpp,
+        "mask": None if slide.mask is None else str(slide.mask),
         "digest": slide.digest,
         "chunk": str(made.chunk.relative_to(folder)),
         "representation": str(made.representation.relative_to(folder)),
@@ -245,7 +249,8 @@ def _record(folder: Path, slide: IndexedSlide) -> dict[str, Any]:
 def _slide(folder: Path, record: dict[str, Any]) -> IndexedSlide:
     made = RepresentedSlide(folder / record["chunk"], folder / record["representation"], Grid(*record["grid"]))
     spec = SlideSpec(Path(record["path"]), record["series"], record["channel"], record["mpp"])
-    return IndexedSlide(record["slide_id"], record["modality"], spec, record["digest"], made)
+    mask = None if record["mask"] is None else Path(record["mask"])
+    return IndexedSlide(record["slide_id"], record["modality"], spec, record["digest"], made, mask)
 
 
 def names(slides: Sequence[IndexedSlide]) -> str:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import csv
 import io
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
+import cv2
 import numpy as np
 from scipy.optimize import linear_sum_assignment
 
@@ -16,6 +18,7 @@ from comir_batch.core.manifest import OPTIONAL, REQUIRED
 from comir_batch.core.transform import Composite
 from comir_batch.io.transform_files import write_json
 from comir_batch.pipeline.files import write_text
+from comir_batch.pipeline.representing import RepresentRequest, inspect_slides
 from comir_batch.retrieval.find import Finder, best_of_each
 from comir_batch.retrieval.index import IndexRequest, build_index
 from comir_batch.retrieval.query_image import represented_query
@@ -30,6 +33,7 @@ if TYPE_CHECKING:
     from comir_batch.core.events import Subscriber
     from comir_batch.core.transform import Affine
     from comir_batch.execution.stop import StopRequest
+    from comir_batch.pipeline.pair import Pair
     from comir_batch.pipeline.representing import SlideRow
     from comir_batch.representation.store import Model
     from comir_batch.retrieval.find import Match
@@ -40,6 +44,7 @@ SURE = 1.3
 _STEEP = 16.0
 _STANDS_OUT = 1.6  # times the median of a query's scores: a place that is no accident, sure or not
 _NOT = 1e-6
+_FIELD = 4.0  # times as large as a field of view is what it is a field of
 REPORT = ("pair_id", "fixed", "moving", "status", "confidence", "margin", "score", "instead")
 
 
@@ -128,6 +133,7 @@ def propose(
         If a table or a slide cannot be used.
     """
     _require_modalities(request)
+    request = _with_fields_whole(request)
     fixed, moving = (
         build_index(
             IndexRequest(table, rows, request.model, request.work / side, request.config, request.command),
@@ -163,7 +169,7 @@ def write_proposals(out: Path, proposals: Sequence[Proposal], model: Model) -> t
 
 _USED = (
     *("fixed_channel", "moving_channel", "fixed_mpp", "moving_mpp", "fixed_series", "moving_series"),
-    *("initial_transform", "model"),
+    *("fixed_mask", "moving_mask", "initial_transform", "model"),
 )
 
 
@@ -189,6 +195,7 @@ def _manifest_row(each: Proposal, start: Path, model: Model) -> dict[str, str]:
         assert slide is not None  # noqa: S101  the caller has looked
         row[side], row[f"{side}_modality"] = str(slide.spec.path), slide.modality
         row[f"{side}_channel"], row[f"{side}_series"] = slide.spec.channel, str(slide.spec.series)
+        row[f"{side}_mask"] = "" if slide.mask is None else str(slide.mask)
         row[f"{side}_mpp"] = "" if slide.spec.mpp is None else str(slide.spec.mpp)
     return row
 
@@ -208,6 +215,33 @@ def _require_modalities(request: PairRequest) -> None:
             raise ConfigError(f"{table} has slides of {' and '.join(known)}; give a table of one modality")
     if request.fixed[0].modality == request.moving[0].modality:
         raise ConfigError(f"both tables are of {request.fixed[0].modality}; give one of each modality")
+
+
+def _with_fields_whole(request: PairRequest) -> PairRequest:
+    """Return the request with masks that mark the whole of fields of view, which have none.
+
+    What is found as tissue on a field that is full of it is its brightest part, too little to register by.
+    """
+    areas = [
+        float(np.median([math.prod(pair.fixed.info.grid().size_um) for pair in _inspected(request, table, rows)]))
+        for table, rows in zip(request.tables, (request.fixed, request.moving), strict=True)
+    ]
+    if max(areas) < _FIELD * min(areas):
+        return request
+    mask = (request.work / "whole.png").resolve()
+    mask.parent.mkdir(parents=True, exist_ok=True)
+    cv2.imwrite(str(mask), np.full((8, 8), 255, np.uint8))
+    if areas[0] < areas[1]:
+        return replace(request, fixed=_masked(request.fixed, mask))
+    return replace(request, moving=_masked(request.moving, mask))
+
+
+def _inspected(request: PairRequest, table: Path, rows: tuple[SlideRow, ...]) -> tuple[Pair, ...]:
+    return inspect_slides(RepresentRequest(table, rows, request.model, request.work, request.config))
+
+
+def _masked(rows: Sequence[SlideRow], mask: Path) -> tuple[SlideRow, ...]:
+    return tuple(row if row.mask else replace(row, mask=mask) for row in rows)
 
 
 def _asked(index: Index, rows: Sequence[SlideRow]) -> list[IndexedSlide]:

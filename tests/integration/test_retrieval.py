@@ -98,6 +98,7 @@ def test_pairs_are_proposed_with_starts_and_a_stranger_has_none(folder, tmp_path
     assert told.exit_code == 0, told.output
     (row,) = read_manifest(out).rows
     assert (row.pair_id, row.fixed_modality, row.moving_modality) == ("crop_part", "tritc", "dapi")
+    assert row.fixed_mask.name == "whole.png"
     start = read_transform(row.initial_transform)
     middle = start.map([[103.5 * MPP, 103.5 * MPP]])[0]
     assert np.allclose(middle, (210 * MPP, 230 * MPP), atol=2)

@@ -48,7 +48,7 @@ def test_mistakes_in_a_table_are_problems(tmp_path, text, said):
 @pytest.fixture
 def index(tmp_path):
     made = RepresentedSlide(tmp_path / "run/work/c", tmp_path / "run/work/r", Grid(10, 20, 1.5, 1.5, 0.5, 0.5))
-    slide = IndexedSlide("a", "dapi", SlideSpec(tmp_path / "a.tif", 1, "0", 0.5), "abc", made)
+    slide = IndexedSlide("a", "dapi", SlideSpec(tmp_path / "a.tif", 1, "0", 0.5), "abc", made, tmp_path / "m.png")
     index = Index(tmp_path, find_model("dapi-tritc"), (slide,))
     index.save()
     return index

@@ -132,7 +132,7 @@ def measure_retrieval(
     ManifestError, ModelError, ConfigError, SlideError
         If the pairs cannot be used.
     StoppedError
-        If it was asked to stop while the slides were read.
+        If it was asked to stop; of what it did only the slides that were read are kept.
     """
     card = request.model.card
     pairs = prepare(request.pairs, request.out / "data", card.mpp, request.execution, subscriber, stop=stop).pairs
@@ -151,16 +151,17 @@ def measure_retrieval(
     for searched in (0, 1):
         gallery, looked_for = unseen.networks[searched], unseen.networks[1 - searched]
         say(f"{looked_for.modality} in {gallery.modality}: {len(targets) + len(others)} fields are represented")
-        fields = [_field(gallery, place) for place in (*targets, *others)]
+        fields = [_field(gallery, place, stop) for place in (*targets, *others)]
         bench = _Bench(fields, len(targets), looked_for, f"{looked_for.modality} in {gallery.modality}", card.mpp)
         for condition in CONDITIONS:
-            rows += bench.measured(condition, np.random.default_rng(request.seed + 1))
+            rows += bench.measured(condition, np.random.default_rng(request.seed + 1), stop)
             say("\n".join("  ".join(row.cells()) for row in rows[-len(METHODS) :]))
     _write(request.out, rows, which)
     return rows
 
 
-def _field(network: Network, place: Place) -> _Field:
+def _field(network: Network, place: Place, stop: StopRequest) -> _Field:
+    stop.check()
     raw = network.reader(place).read(place.upright, FIELD)
     return _Field(place, raw.mean(axis=0), crop_representation(network.representer, raw)[0])
 
@@ -181,12 +182,13 @@ class _Bench:
             "CoMIR": Ranker([field.comir for field in fields]),
         }
 
-    def measured(self, condition: Condition, rng: np.random.Generator) -> Iterator[Row]:
+    def measured(self, condition: Condition, rng: np.random.Generator, stop: StopRequest) -> Iterator[Row]:
         """Yield a row for each method."""
         ranks: dict[str, list[int]] = defaultdict(list)
         located: dict[str, list[bool]] = defaultdict(list)
         sizes = []
         for number in range(self._targets):
+            stop.check()
             pose, truth = self._pose(number, condition, rng)
             side = round(condition.share * FIELD)
             raw = self._network.reader(self._fields[number].place).read(pose, side)

@@ -182,6 +182,7 @@ def build_index(request: IndexRequest, subscriber: Subscriber, stop: StopRequest
     slides = {slide.name: slide for slide in index.slides}
     represented = represent_slides(asked, subscriber, stop)
     for row, made in zip(request.rows, represented, strict=True):
+        stop.check()
         new = IndexedSlide(row.name, row.modality, row.spec, digests[row.name], made, row.mask)
         if slides.get(row.name) != new or not _cells(index.folder, row.name).is_file():
             _write_cells(index.folder, new)

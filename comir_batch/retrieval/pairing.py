@@ -7,6 +7,7 @@ import io
 import math
 from dataclasses import dataclass, replace
 from enum import StrEnum
+from functools import partial
 from typing import TYPE_CHECKING
 
 import cv2
@@ -144,9 +145,9 @@ def propose(
     )
     fixed_slides, moving_slides = _asked(fixed, request.fixed), _asked(moving, request.moving)
     if _area(fixed_slides) >= _area(moving_slides):
-        found = _compared(moving_slides, fixed, fixed_slides, say)
+        found = _compared(moving_slides, Finder(fixed), fixed_slides, partial(_told, stop, say))
         return _ordered(_assigned(moving_slides, fixed_slides, found, searched_is_fixed=True))
-    found = _compared(fixed_slides, moving, moving_slides, say)
+    found = _compared(fixed_slides, Finder(moving), moving_slides, partial(_told, stop, say))
     return _ordered(_assigned(fixed_slides, moving_slides, found, searched_is_fixed=False))
 
 
@@ -255,14 +256,20 @@ def _area(slides: Sequence[IndexedSlide]) -> float:
 
 
 def _compared(
-    queries: Sequence[IndexedSlide], index: Index, searched: Sequence[IndexedSlide], say: Callable[[str], object]
+    queries: Sequence[IndexedSlide], finder: Finder, searched: Sequence[IndexedSlide], say: Callable[[str], object]
 ) -> list[list[Match]]:
-    finder, found = Finder(index), []
+    found = []
     for number, slide in enumerate(queries, start=1):
         image = represented_query(slide.represented, slide.name)
         found.append([match for match in finder.places(image, searched) if match.verified])
         say(f"{slide.name}: compared, {number} of {len(queries)}")
     return found
+
+
+def _told(stop: StopRequest, say: Callable[[str], object], text: str) -> None:
+    """Tell of one slide that is done, and stop there if asked to."""
+    say(text)
+    stop.check()
 
 
 def _assigned(

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     Plane = NDArray[np.float32]
 
 _LARGE_CELL = 8
-_SMALL = 112  # pixels of a query's side below which its cells are the finest
+_SMALL = 160  # pixels of a query's side below which its cells are the finest
 _MOST = 384  # pixels of a query's side that are looked up: its part with most in it
 _STEP_DEG = 5.0
 _FLAT = 0.1  # of the slide's mean energy: what is added to a window's, so that noise where little varies is no match

@@ -112,8 +112,9 @@ def test_distinct_places_keep_the_better():
 
 
 def test_small_queries_have_smaller_cells():
-    sides = [cell_side(Query(np.zeros((side, 8), np.float32), np.ones((side, 8), bool))) for side in (64, 128, 2048)]
-    assert sides == [4, 8, 8]
+    masks = [np.ones((side, 8), bool) for side in (64, 128, 256, 2048)]
+    sides = [cell_side(Query(mask.astype(np.float32), mask)) for mask in masks]
+    assert sides == [4, 4, 8, 8]
 
 
 def test_of_a_large_query_the_part_that_counts_most_is_looked_up():

@@ -118,10 +118,6 @@ class Index:
         root = folder.resolve()
         return cls(root, known, tuple(_slide(root, each) for each in content["slides"]))
 
-    def of(self, modality: str) -> tuple[IndexedSlide, ...]:
-        """Return the slides of one modality."""
-        return tuple(slide for slide in self.slides if slide.modality == modality)
-
     def cells(self, slide: IndexedSlide) -> Cells:
         """Load a slide's cells."""
         arrays = read_arrays(_cells(self.folder, slide.name))

@@ -20,6 +20,7 @@ from comir_batch.cli import (
     preset_commands,
     profile_commands,
     render_command,
+    retrieval_commands,
     review_commands,
     run_commands,
     study_commands,
@@ -47,6 +48,7 @@ plan_command.add_to(app)
 train_command.add_to(app)
 diagnose_command.add_to(app)
 render_command.add_to(app)
+retrieval_commands.add_to(app)
 cluster_commands.add_to(app)
 app.add_typer(model_commands.app)
 app.add_typer(profile_commands.app)

@@ -208,6 +208,37 @@ def registration_cost(  # noqa: PLR0913  a parameter an option
         print_table("registration-cost", columns, cost_cells(costs))
 
 
+@app.command("retrieval")
+def retrieval(
+    model: Annotated[str, typer.Argument(help="A name, or a folder.")],
+    pairs: Annotated[Path, typer.Argument(help="Manifest of aligned pairs of the model's modalities.")],
+    *,
+    out: Annotated[Path, typer.Option("--out", "-o", metavar="DIR", help="Takes retrieval.json and retrieval.md.")],
+    count: Annotated[int, typer.Option(min=1, help="Fields that are looked for, in each direction.")] = 30,
+    distractors: Annotated[int, typer.Option(min=1, help="Other fields in the gallery.")] = 200,
+    whole: Annotated[bool, typer.Option("--whole", help="Look for fields of all tissue, learnt from or not.")] = False,
+    seed: Annotated[int, typer.Option(min=0, help="Of the fields and poses.")] = 0,
+) -> None:
+    """Look for crops of one modality among fields of the other: by visual words, by cells, raw and represented."""
+    with exit_codes():
+        from comir_batch.pipeline.packages import require_computing
+
+        require_computing()
+        from comir_batch.bench.retrieval import COLUMNS, RetrievalRequest, measure_retrieval
+        from comir_batch.cli.progress import show_progress
+        from comir_batch.core.config import ExecutionConfig
+        from comir_batch.execution.stop import StopRequest
+        from comir_batch.representation.store import find_model
+
+        here = ExecutionConfig(executor="serial", device="cpu")
+        request = RetrievalRequest(find_model(model), pairs, out, here, count, distractors, seed, whole)
+        stop = StopRequest()
+        with show_progress() as subscriber, stop.on_signals():
+            rows = measure_retrieval(request, stop, subscriber, lambda text: typer.echo(text, err=True))
+        print_table("retrieval", COLUMNS, [row.cells() for row in rows])
+        typer.echo(f"table: {out / 'retrieval.md'}")
+
+
 @app.command("training")
 def training(
     repeats: Annotated[int, typer.Option(min=1, help="Interleaved repeats; the median counts.")] = 5,

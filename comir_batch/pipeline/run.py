@@ -126,8 +126,15 @@ def run(request: RunRequest, bus: EventBus, start_executor: StartExecutor) -> Ru
     NoWorkersError, StoppedError
         From the executor; what was finished stays recorded.
     """
-    started = time.monotonic()
     inspection = inspect_request(request.manifest, request.config, skip_bad_rows=request.skip_bad_rows)
+    return run_inspected(inspection, request, bus, start_executor)
+
+
+def run_inspected(
+    inspection: Inspection, request: RunRequest, bus: EventBus, start_executor: StartExecutor
+) -> RunSummary:
+    """Run, or resume, pairs that are inspected already; see `run`."""
+    started = time.monotonic()
     profile = site_profile(request.config.execution)
     where = inference(request.config.execution, profile)
     config = request.config.model_copy(

@@ -70,6 +70,40 @@ def quick_rigid(
     return np.column_stack([best.matrix, best.offset])
 
 
+def refined_rigid(
+    fixed: tuple[NDArray[np.float32], NDArray[np.bool_]],
+    moving: tuple[NDArray[np.float32], NDArray[np.bool_]],
+    start: Affine,
+    finest: float = 1.0,
+) -> tuple[Affine, float] | None:
+    """Climb from a start that is a few pixels and degrees off, at coarse, then at finer levels.
+
+    Parameters
+    ----------
+    fixed, moving : ((Y, X) float32, (Y, X) bool)
+        Pixels and masks, of one pixel size.
+    start : Affine
+        Fixed pixels ``(x, y)`` to moving pixels: a turn, perhaps a mirroring, and a shift.
+    finest : float
+        Pixel size of the last level, in pixels.
+
+    Returns
+    -------
+    (Affine, float) or None
+        Fixed pixels to moving pixels, and how significant the correlation is at the last level:
+        ``atanh(ncc) * sqrt(n)`` for ``n`` of its pixels; None where too little overlaps or an image is blank.
+    """
+    if not (_varies(*fixed) and _varies(*moving)):
+        return None
+    images, best = (_image(*fixed), _image(*moving)), _Start(start, -math.inf)
+    for mpp, steps in ((4.0, 8), *_REFINED):
+        levels = [coarsened(image, mpp * finest) for image in images]
+        best = _refined(_Pair(*levels), best, steps)
+        if not math.isfinite(best.score):
+            return None
+    return best.transform, best.score
+
+
 def _varies(pixels: NDArray[np.float32], mask: NDArray[np.bool_]) -> bool:
     return bool(mask.any()) and float(np.ptp(pixels[mask])) > 0
 

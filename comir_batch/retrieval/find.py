@@ -1,0 +1,152 @@
+"""Which slides a query matches, and where: looked up by cells, then laid on each other pixel by pixel."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from comir_batch.core.errors import ConfigError
+from comir_batch.core.transform import Affine
+from comir_batch.retrieval.cells import represented_mask
+from comir_batch.retrieval.lookup import look_up
+from comir_batch.retrieval.place import place
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+
+    from comir_batch.core.geometry import Grid, Region
+    from comir_batch.retrieval.cells import Cells
+    from comir_batch.retrieval.index import Index, IndexedSlide
+    from comir_batch.retrieval.lookup import Hit
+    from comir_batch.retrieval.query_image import QueryImage
+
+LOOKED_UP, VERIFIED = 30, 12
+"""Places that are looked up, and how many of them are verified."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Match:
+    """A place in a slide that a query may come from.
+
+    Attributes
+    ----------
+    slide : IndexedSlide
+        Which.
+    transform : Affine
+        Query µm to slide µm: a turn, perhaps a mirroring, and a shift.
+    score : float
+        How well the two agree, see `place.Placed`; of places that were not verified the cells' correlation.
+    verified : bool
+        Whether they were laid on each other pixel by pixel.
+    """
+
+    slide: IndexedSlide
+    transform: Affine
+    score: float
+    verified: bool
+
+    @property
+    def angle(self) -> float:
+        """Degrees from the query to the slide, after x is perhaps mirrored."""
+        turn = self.transform.matrix @ np.diag([-1.0 if self.mirrored else 1.0, 1.0])
+        return math.degrees(math.atan2(turn[1, 0], turn[0, 0])) % 360
+
+    @property
+    def mirrored(self) -> bool:
+        """Whether it mirrors."""
+        return bool(np.linalg.det(self.transform.matrix) < 0)
+
+    def middle(self, grid: Grid) -> NDArray[np.float64]:
+        """Return where the middle of a query with such a grid lies, ``(x, y)`` in µm of the slide."""
+        where: NDArray[np.float64] = self.transform.map(grid.corners_um().mean(axis=0)[None])[0]
+        return where
+
+
+class Finder:
+    """Finds queries in the slides of an index; keeps their cells in memory.
+
+    Parameters
+    ----------
+    index : Index
+        Where to look.
+    verified : int
+        Places that are verified; 0 ranks by cells alone.
+    """
+
+    def __init__(self, index: Index, verified: int = VERIFIED) -> None:
+        self._index, self._verified = index, verified
+        self._cells: dict[str, Cells] = {}
+
+    def searched(self, modality: str) -> tuple[IndexedSlide, ...]:
+        """Return the slides that a query of a modality is compared with: those of the others, else all.
+
+        Raises
+        ------
+        ConfigError
+            If the index has no slides.
+        """
+        slides = self._index.slides
+        if not slides:
+            raise ConfigError(f"the index {self._index.folder} has no slides; add some with comir-batch index")
+        return tuple(slide for slide in slides if slide.modality != modality) or slides
+
+    def places(self, image: QueryImage, slides: Sequence[IndexedSlide]) -> list[Match]:
+        """Return the places in some slides that a query may come from: those that were verified first, best first."""
+        hits = look_up(image.query, [self._cells_of(slide) for slide in slides], LOOKED_UP)
+        checked = [self._verify(image, hit, slides[hit.slide]) for hit in hits[: self._verified]]
+        matches = sorted((match for match in checked if match is not None), key=lambda match: -match.score)
+        return matches + [_unverified(image, hit, slides[hit.slide]) for hit in hits[self._verified :]]
+
+    def _cells_of(self, slide: IndexedSlide) -> Cells:
+        if slide.name not in self._cells:
+            self._cells[slide.name] = self._index.cells(slide)
+        return self._cells[slide.name]
+
+    def _verify(self, image: QueryImage, hit: Hit, slide: IndexedSlide) -> Match | None:
+        grid = slide.represented.grid
+
+        def read(region: Region) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+            pixels = slide.represented.read(region)[0]
+            return pixels, represented_mask(pixels)
+
+        found = place(image.query, hit, read, (grid.width, grid.height))
+        if found is None:
+            return None
+        return Match(slide, _in_um(found.transform, image.grid, grid), found.score, verified=True)
+
+
+def _unverified(image: QueryImage, hit: Hit, slide: IndexedSlide) -> Match:
+    from_middle = hit.matrix
+    height, width = image.query.pixels.shape
+    offset = np.array([hit.x, hit.y]) - from_middle @ [(width - 1) / 2, (height - 1) / 2]
+    transform = _in_um(Affine(from_middle, offset), image.grid, slide.represented.grid)
+    return Match(slide, transform, hit.score, verified=False)
+
+
+def _in_um(pixels: Affine, query: Grid, slide: Grid) -> Affine:
+    """Return a transform of pixels as one of µm."""
+    ends = slide.to_um(pixels.map(query.to_pixels([[0, 0], [1, 0], [0, 1]])))
+    matrix = np.column_stack([ends[1] - ends[0], ends[2] - ends[0]])
+    return Affine(matrix, ends[0])
+
+
+def best_of_each(matches: Sequence[Match]) -> list[Match]:
+    """Return the best place in each slide, in the order of the matches."""
+    best: dict[str, Match] = {}
+    for match in matches:
+        best.setdefault(match.slide.name, match)
+    return list(best.values())
+
+
+def margin(matches: Sequence[Match]) -> float:
+    """Return how many times as high the best verified score is as that of the next one.
+
+    1 where there is no other to compare with.
+    """
+    scores = [match.score for match in matches if match.verified]
+    return scores[0] / max(scores[1], 1e-9) if len(scores) > 1 else 1.0

@@ -1,0 +1,162 @@
+"""Where in many slides a query may lie: normalised correlation of small, band-passed copies.
+
+Every place of every slide is compared with the query at every angle, mirrored or not. The correlation of one pose with
+a whole slide is one FFT convolution, block by block in bounded memory.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import cv2
+import numpy as np
+from scipy import ndimage
+
+from comir_batch.retrieval.cells import CELL
+from comir_batch.retrieval.templates import Query, linear, templates
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+
+    from comir_batch.retrieval.cells import Cells
+    from comir_batch.retrieval.templates import Templates
+
+    Plane = NDArray[np.float32]
+
+_LARGE_CELL = 8
+_SMALL = 160  # pixels of a query's side below which its cells are the finest
+_MOST = 384  # pixels of a query's side that are looked up: its part with most in it
+_STEP_DEG = 5.0
+_FLAT = 0.1  # of the slide's mean energy: what is added to a window's, so that noise where little varies is no match
+_LEAST_INSIDE = 0.4
+_APART = 4.0  # cells between distinct places
+
+
+@dataclass(frozen=True, slots=True)
+class Hit:
+    """A place that a query may come from.
+
+    Attributes
+    ----------
+    slide : int
+        Number of the slide.
+    x, y : float
+        Where the query's middle lies, in pixels of the slide's working level.
+    angle : float
+        Degrees from the query to the slide, after x is perhaps mirrored.
+    mirrored : bool
+        Whether it is.
+    score : float
+        Correlation of the cells.
+    """
+
+    slide: int
+    x: float
+    y: float
+    angle: float
+    mirrored: bool
+    score: float
+
+    @property
+    def matrix(self) -> NDArray[np.float64]:
+        """``(2, 2)`` linear part of the map from query pixels to slide pixels."""
+        return linear(self.angle, mirrored=self.mirrored)
+
+    def moved(self, way: NDArray[np.float64]) -> Hit:
+        """Return the hit so many pixels ``(x, y)`` further."""
+        return replace(self, x=self.x + float(way[0]), y=self.y + float(way[1]))
+
+
+def cell_side(query: Query) -> int:
+    """Return the pixels along each side of the cells that suit a query; small ones need smaller cells."""
+    return _LARGE_CELL if query.side >= _SMALL else CELL
+
+
+def look_up(query: Query, slides: Sequence[Cells], count: int) -> list[Hit]:
+    """Return the places that correlate best with a query, best first.
+
+    Parameters
+    ----------
+    query : Query
+        What is looked for.
+    slides : sequence of Cells
+        The finest cells of each slide.
+    count : int
+        Places that are wanted; distinct ones, several may lie in one slide.
+    """
+    part, away = _part(query)
+    side = cell_side(part)
+    made = templates(part, side, _STEP_DEG)
+    hits = [hit for number, slide in enumerate(slides) for hit in _hits(number, slide, made, count)]
+    return [hit.moved(hit.matrix @ away) for hit in distinct(hits, _APART * side, count)]
+
+
+def distinct(hits: Sequence[Hit], apart: float, count: int) -> list[Hit]:
+    """Return so many hits, best first, without those within so many pixels of a better one in the same slide."""
+    kept: list[Hit] = []
+    for hit in sorted(hits, key=lambda hit: -hit.score):
+        if len(kept) == count:
+            break
+        near = (other for other in kept if other.slide == hit.slide)
+        if all(math.dist((hit.x, hit.y), (other.x, other.y)) > apart for other in near):
+            kept.append(hit)
+    return kept
+
+
+def _part(query: Query) -> tuple[Query, NDArray[np.float64]]:
+    """Return the part of a large query with most that counts, and the way from its middle to the query's."""
+    height, width = query.mask.shape
+    rows, columns = min(height, _MOST), min(width, _MOST)
+    sums = cv2.integral(query.mask.astype(np.uint8))
+    counted = sums[rows:, columns:] - sums[:-rows, columns:] - sums[rows:, :-columns] + sums[:-rows, :-columns]
+    best = np.argwhere(counted == counted.max())
+    middle = np.array([(height - rows) / 2, (width - columns) / 2])
+    top, left = best[np.abs(best - middle).sum(axis=1).argmin()].tolist()
+    inner = np.s_[top : top + rows, left : left + columns]
+    return Query(query.pixels[inner], query.mask[inner]), np.array([middle[1] - left, middle[0] - top])
+
+
+def _hits(number: int, slide: Cells, made: Templates, count: int) -> list[Hit]:
+    """Return a few places of a slide at which some pose scores higher than any does beside them."""
+    scores, poses = _best_poses(slide.coarser(made.side // CELL), made)
+    rows, columns = np.nonzero((scores == ndimage.maximum_filter(scores, 3)) & (scores > -1))
+    found = scores[rows, columns]
+    middle = (made.side - 1) / 2
+    return [
+        Hit(
+            number,
+            float(columns[k] * made.side + middle),
+            float(rows[k] * made.side + middle),
+            float(made.angles[poses[rows[k], columns[k]]]),
+            bool(made.mirrored[poses[rows[k], columns[k]]]),
+            float(found[k]),
+        )
+        for k in np.argsort(-found, kind="stable")[: 4 * count]
+    ]
+
+
+def _best_poses(cells: Cells, made: Templates) -> tuple[Plane, NDArray[np.intp]]:
+    """Return the score of the best pose with its middle on each cell, -1 where too little overlaps, and which it is."""
+    side = made.values.shape[1]
+    padded = np.pad(cells.banded(), side // 2)
+    best = np.full(cells.values.shape, -np.inf, np.float32)
+    poses = np.zeros(best.shape, np.intp)
+    for number, template in enumerate(made.values):
+        products = cv2.matchTemplate(padded, template, cv2.TM_CCORR)
+        poses[products > best] = number
+        np.maximum(best, products, out=best)
+    energy = _sums(cells.banded() ** 2, side)
+    floor = _FLAT * float(energy.mean()) + 1e-12
+    inside = _sums((cells.weight > 0).astype(np.float32), side)
+    enough = inside >= _LEAST_INSIDE * float(made.inside.sum(axis=(1, 2)).mean())
+    return np.where(enough, best / np.sqrt(np.maximum(energy, 0) + floor), -1).astype(np.float32), poses
+
+
+def _sums(plane: Plane, side: int) -> Plane:
+    """Return the sums over squares about each cell."""
+    sums = cv2.boxFilter(plane, -1, (side, side), normalize=False, borderType=cv2.BORDER_CONSTANT)
+    return np.asarray(sums, dtype=np.float32)

@@ -1,0 +1,122 @@
+"""Images that are looked for: opened, represented by their modality's network, at the index's pixel size."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from comir_batch.core.errors import MissingPixelSizeError, ModelError, SlideError
+from comir_batch.core.geometry import Region
+from comir_batch.io.open import open_slide
+from comir_batch.pipeline.model_choice import choose_model
+from comir_batch.pipeline.overview import make_overview
+from comir_batch.pipeline.strips import read_reduced
+from comir_batch.pipeline.working import working_level
+from comir_batch.representation.normalise import intensity_range
+from comir_batch.representation.weights import load
+from comir_batch.retrieval.cells import represented_mask
+from comir_batch.retrieval.templates import Query
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from comir_batch.core.geometry import Grid
+    from comir_batch.core.slide import PixelSource, SlideSpec
+    from comir_batch.pipeline.representing import RepresentedSlide
+    from comir_batch.representation.device import Device
+    from comir_batch.representation.store import Model
+
+LARGEST, SMALLEST = 4096, 48
+"""Pixels a side, at the index's pixel size, of the largest and the smallest image that may be looked for."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class QueryImage:
+    """An image that is looked for.
+
+    Attributes
+    ----------
+    query : Query
+        Its representation.
+    grid : Grid
+        Its working level's pixels in µm.
+    thumbnail : (C, Y, X)
+        In the image's dtype.
+    """
+
+    query: Query
+    grid: Grid
+    thumbnail: NDArray[np.generic]
+
+
+def open_query(spec: SlideSpec, modality: str, model: Model, device: Device = "auto") -> QueryImage:
+    """Read and represent an image that fits in memory.
+
+    Raises
+    ------
+    SlideError
+        If it cannot be read, is too large or too small, or has no pixels that count.
+    ModelError
+        If the model does not fit it.
+    """
+    with _opened(spec) as source:
+        info = source.info
+        choose_model(str(model.folder), (modality, info), (modality, info))
+        working = working_level(info, model.card.mpp)
+        grid, level = working.grid, info.grid(working.level)
+        _require_size(spec, grid)
+        overview = make_overview(source)
+        whole = Region(0, 0, level.width, level.height, working.level)
+        pixels = read_reduced(source.read, whole, working.factor, info.pixel_bytes)
+    card = model.card.modality(modality)
+    mask = np.isfinite(pixels).all(axis=0)
+    if not mask.any():
+        raise SlideError(f"{spec.path} has no finite pixels; check the image")
+    ranges = intensity_range(pixels, mask, card.input)
+    network = load(model, modality, device)
+    size = (grid.width, grid.height)
+    made = network.represent(lambda region: pixels[:, *region.slices], size, Region(0, 0, *size), ranges)
+    return QueryImage(Query(made[0], mask), grid, overview.pixels)
+
+
+def _opened(spec: SlideSpec) -> PixelSource:
+    try:
+        return open_slide(spec)
+    except MissingPixelSizeError as error:
+        raise MissingPixelSizeError(f"{spec.path} has no pixel size; give --mpp, or a column mpp") from error
+
+
+def represented_query(slide: RepresentedSlide, name: str) -> QueryImage:
+    """Load a slide that is represented already.
+
+    Raises
+    ------
+    SlideError
+        If it is too large or too small.
+    """
+    grid = slide.grid
+    _require(name, grid)
+    pixels = slide.read(Region(0, 0, grid.width, grid.height))[0]
+    return QueryImage(Query(pixels, represented_mask(pixels)), grid, slide.overview().pixels)
+
+
+def require_known(model: Model, modality: str) -> None:
+    """Refuse a modality that a model has no network for; raises ModelError."""
+    if not model.card.knows(modality):
+        known = " and ".join(card.modality for card in model.card.modalities)
+        raise ModelError(f"the model {model.card.name} knows {known}, not {modality}; name the modality so")
+
+
+def _require_size(spec: SlideSpec, grid: Grid) -> None:
+    _require(str(spec.path), grid)
+
+
+def _require(name: str, grid: Grid) -> None:
+    longest = max(grid.width, grid.height)
+    have = f"{name} has {grid.width} x {grid.height} pixels of {grid.mpp_x:.3g} µm"
+    if longest > LARGEST:
+        raise SlideError(f"{have}; at most {LARGEST} a side can be looked for: cut it, or index it")
+    if longest < SMALLEST:
+        raise SlideError(f"{have}; give one with {SMALLEST} at least")

@@ -1,0 +1,128 @@
+"""A query's representation at every angle, mirrored or not: represented once, and turned afterwards."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import cv2
+import numpy as np
+
+from comir_batch.retrieval.cells import Cells
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    Plane = NDArray[np.float32]
+
+_INSIDE = 0.5
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Query:
+    """What is looked for.
+
+    Attributes
+    ----------
+    pixels : (Y, X) float32
+        Its representation at the index's pixel size.
+    mask : (Y, X) bool
+        Pixels that count.
+    """
+
+    pixels: Plane
+    mask: NDArray[np.bool_]
+
+    @property
+    def side(self) -> int:
+        """Pixels of its longer side."""
+        height, width = self.mask.shape
+        return int(max(height, width))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Templates:
+    """A query's cells at some poses, each on a square of cells about the query's middle.
+
+    Attributes
+    ----------
+    values : (P, n, n) float32
+        Band-passed, of mean zero and unit length over the query; zero outside.
+    inside : (P, n, n) float32
+        1 inside the query, else 0.
+    angles : (P,) float64
+        Degrees from the query to the slide, after x is perhaps mirrored.
+    mirrored : (P,) bool
+        Whether it is.
+    side : int
+        Pixels along each side of a cell.
+    """
+
+    values: Plane
+    inside: Plane
+    angles: NDArray[np.float64]
+    mirrored: NDArray[np.bool_]
+    side: int
+
+    def near(self, angle: float, *, mirrored: bool, within: float) -> NDArray[np.intp]:
+        """Return the numbers of the poses within so many degrees of one."""
+        apart = np.abs((self.angles - angle + 180) % 360 - 180)
+        return np.flatnonzero((self.mirrored == mirrored) & (apart <= within + 1e-6))
+
+
+def linear(angle: float, *, mirrored: bool) -> NDArray[np.float64]:
+    """Return the ``(2, 2)`` matrix that mirrors x, if asked to, and turns by an angle in degrees."""
+    cosine, sine = math.cos(math.radians(angle)), math.sin(math.radians(angle))
+    return np.array([[cosine, -sine], [sine, cosine]]) @ np.diag([-1.0 if mirrored else 1.0, 1.0])
+
+
+def templates(query: Query, cell: int, step_deg: float) -> Templates:
+    """Return a query's cells at all angles in steps, mirrored and not.
+
+    Parameters
+    ----------
+    query : Query
+        What is looked for.
+    cell : int
+        Pixels along each side of a cell; a multiple of `CELL`.
+    step_deg : float
+        A whole number of steps makes a full turn.
+    """
+    count = _cells_of(query, cell)
+    angles = np.arange(0, 360, step_deg)
+    poses = [(float(angle), mirrored) for mirrored in (False, True) for angle in angles]
+    cells = Cells.of(query.pixels, query.mask)
+    made = [_template(cells, cell, count, linear(angle, mirrored=mirrored)) for angle, mirrored in poses]
+    return Templates(
+        np.stack([values for values, _ in made]),
+        np.stack([inside for _, inside in made]),
+        np.array([angle for angle, _ in poses]),
+        np.array([mirrored for _, mirrored in poses]),
+        cell,
+    )
+
+
+def _cells_of(query: Query, cell: int) -> int:
+    """Return how many cells, an odd number, cover the query's longer side."""
+    return max(round(query.side / cell) // 2 * 2 + 1, 3)
+
+
+def _template(cells: Cells, cell: int, count: int, matrix: NDArray[np.float64]) -> tuple[Plane, Plane]:
+    height, width = cells.values.shape
+    finer = cell // cells.side
+    canvas = count * finer
+    middle, there = np.array([(width - 1) / 2, (height - 1) / 2]), np.full(2, (canvas - 1) / 2)
+    back = np.linalg.inv(matrix)
+    to_query = np.column_stack([back, middle - back @ there])
+    flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
+    weight, total = (
+        cv2.warpAffine(plane, to_query, (canvas, canvas), flags=flags)
+        for plane in (cells.weight, cells.values * cells.weight)
+    )
+    values = np.where(weight > 0, total / np.maximum(weight, 1e-6), 0).astype(np.float32)
+    turned = Cells(values, np.asarray(weight, np.float32), cells.side).coarser(finer)
+    inside = turned.weight > _INSIDE
+    values = turned.banded()
+    values = np.where(inside, values - (values[inside].mean() if inside.any() else 0), 0)
+    return (values / max(float(np.linalg.norm(values)), 1e-9)).astype(np.float32), inside.astype(np.float32)

@@ -93,16 +93,25 @@ def test_what_was_deleted_is_made_again(go_on, copied, undisturbed):
 
 
 def test_an_error_under_other_settings_does_not_stay(go_on, copied, undisturbed):
-    summary, _ = go_on(export=TIFF, register={"seed": 3, "time_limit_s": 0.001})
+    summary, _ = go_on(export=TIFF, register={"held_out": 0.001})  # of so few tiles, none
     assert summary.exit_code == 4
     row = runs.results(copied)["p1"]
     assert row["verdict"] == "error"
-    assert "register.time_limit_s" in row["reasons"]
+    assert "too few to judge by" in row["reasons"]
     summary, ran = go_on(export=TIFF)
     assert summary.exit_code == 0
     assert ran == {"export", "report"}
     assert runs.results(copied)["p1"]["verdict"] == "accept"
     runs.assert_same_result(copied, undisturbed)
+
+
+def test_where_elastix_cannot_finish_the_start_is_left_for_review_with_the_reason(go_on, copied):
+    summary, _ = go_on(export=TIFF, register={"seed": 3, "time_limit_s": 0.001})
+    assert summary.exit_code == 0
+    row = runs.results(copied)["p1"]
+    assert row["verdict"] == "review"
+    assert "register.time_limit_s" in row["reasons"]
+    assert "not at all: the refined start" in row["reasons"]
 
 
 def test_each_stage_is_a_command_that_keeps_the_run_s_settings(copied):

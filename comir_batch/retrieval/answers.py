@@ -142,7 +142,7 @@ def write_html(path: Path, answers: Sequence[Answer], command: tuple[str, ...]) 
     """Write a self-contained page: each query beside its best places, drawn on the slides' thumbnails."""
     sections = tuple(_section(each) for each in answers)
     made_by = Provenance(version=comir_batch.__version__, command=" ".join(command), seeds={})
-    write_text(path, article_page(Article("Retrieval", f"{len(answers)} images looked for", sections, (), made_by)))
+    write_text(path, article_page(Article("Retrieval", f"Images looked for: {len(answers)}", sections, (), made_by)))
 
 
 def _section(each: Answer) -> Section:

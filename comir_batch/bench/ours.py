@@ -139,7 +139,7 @@ class Pipelines:
             starts.held_out,
             fitted.attempts,
             others[0].transform if others else None,
-            backward.transform,
+            *backward,
             margin(candidates),
             set_aside=final.set_aside,
         )

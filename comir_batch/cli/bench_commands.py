@@ -48,33 +48,37 @@ def recovery(  # noqa: PLR0913  a parameter an option
         print_table("recovery", ("method", "error", "note"), [(r.method, str(r.errors or "-"), r.note) for r in rows])
 
 
+Region = Annotated[
+    tuple[float, float, float, float] | None,
+    typer.Option(
+        metavar="LEFT TOP RIGHT BOTTOM",
+        help="Part of all fixed slides that counts as learnt from, as shares; by default what the card says.",
+    ),
+]
+Methods = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="METHOD",
+        help="elastix, sift, raw, comir and both, the default; none, elastix-one, elastix-comir, sift-raw, mi or "
+        "mind; repeatable. Results add up in --out.",
+    ),
+]
+
+
 @app.command("registration")
 def registration(  # noqa: PLR0913  a parameter an option
     model: Annotated[str, typer.Argument(help="A name, or a folder.")],
     pairs: Annotated[Path, typer.Argument(help="Manifest of aligned pairs of the model's modalities.")],
     *,
     out: Annotated[Path, typer.Option("--out", "-o", metavar="DIR", help="Results; the same one goes on with them.")],
-    region: Annotated[
-        tuple[float, float, float, float] | None,
-        typer.Option(
-            metavar="LEFT TOP RIGHT BOTTOM",
-            help="Part of all fixed slides that counts as learnt from, as shares; by default what the card says.",
-        ),
-    ] = None,
+    region: Region = None,
     whole: Annotated[bool, typer.Option("--whole", help="Take fields from whole slides, learnt from or not.")] = False,
     count: Annotated[int, typer.Option(min=1, help="Fields of each condition.")] = 100,
     side: Annotated[int, typer.Option(help="Of the fields, in pixels of the model's pixel size.")] = 256,
     only: Annotated[
         list[str] | None, typer.Option(metavar="CONDITION", help="One condition, for example level-1; repeatable.")
     ] = None,
-    methods: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="METHOD",
-            help="elastix, sift, raw, comir and both, the default; none, elastix-one, elastix-comir, sift-raw, mi or "
-            "mind; repeatable. Results add up in --out.",
-        ),
-    ] = None,
+    methods: Methods = None,
     seed: Annotated[int, typer.Option(min=0, help="Of the fields.")] = 0,
     verdicts: Annotated[
         bool, typer.Option("--verdicts/--no-verdicts", help="Gather what verdicts rest on: about a fit more a field.")

@@ -52,6 +52,8 @@ class Found:
         What the other view found, rigid and affine; None where only one found anything.
     backward : Composite or None
         What the same view found from the moving image to the fixed one, rigid and affine: moving µm to fixed µm.
+    backward_error : str
+        Why that failed; empty if it did not.
     margin_nats : float or None
         By how much the start was likelier than any other one; None for one that the user gave.
     blocks : BlockCounts or None
@@ -67,6 +69,7 @@ class Found:
     attempts: Sequence[Attempt]
     other: Composite | None = None
     backward: Composite | None = None
+    backward_error: str = ""
     margin_nats: float | None = None
     blocks: BlockCounts | None = None
     set_aside: bool = False
@@ -158,6 +161,7 @@ def gather(
         disagreement_um=None if found.other is None else disagreement(_linear(found), found.other, points),
         margin_nats=found.margin_nats,
         inverse=_inverse(found, points, raw.fixed.grid),
+        backward_error=found.backward_error,
         failed=tuple(attempt.error for attempt in failed),
         fitted=last.name,
         landmarks=landmarks,

@@ -61,6 +61,8 @@ class Evidence:
         By how many nats the start was likelier than any other one that was found; None for one that the user gave.
     inverse : InverseError or None
         How far fits from fixed to moving and back are from each other's inverse; None without one of them.
+    backward_error : str
+        Why the fit back failed; empty if it did not.
     blocks : BlockCounts or None
         What became of the blocks that refined the transform; None where none were asked for.
     set_aside : bool
@@ -82,6 +84,7 @@ class Evidence:
     tile_error: TileError | None = None
     margin_nats: float | None = None
     inverse: InverseError | None = None
+    backward_error: str = ""
     blocks: BlockCounts | None = None
     set_aside: bool = False
 
@@ -244,6 +247,8 @@ def _apart(evidence: Evidence, config: JudgeConfig) -> Iterator[str]:
             f"representations and raw images disagree by {distance:.1f} µm (median); "
             f"at most {config.max_disagreement_um:.1f} µm is allowed"
         )
+    if evidence.backward_error:
+        yield f"the fit from the moving slide back to the fixed one failed ({evidence.backward_error})"
     inverse = evidence.inverse
     if inverse and not inverse.median_px <= config.max_inverse_error_px:
         yield (

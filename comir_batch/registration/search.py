@@ -124,7 +124,8 @@ class Level:
         """
         with ThreadPoolExecutor(self._threads) as pool:
             best = list(pool.map(self._best, turns))
-        ways = range(1 + len(self._tables) * (len(self._tables) > 1))
+        several = len(self._tables) > 1
+        ways = range(several + len(self._tables))
         return [[peaks[way] for peaks in best if math.isfinite(peaks[way].score)] for way in ways]
 
     def transform(self, peak: Peak) -> Affine:
@@ -132,9 +133,10 @@ class Level:
         return self._tables[0].transform(peak, self._fixed.grid)
 
     def _best(self, turn: _Turn) -> list[Peak]:
-        """Return the best shift at an angle by all pairs of images together, and by each alone."""
+        """Return the best shift at an angle, by the ways of `peaks`."""
         (angle, mirrored), alone = turn, self._nats(turn)
-        return [self._tables[0].peak(nats, angle, mirrored=mirrored) for nats in (np.sum(alone, axis=0), *alone)]
+        ways = [np.sum(alone, axis=0), *alone] if len(alone) > 1 else alone
+        return [self._tables[0].peak(nats, angle, mirrored=mirrored) for nats in ways]
 
     def _nats(self, turn: _Turn) -> list[NDArray[np.float32]]:
         surfaces, overlap = self._surfaces(turn)
@@ -159,14 +161,14 @@ def coarse_to_fine(compared: Sequence[Compared], config: RegisterConfig) -> Sear
     fine = Level(compared, config.search_side, config, _FINE_GAUGED)
     step = 360.0 / config.angles
     rough = coarse.peaks((step * index, mirrored) for mirrored in (False, True) for index in range(config.angles))
-    kept = ((peak.angle, peak.mirrored) for _, peak in _best(rough, config.candidates, coarse.apart))
+    kept = ((peak.angle, peak.mirrored) for _, peak in _kept(rough, config.candidates, coarse.apart))
     peaks = fine.peaks(dict.fromkeys(kept))
     best = _distinct(peaks[0], _TURNED, fine.apart)
     about = fine.peaks((p.angle + turn, p.mirrored) for p in best for turn in _turns(step))
     return Searched(fine, rough, [at + beside for at, beside in zip(peaks, about, strict=True)])
 
 
-def _best(ways: Sequence[Sequence[Peak]], candidates: int, apart: float) -> Iterator[tuple[int, Peak]]:
+def _kept(ways: Sequence[Sequence[Peak]], candidates: int, apart: float) -> Iterator[tuple[int, Peak]]:
     """Yield distinct peaks with their way, best first: by all views together, then half as many by each of them."""
     for way, peaks in enumerate(ways):
         for peak in _distinct(peaks, -(-candidates // 2) if way else candidates, apart):
@@ -198,7 +200,7 @@ def search(views: Sequence[View], config: RegisterConfig) -> tuple[Candidate, ..
             "check the tissue masks, or lower register.min_overlap"
         )
     places: list[tuple[int, Peak]] = []
-    for way, peak in _best(found.fine, config.candidates, found.level.apart):
+    for way, peak in _kept(found.fine, config.candidates, found.level.apart):
         if not any(_same(peak, other, found.level.apart) for _, other in places):
             places.append((way, peak))
     return tuple(

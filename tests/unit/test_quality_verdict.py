@@ -174,6 +174,12 @@ def test_fits_there_and_back_that_contradict_each_other_are_for_review():
     )
 
 
+def test_a_fit_back_that_failed_is_for_review_with_its_reason():
+    failed = replace(GOOD, backward_error="elastix failed: too many samples outside")
+    assert verdict(failed) is Verdict.REVIEW
+    assert "back to the fixed one failed (elastix failed: too many samples outside)" in reasons(failed)
+
+
 def test_the_error_is_that_of_the_tiles_whose_place_is_clear():
     offsets = np.array([[[3.0, 0.0], [np.nan, np.nan]], [[0.0, 2.0], [0.0, -4.0]]])
     assert TileError.of(offsets, (0.5, 2.0), 4) == TileError(4, 3, 4.0, pytest.approx(7.6), 3.0)  # 1.5, 4 and 8 µm

@@ -103,6 +103,7 @@ def _found(work: JudgeWork) -> Found:
         attempts=[Attempt(**attempt) for attempt in summary["attempts"]],
         other=read_transform_json(files.other) if files.other.exists() else None,
         backward=read_transform_json(files.backward) if files.backward.exists() else None,
+        backward_error=summary["backward_error"],
         margin_nats=summary["margin_nats"],
         blocks=read_counts(files),
         set_aside=summary["set_aside"],

@@ -113,7 +113,7 @@ def measure_landmarks(
 
 def _measured(name: str, work: JudgeWork, folder: Path) -> list[Landed]:
     start = start_transform(work.fixed.working.grid, work.moving.working.grid, work.initial)
-    raw = load_views(work.fixed, work.moving, reduction(work.fixed, work.moving, work.registration.max_memory_gb))[-1]
+    raw = load_views(work.fixed, work.moving, reduction(work.fixed, work.moving, work.registration))[-1]
     threads = work.registration.threads
     methods: dict[str, Callable[[], tuple[Composite | None, str]]] = {
         "start": lambda: (start, ""),

@@ -13,7 +13,7 @@ from comir_batch.pipeline.evidence import Found, gather, sights
 from comir_batch.pipeline.start import start_transform
 from comir_batch.registration.elastix_process import shared_process
 from comir_batch.registration.fit import Fitter
-from comir_batch.registration.images import View
+from comir_batch.registration.images import View, seconded
 from comir_batch.registration.starts import Starts, full_fit, margin
 
 if TYPE_CHECKING:
@@ -152,7 +152,7 @@ class Pipelines:
         def fit(view: View) -> Fitted:
             return fitter.full(view, best.transform, self._folder / "fit", deformable=deformable)
 
-        return full_fit(starts, best, starts.views, self._config, fit)
+        return full_fit(starts, best, seconded(starts.views, self._config.second_metric), self._config, fit)
 
     def _evidence(self, names: Sequence[str], found: Found) -> Evidence:
         """Return what a run would judge by: the raw images always, the model's where it is used."""

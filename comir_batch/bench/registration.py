@@ -160,6 +160,8 @@ def _chosen(request: BenchRequest) -> list[Condition]:
         unknown = sorted(set(asked) - set(there))
         if unknown:
             raise ConfigError(f"there is no {what} {', '.join(unknown)}; there are {', '.join(there)}")
+    if request.config.second_metric == "landmarks":
+        raise ConfigError("the fields have no landmarks; set register.second_metric to none or raw")
     if request.side < _SMALLEST_SIDE:
         raise ConfigError(
             f"fields of {request.side} pixels are too small to hold tiles out; take {_SMALLEST_SIDE} or more"

@@ -12,6 +12,7 @@ from comir_batch.cli.failures import exit_codes
 from comir_batch.cli.settings import overrides
 
 if TYPE_CHECKING:
+    from comir_batch.core.config import RegisterConfig
     from comir_batch.registration.elastix_maps import ParameterMap
 
 app = typer.Typer(
@@ -42,7 +43,7 @@ def show(*, view: View = "comir", side: Side = 2048, mpp: Mpp = 1.0, settings: o
     with exit_codes():
         from comir_batch.registration.elastix_maps import render
 
-        for name, stage in _preset(view, side, mpp, settings).items():
+        for name, stage in _preset(view, side, mpp, _config(settings)).items():
             typer.echo(f"// {name}\n{render(stage)}")
 
 
@@ -60,7 +61,13 @@ def write(
         from comir_batch.core.errors import UserError
         from comir_batch.registration.elastix_maps import render
 
-        stages = _preset(view, side, mpp, settings)
+        config = _config(settings)
+        if config.second_metric != "none":
+            raise UserError(
+                "files cannot hold what register.second_metric compares besides, so they could not be given back. "
+                "Leave it out here, or keep to the presets"
+            )
+        stages = _preset(view, side, mpp, config)
         paths = [folder / f"{number}-{name}.txt" for number, name in enumerate(stages, start=1)]
         there = [path for path in paths if path.exists()]
         if there:
@@ -71,10 +78,15 @@ def write(
             typer.echo(path)
 
 
-def _preset(view: str, side: int, mpp: float, settings: list[str] | None) -> dict[str, ParameterMap]:
+def _config(settings: list[str] | None) -> RegisterConfig:
     from comir_batch.core.config import load_config
+
+    return load_config(None, overrides({}, settings)).register_
+
+
+def _preset(view: str, side: int, mpp: float, config: RegisterConfig) -> dict[str, ParameterMap]:
     from comir_batch.core.geometry import Grid
     from comir_batch.registration.parameters import preset
 
-    config = load_config(None, overrides({}, settings)).register_
-    return preset("ncc" if view == "comir" else "mi", config, Grid(side, side, mpp, mpp))
+    metric: Literal["ncc", "mi"] = "ncc" if view == "comir" else "mi"
+    return preset(metric, config, Grid(side, side, mpp, mpp), config.second_metric)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import tomllib
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, Self, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
@@ -108,6 +108,11 @@ class RegisterConfig(Section):
         a block is looked for.
     time_limit_s : float
         For one elastix call; the child is killed after it.
+    second_metric : {"none", "raw", "landmarks"}
+        What the full fit of representations also makes alike: the raw images, by mutual information; or what the full
+        fit of either view brings together, besides: the landmarks of the manifest. Not with `parameter_files`.
+    second_weight : float
+        Of the mutual information beside the correlation, or of the landmarks' mean distance in control point spacings.
     parameter_files : tuple of str
         Paths of elastix parameter files, one a stage in their order, for the full fit instead of the presets (see
         `comir-batch presets`). They are read once: what is kept is their text.
@@ -130,7 +135,15 @@ class RegisterConfig(Section):
     block_side: int = Field(default=64, ge=32, le=512)
     block_reach: int = Field(default=24, ge=4, le=256)
     time_limit_s: float = Field(default=1800.0, gt=0)
+    second_metric: Literal["none", "raw", "landmarks"] = "none"
+    second_weight: float = Field(default=1.0, gt=0)
     parameter_files: tuple[str, ...] = ()
+
+    @model_validator(mode="after")
+    def _one_objective(self) -> Self:
+        if self.parameter_files and self.second_metric != "none":
+            raise ValueError("second_metric is for the presets; leave it out, or parameter_files")
+        return self
 
     @field_validator("parameter_files")
     @classmethod

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from comir_batch.core.errors import ConfigError
 from comir_batch.core.task import Resource
 from comir_batch.core.verdict import Verdict
 from comir_batch.pipeline.by_hand import config_of, read_by_hand, standing
@@ -176,18 +177,32 @@ class _PairJobs:
 
     def _register(self, before: list[Job], sides: tuple[Side, Side]) -> Job:
         row, section = self._pair.row, self._config.register_
-        factor = reduction(*sides, section.max_memory_gb)
+        factor = reduction(*sides, section)
         # How long elastix may take and how much memory it may have change no result; the reduction that follows does.
         numbers = section.model_dump(mode="json", exclude={"time_limit_s", "max_memory_gb"})
         settings = {"section": numbers, "reduction": factor, "registration": row.registration}
         inputs = [job.fingerprint for job in before]
         inputs.append(self._pair.file_digests.get("initial_transform", ""))
+        landmarks = self._fitted_landmarks()
+        inputs += [self._pair.file_digests[f"{side}_landmarks"] for side in ("fixed", "moving") if any(landmarks)]
         print_ = fingerprint("register", settings, inputs)
         folder = self._layout.job(f"register-{print_}")
         deformable, by_blocks = row.registration != "affine", row.registration == "blocks"
         parameters.given(section, deformable=deformable)  # tells now what is wrong with the user's files
-        work = RegisterWork(folder, *sides, deformable, by_blocks, row.initial_transform, section)
+        work = RegisterWork(folder, *sides, deformable, by_blocks, row.initial_transform, section, landmarks)
         return self._job("register", print_, work, (RegisterFiles(folder).transform,), before)
+
+    def _fitted_landmarks(self) -> tuple[Path | None, Path | None]:
+        """Return the landmarks that the fit shall heed."""
+        row = self._pair.row
+        if self._config.register_.second_metric != "landmarks":
+            return None, None
+        if row.fixed_landmarks is None or row.moving_landmarks is None:
+            raise ConfigError(
+                f"register.second_metric is landmarks, and the pair {self._pair.name} has none. Give it "
+                "fixed_landmarks and moving_landmarks, or set register.second_metric=none"
+            )
+        return row.fixed_landmarks, row.moving_landmarks
 
     def _judge(self, before: list[Job], register: Job, sides: tuple[Side, Side]) -> Job:
         row, card = self._pair.row, None if self._pair.model is None else self._pair.model.card
@@ -242,7 +257,7 @@ class _PairJobs:
         files = self._layout.pair(self._pair.name)
         *_, register, judge, _export = before
         keys = tuple(job.key for job in (*before, warp))
-        factor = reduction(*sides, self._config.register_.max_memory_gb)
+        factor = reduction(*sides, self._config.register_)
         folders = self._folder(register), self._folder(judge)
         work = ReportWork(self._layout, self._pair, sides, factor, *folders, keys)
         job = self._job("report", print_, work, (files.report,))

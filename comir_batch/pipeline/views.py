@@ -9,6 +9,7 @@ import numpy as np
 
 from comir_batch.core.errors import RegistrationError
 from comir_batch.core.geometry import Grid, Region
+from comir_batch.io.tables import read_points
 from comir_batch.io.zarr_array import ZarrArray
 from comir_batch.pipeline.layout import SlideFiles
 from comir_batch.pipeline.overview import Overview, sample_nearest
@@ -23,7 +24,9 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from comir_batch.core.config import RegisterConfig
     from comir_batch.pipeline.working import Working
+    from comir_batch.registration.images import Landmarks
 
     _Convert = Callable[[NDArray[np.generic]], NDArray[np.generic]]
 
@@ -50,10 +53,19 @@ class Side:
     working: Working
 
 
-def reduction(fixed: Side, moving: Side, max_memory_gb: float) -> int:
+def reduction(fixed: Side, moving: Side, config: RegisterConfig) -> int:
     """Return the whole-number factor by which both images are reduced so that registration fits the memory."""
     a, b = fixed.working.grid, moving.working.grid
-    return reduction_for((a.width, a.height), (b.width, b.height), max_memory_gb)
+    seconded = config.second_metric == "raw"
+    return reduction_for((a.width, a.height), (b.width, b.height), config.max_memory_gb, seconded=seconded)
+
+
+def read_landmarks(paths: tuple[Path | None, Path | None], fixed: Side, moving: Side) -> Landmarks | None:
+    """Return fixed and moving landmarks in µm; None where there are not both."""
+    first, second = paths
+    if first is None or second is None:
+        return None
+    return read_points(first, fixed.working.info.grid()), read_points(second, moving.working.info.grid())
 
 
 def load_views(fixed: Side, moving: Side, factor: int) -> tuple[View, ...]:
@@ -89,12 +101,13 @@ def load_views(fixed: Side, moving: Side, factor: int) -> tuple[View, ...]:
 
 def _images(
     pixels: list[NDArray[np.float32]], masks: tuple[NDArray[np.bool_], ...], grids: tuple[Grid, ...]
-) -> list[RegistrationImage]:
+) -> tuple[RegistrationImage, RegistrationImage]:
     finite = [np.isfinite(image) for image in pixels]
-    return [
+    fixed, moving = (
         RegistrationImage(np.where(known, image, 0).astype(np.float32), mask & known, grid)
         for image, known, mask, grid in zip(pixels, finite, masks, grids, strict=True)
-    ]
+    )
+    return fixed, moving
 
 
 def _comirs(

@@ -113,16 +113,19 @@ class Landmarks:
         2020).
     improved : float
         Share of the landmarks that lie nearer than at the start.
+    fitted : bool
+        Whether the fit heeded them, so that they say less of what lies between them.
     """
 
     before: PointsError
     after: PointsError
     rtre_median: float
     improved: float
+    fitted: bool = False
 
 
 def judge_landmarks(
-    start: Composite, found: Composite, fixed: ArrayLike, moving: ArrayLike, diagonal_um: float
+    start: Composite, found: Composite, fixed: ArrayLike, moving: ArrayLike, diagonal_um: float, *, fitted: bool = False
 ) -> Landmarks:
     """Return how far the transformed fixed landmarks lie from the moving ones.
 
@@ -134,6 +137,8 @@ def judge_landmarks(
         Corresponding landmarks in µm, in each slide's own coordinates.
     diagonal_um : float
         Of the moving slide.
+    fitted : bool
+        Whether the fit heeded them.
 
     Raises
     ------
@@ -149,6 +154,7 @@ def judge_landmarks(
         PointsError.of(after),
         rtre_median=float(np.median(after)) / diagonal_um,
         improved=float((after < before).mean()),
+        fitted=fitted,
     )
 
 

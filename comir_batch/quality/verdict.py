@@ -329,6 +329,7 @@ def _findings(evidence: Evidence, config: JudgeConfig) -> Iterator[str]:
         yield (
             f"{marks.count} landmarks lie {marks.median_um:.1f} µm apart (median), 95 % within {marks.p95_um:.1f} µm; "
             f"{evidence.landmarks.improved:.0%} lie nearer than at the start"
+            + ("; the fit heeded them" if evidence.landmarks.fitted else "")
         )
 
 

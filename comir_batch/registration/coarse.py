@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import cv2
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from comir_batch.core.geometry import Grid
+    from comir_batch.registration.images import View
 
 _LEVELS = 5
 _BLUR_PIXELS = 0.7  # of the coarse grid: what a halving pyramid leaves
@@ -45,6 +46,17 @@ def coarsened(image: RegistrationImage, mpp: float) -> RegistrationImage:
     if not mask.any():  # thin tissue: what there is of it
         mask = coarse_weight >= coarse_weight.max()
     return RegistrationImage(np.where(mask, coarse_values / np.maximum(coarse_weight, 1e-6), 0), mask, grid)
+
+
+def coarse_view(view: View, side: int) -> View:
+    """Return a view, and what is beside it, at the pixel size of `common_mpp`."""
+    mpp = common_mpp(view.fixed, view.moving, side)
+
+    def smaller(each: View) -> View:
+        beside = None if each.beside is None else smaller(each.beside)
+        return replace(each, fixed=coarsened(each.fixed, mpp), moving=coarsened(each.moving, mpp), beside=beside)
+
+    return smaller(view)
 
 
 def _halved(image: RegistrationImage, mpp: float) -> RegistrationImage:

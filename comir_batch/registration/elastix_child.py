@@ -16,7 +16,7 @@ import sys
 import time
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import TYPE_CHECKING, Any, NamedTuple, TextIO
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -93,10 +93,19 @@ def _limit_time(seconds: float) -> None:
 def _method(folder: Path, request: dict[str, Any]) -> Any:
     import itk  # noqa: PLC0415 - loaded by now
 
-    fixed, moving = (_image(folder / f"{name}.npy", request[name]) for name in ("fixed", "moving"))
-    method = itk.ElastixRegistrationMethod.New(fixed, moving)
-    method.SetFixedMask(_image(folder / "fixed_mask.npy", request["fixed"]))
-    method.SetMovingMask(_image(folder / "moving_mask.npy", request["moving"]))
+    pairs = [_pair(folder, number, places) for number, places in enumerate(request["images"])]
+    (fixed, moving), *further = pairs if len(pairs) == 1 else (*pairs, pairs[0])
+    method = itk.ElastixRegistrationMethod.New(fixed.pixels, moving.pixels)
+    method.SetFixedMask(fixed.mask)
+    method.SetMovingMask(moving.mask)
+    for fixed, moving in further:
+        method.AddFixedImage(fixed.pixels)
+        method.AddMovingImage(moving.pixels)
+        method.AddFixedMask(fixed.mask)
+        method.AddMovingMask(moving.mask)
+    if request["landmarks"]:
+        method.SetFixedPointSetFileName(str(folder / "fixed.txt"))
+        method.SetMovingPointSetFileName(str(folder / "moving.txt"))
     parameters = itk.ParameterObject.New()
     parameters.ReadParameterFiles(request["parameters"])
     method.SetParameterObject(parameters)
@@ -107,6 +116,19 @@ def _method(folder: Path, request: dict[str, Any]) -> Any:
     method.LogToFileOn()
     method.LogToConsoleOff()
     return method
+
+
+class _Masked(NamedTuple):
+    pixels: Any
+    mask: Any
+
+
+def _pair(folder: Path, number: int, places: dict[str, Any]) -> list[_Masked]:
+    """Return the fixed and the moving image of one metric."""
+    return [
+        _Masked(*(_image(folder / f"{name}{number}{kind}.npy", places[name]) for kind in ("", "_mask")))
+        for name in ("fixed", "moving")
+    ]
 
 
 def _image(path: Path, place: dict[str, list[float]]) -> Any:

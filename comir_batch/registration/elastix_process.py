@@ -25,6 +25,8 @@ from comir_batch.registration.elastix_maps import read_chain, render, write_chai
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from numpy.typing import NDArray
+
     from comir_batch.core.geometry import Grid
     from comir_batch.core.transform import Composite
     from comir_batch.registration.elastix_maps import ParameterMap
@@ -49,6 +51,10 @@ class ElastixRequest:
         Takes the parameter files, ``TransformParameters.<n>.txt`` and ``elastix.log``; made if it is missing.
     time_limit_s : float
         After so many seconds the child is killed.
+    beside : (RegistrationImage, RegistrationImage) or None
+        Fixed and moving images of the second of three metrics; the first and the third get the others.
+    landmarks : ((N, 2) array, (N, 2) array) or None
+        Fixed and moving points of a metric of corresponding points, in µm.
     """
 
     fixed: RegistrationImage
@@ -57,6 +63,8 @@ class ElastixRequest:
     initial: Composite
     folder: Path
     time_limit_s: float
+    beside: tuple[RegistrationImage, RegistrationImage] | None = None
+    landmarks: tuple[NDArray[np.float64], NDArray[np.float64]] | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -211,16 +219,21 @@ def _death(code: int, too_long: str) -> str:
 
 def _write(request: ElastixRequest, files: Path) -> None:
     files.mkdir(parents=True, exist_ok=True)
-    for name, image in (("fixed", request.fixed), ("moving", request.moving)):
-        np.save(files / f"{name}.npy", np.ascontiguousarray(image.pixels, dtype=np.float32))
-        np.save(files / f"{name}_mask.npy", image.mask.astype(np.uint8))
+    pairs = [(request.fixed, request.moving), *([request.beside] if request.beside else [])]
+    for number, pair in enumerate(pairs):
+        for name, image in zip(("fixed", "moving"), pair, strict=True):
+            np.save(files / f"{name}{number}.npy", np.ascontiguousarray(image.pixels, dtype=np.float32))
+            np.save(files / f"{name}{number}_mask.npy", image.mask.astype(np.uint8))
+    for name, points in zip(("fixed", "moving"), request.landmarks or (), strict=False):
+        lines = ["point", str(len(points)), *(f"{x!r} {y!r}" for x, y in points.tolist())]
+        (files / f"{name}.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
     parameters = [f"Parameters.{number}.txt" for number in range(len(request.stages))]
     for name, stage in zip(parameters, request.stages, strict=True):
         (request.folder / name).write_text(render(stage), encoding="utf-8")
     initial = write_chain(request.initial, request.fixed.grid, request.folder, "InitialTransform")
     message = {
-        "fixed": _place(request.fixed.grid),
-        "moving": _place(request.moving.grid),
+        "images": [{"fixed": _place(fixed.grid), "moving": _place(moving.grid)} for fixed, moving in pairs],
+        "landmarks": request.landmarks is not None,
         "parameters": parameters,
         "initial": initial.name if initial else "",
         "time_limit_s": request.time_limit_s,

@@ -11,7 +11,7 @@ import numpy as np
 from comir_batch.core.errors import RegistrationError
 from comir_batch.core.transform import Affine, BSpline, Composite
 from comir_batch.registration import parameters
-from comir_batch.registration.coarse import coarsened, common_mpp
+from comir_batch.registration.coarse import coarse_view
 from comir_batch.registration.comparison import Comparison
 from comir_batch.registration.elastix_process import ElastixRequest, shared_process
 
@@ -82,7 +82,7 @@ class Fitter:
         if not stages:
             start, stages = self._linear(view, start, folder / "coarse")
             if deformable:
-                stages = (*stages, parameters.preset(view.metric, self._config, view.fixed.grid)["bspline"])
+                stages = (*stages, self._preset(view)["bspline"])
         if stages:
             return _joined(self._run(view, stages, start, folder))
         for path in (folder / "coarse").iterdir():  # nothing is finer
@@ -95,10 +95,10 @@ class Fitter:
         An affine transform has to explain more than a rigid one, by what its further parameters cost (Schwarz, Annals
         of Statistics 1978). Where there is little to go by, as in small images, it would stretch and shear at will.
         """
-        coarse = self._coarse(view)
+        coarse = coarse_view(view, _COARSE_SIDES * self._config.search_side)
         finer = min(_halvings(view, coarse), parameters.FINE_LEVELS)
         fitted = coarse if finer else view
-        preset = parameters.preset(view.metric, self._config, fitted.fixed.grid)
+        preset = self._preset(fitted)
         affine = self._run(fitted, (preset["rigid"], preset["affine"]), start, folder)
         stage, found = parameters.affine, affine
         rigid, compared = Composite(affine.parts[:-1]), Comparison(coarse)
@@ -106,14 +106,16 @@ class Fitter:
             stage, found = parameters.rigid, rigid
             for path in folder.glob("*Parameters.1.txt"):
                 path.unlink()
-        return found, (stage(view.metric, self._config, view.fixed.grid, finer),) if finer else ()
+        return found, (stage(view.metric, self._config, view.fixed.grid, finer, view.second),) if finer else ()
 
-    def _coarse(self, view: View) -> View:
-        mpp = common_mpp(view.fixed, view.moving, _COARSE_SIDES * self._config.search_side)
-        return replace(view, fixed=coarsened(view.fixed, mpp), moving=coarsened(view.moving, mpp))
+    def _preset(self, view: View) -> dict[str, ParameterMap]:
+        return parameters.preset(view.metric, self._config, view.fixed.grid, view.second)
 
     def check(self, view: View, start: Composite, folder: Path) -> Check:
         """Fit rigid and affine by the preset, to compare the fit with."""
+        return self._tried(view.alone(), start, folder)
+
+    def _tried(self, view: View, start: Composite, folder: Path) -> Check:
         preset = self._config.model_copy(update={"parameter_files": ()})
         try:
             return Check(Fitter(preset).once(view, start, folder, deformable=False))
@@ -121,13 +123,14 @@ class Fitter:
             return Check(None, str(error))
 
     def backward(self, view: View, start: Composite, folder: Path) -> Check:
-        """Fit as `check` does, but the fixed image to the moving one: moving µm to fixed µm."""
+        """Fit rigid and affine by the preset the fixed image to the moving one: moving µm to fixed µm."""
         inverse = Composite(tuple(part.inverse() for part in reversed(start.parts) if isinstance(part, Affine)))
-        return self.check(replace(view, fixed=view.moving, moving=view.fixed), inverse, folder)
+        return self._tried(view.swapped(), inverse, folder)
 
     def _run(self, view: View, stages: tuple[ParameterMap, ...], start: Composite, folder: Path) -> Composite:
-        fixed, moving = _prepared(view.fixed, view.metric), _prepared(view.moving, view.metric)
-        request = ElastixRequest(fixed, moving, stages, start, folder, self._config.time_limit_s)
+        beside = None if view.beside is None else _prepared(view.beside)
+        limit = self._config.time_limit_s
+        request = ElastixRequest(*_prepared(view), stages, start, folder, limit, beside, view.landmarks)
         return shared_process(self._config.threads).register(request).transform
 
 
@@ -162,7 +165,11 @@ def _halvings(view: View, coarse: View) -> int:
     return max(math.ceil(math.log2(coarse.fixed.grid.mpp_x / finest) - 1e-6), 0)
 
 
-def _prepared(image: RegistrationImage, metric: str) -> RegistrationImage:
+def _prepared(view: View) -> tuple[RegistrationImage, RegistrationImage]:
+    return _comparable(view.fixed, view.metric), _comparable(view.moving, view.metric)
+
+
+def _comparable(image: RegistrationImage, metric: str) -> RegistrationImage:
     """Return the image as elastix compares it.
 
     Outside the mask stands the mean of the inside, so that a pyramid's smoothing brings no edge in. Mutual information

@@ -7,10 +7,16 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
+from comir_batch.core.errors import ConfigError
+
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from numpy.typing import NDArray
 
     from comir_batch.core.geometry import Grid
+
+    Landmarks = tuple[NDArray[np.float64], NDArray[np.float64]]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -77,9 +83,48 @@ class View:
         What makes them similar: normalised correlation, or mutual information.
     fixed, moving : RegistrationImage
         The images; all views of a pair lie on the same two grids.
+    beside : View or None
+        What a full fit makes alike besides.
+    landmarks : ((N, 2) array, (N, 2) array) or None
+        Corresponding points that a full fit brings together besides, fixed and moving, ``(x, y)`` in µm.
     """
 
     name: Literal["comir", "raw"]
     metric: Literal["ncc", "mi"]
     fixed: RegistrationImage
     moving: RegistrationImage
+    beside: View | None = None
+    landmarks: Landmarks | None = None
+
+    @property
+    def second(self) -> Literal["none", "raw", "landmarks"]:
+        """The second metric of its full fit."""
+        return "raw" if self.beside else "none" if self.landmarks is None else "landmarks"
+
+    def alone(self) -> View:
+        """Return the view without anything to heed besides."""
+        return replace(self, beside=None, landmarks=None)
+
+    def swapped(self) -> View:
+        """Return the same from the moving image's side."""
+        beside = None if self.beside is None else self.beside.swapped()
+        landmarks = None if self.landmarks is None else (self.landmarks[1], self.landmarks[0])
+        return replace(self, fixed=self.moving, moving=self.fixed, beside=beside, landmarks=landmarks)
+
+
+def seconded(
+    views: Sequence[View], metric: Literal["none", "raw", "landmarks"], landmarks: Landmarks | None = None
+) -> tuple[View, ...]:
+    """Return views with what their full fits shall heed besides, see `config.RegisterConfig.second_metric`.
+
+    Raises
+    ------
+    ConfigError
+        If landmarks shall count and there are none.
+    """
+    if metric == "landmarks":
+        if landmarks is None:
+            raise ConfigError("register.second_metric is landmarks, and there are none; give some, or set it to none")
+        return tuple(replace(view, landmarks=landmarks) for view in views)
+    raw = next((view for view in views if view.name == "raw"), None) if metric == "raw" else None
+    return tuple(view if raw is None or view is raw else replace(view, beside=raw) for view in views)

@@ -6,18 +6,22 @@ import math
 
 _BASE_MB = 1100
 _BYTES_PER_PIXEL = 110
+_BYTES_BESIDE = 60
 
 
-def registration_memory_mb(pixels: int) -> int:
+def registration_memory_mb(pixels: int, *, seconded: bool = False) -> int:
     """Return the memory in MB (10^6 bytes) that registration needs for two images of so many pixels each.
 
     elastix' process holds 1.06 GB of libraries and 29 bytes a pixel (measured with B-splines at 1024 x 1024 and
     4096 x 4096 pixels); the caller holds pixels and masks of up to two views and copies on their way: 110 bytes in all.
+    Where elastix is given raw images besides (`seconded`), it holds three pairs.
     """
-    return _BASE_MB + math.ceil(pixels * _BYTES_PER_PIXEL / 1e6)
+    return _BASE_MB + math.ceil(pixels * (_BYTES_PER_PIXEL + _BYTES_BESIDE * seconded) / 1e6)
 
 
-def reduction_for(fixed_size: tuple[int, int], moving_size: tuple[int, int], max_memory_gb: float) -> int:
+def reduction_for(
+    fixed_size: tuple[int, int], moving_size: tuple[int, int], max_memory_gb: float, *, seconded: bool = False
+) -> int:
     """Return the smallest whole factor by which both images must be reduced to fit.
 
     Parameters
@@ -26,6 +30,8 @@ def reduction_for(fixed_size: tuple[int, int], moving_size: tuple[int, int], max
         In pixels.
     max_memory_gb : float
         What registration may use, in GB (10^9 bytes).
+    seconded : bool
+        See `registration_memory_mb`.
 
     Raises
     ------
@@ -35,11 +41,11 @@ def reduction_for(fixed_size: tuple[int, int], moving_size: tuple[int, int], max
     if max_memory_gb * 1000 <= _BASE_MB:
         raise ValueError(f"registration needs more than {_BASE_MB} MB, not {max_memory_gb * 1000:.0f} MB")
     factor = 1
-    while registration_memory_mb(_reduced_pixels(fixed_size, moving_size, factor)) > max_memory_gb * 1000:
+    while _memory_mb(fixed_size, moving_size, factor, seconded=seconded) > max_memory_gb * 1000:
         factor += 1
     return factor
 
 
-def _reduced_pixels(fixed_size: tuple[int, int], moving_size: tuple[int, int], factor: int) -> int:
+def _memory_mb(fixed_size: tuple[int, int], moving_size: tuple[int, int], factor: int, *, seconded: bool) -> int:
     areas = [-(-width // factor) * -(-height // factor) for width, height in (fixed_size, moving_size)]
-    return max(areas)
+    return registration_memory_mb(max(areas), seconded=seconded)

@@ -6,15 +6,21 @@ Stochastic gradient descent with adaptive steps (Klein et al., IJCV 2009) on ran
 from __future__ import annotations
 
 import math
+from functools import partial
 from typing import TYPE_CHECKING, Literal
 
 from comir_batch.core.errors import ConfigError
 from comir_batch.registration.elastix_maps import is_known_transform, parse
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from comir_batch.core.config import RegisterConfig
     from comir_batch.core.geometry import Grid
     from comir_batch.registration.elastix_maps import ParameterMap
+
+    Metric = Literal["ncc", "mi"]
+    Second = Literal["none", "raw", "landmarks"]
 
 _METRICS = {"ncc": "AdvancedNormalizedCorrelation", "mi": "AdvancedMattesMutualInformation"}
 FINE_LEVELS = 3  # of rigid and affine stages in the full fit; the start has found the rest
@@ -23,6 +29,8 @@ _SPLINE_ORDER = 3
 _SMALL_PIXELS = 1024**2
 _FEW_POINTS = 256  # control points that the configured samples are for; more need more, or stay where they were
 _MOST_SAMPLES = 2**17  # about a minute of CPU time for the last resolution
+_BENDING, _POINTS = "TransformBendingEnergyPenalty", "CorrespondingPointsEuclideanDistanceMetric"
+_OF_EACH_IMAGE = ("FixedImagePyramid", "MovingImagePyramid", "Interpolator", "ImageSampler")
 _FORCED = {
     "FixedImageDimension": ("2",),
     "MovingImageDimension": ("2",),
@@ -43,14 +51,17 @@ def resolutions(grid: Grid) -> int:
     return min(max(halvings + 1, 2), _MOST_RESOLUTIONS)
 
 
-def preset(metric: Literal["ncc", "mi"], config: RegisterConfig, grid: Grid) -> dict[str, ParameterMap]:
-    """Return the maps of the full fit's stages by their names, in order, for fixed images on a grid."""
+def preset(metric: Metric, config: RegisterConfig, grid: Grid, second: Second = "none") -> dict[str, ParameterMap]:
+    """Return the maps of the full fit's stages by their names, in order, for fixed images on a grid.
+
+    With raw images as the second metric elastix gets three pairs of images: of the view, raw, and of the view again.
+    """
     levels = resolutions(grid)
     few = min(levels, FINE_LEVELS)
     return {
-        "rigid": rigid(metric, config, grid, few),
-        "affine": affine(metric, config, grid, few),
-        "bspline": bspline(metric, _resolvable(config, grid), grid, levels),
+        "rigid": rigid(metric, config, grid, few, second),
+        "affine": affine(metric, config, grid, few, second),
+        "bspline": bspline(metric, _resolvable(config, grid), grid, levels, second),
     }
 
 
@@ -77,18 +88,66 @@ def _given(number: int, text: str, seed: int) -> ParameterMap:
     return {"RandomSeed": (str(seed),), **parameters, **_FORCED}
 
 
-def rigid(metric: Literal["ncc", "mi"], config: RegisterConfig, grid: Grid, levels: int) -> ParameterMap:
+def rigid(metric: Metric, config: RegisterConfig, grid: Grid, levels: int, second: Second = "none") -> ParameterMap:
     """Return the map of the rigid stage."""
-    return {**_common(metric, config, levels), "Transform": ("EulerTransform",), **_few(metric, config, grid)}
+    return _seconded(partial(_linear, "EulerTransform", config, grid, levels), metric, second, config)
 
 
-def affine(metric: Literal["ncc", "mi"], config: RegisterConfig, grid: Grid, levels: int) -> ParameterMap:
+def affine(metric: Metric, config: RegisterConfig, grid: Grid, levels: int, second: Second = "none") -> ParameterMap:
     """Return the map of the affine stage."""
-    return {**_common(metric, config, levels), "Transform": ("AffineTransform",), **_few(metric, config, grid)}
+    return _seconded(partial(_linear, "AffineTransform", config, grid, levels), metric, second, config)
 
 
-def bspline(metric: Literal["ncc", "mi"], config: RegisterConfig, grid: Grid, levels: int) -> ParameterMap:
+def bspline(metric: Metric, config: RegisterConfig, grid: Grid, levels: int, second: Second = "none") -> ParameterMap:
     """Return the map of the B-spline stage; its grid halves with each resolution until ``config.grid_um``."""
+    return _seconded(partial(_bspline, config, grid, levels), metric, second, config)
+
+
+def _seconded(
+    make: Callable[[Metric], ParameterMap], metric: Metric, second: Second, config: RegisterConfig
+) -> ParameterMap:
+    """Return a stage with a second metric.
+
+    elastix wants one pair of images for all metrics, or one for each, and those of all stages of a call are the same:
+    so stages that cannot bend get a bending energy, too.
+    """
+    stage = make(metric)
+    (similarity, *penalties) = _terms(stage)
+    if second == "landmarks":
+        points = (_POINTS, config.second_weight / config.grid_um)
+        return {**stage, **_objective(similarity, *penalties, points)}
+    if second == "none" or metric == "mi":
+        return stage
+    raw = make("mi")
+    (information, *_) = _terms(raw)
+    bending = penalties or [(_BENDING, config.bending_weight)]
+    return {
+        **stage,
+        **{key: raw[key] for key in ("NumberOfHistogramBins", "NumberOfSpatialSamples")},
+        **{key: (*stage[key], *raw[key], *stage[key]) for key in _OF_EACH_IMAGE},
+        **_objective(similarity, (information[0], config.second_weight), *bending),
+    }
+
+
+def _terms(stage: ParameterMap) -> list[tuple[str, float]]:
+    """Return a stage's metrics with their weights."""
+    return [(name, float(stage.get(f"Metric{k}Weight", ("1",))[0])) for k, name in enumerate(stage["Metric"])]
+
+
+def _objective(*terms: tuple[str, float]) -> ParameterMap:
+    """Return what makes elastix minimise a sum of metrics."""
+    return {
+        "Registration": ("MultiMetricMultiResolutionRegistration",),
+        "Metric": tuple(name for name, _ in terms),
+        **{f"Metric{k}Weight": (repr(weight),) for k, (_, weight) in enumerate(terms)},
+    }
+
+
+def _linear(transform: str, config: RegisterConfig, grid: Grid, levels: int, metric: Metric) -> ParameterMap:
+    return {**_common(metric, config, levels), "Transform": (transform,), **_few(metric, config, grid)}
+
+
+def _bspline(config: RegisterConfig, grid: Grid, levels: int, metric: Metric) -> ParameterMap:
     steps = [2 ** (levels - 1 - level) for level in range(levels)]
     common = _common(metric, config, levels)
     (least,) = map(int, common["NumberOfSpatialSamples"])
@@ -97,10 +156,7 @@ def bspline(metric: Literal["ncc", "mi"], config: RegisterConfig, grid: Grid, le
     return {
         **common,
         "Transform": ("RecursiveBSplineTransform",),
-        "Registration": ("MultiMetricMultiResolutionRegistration",),
-        "Metric": (_METRICS[metric], "TransformBendingEnergyPenalty"),
-        "Metric0Weight": ("1",),
-        "Metric1Weight": (repr(config.bending_weight),),
+        **_objective((_METRICS[metric], 1.0), (_BENDING, config.bending_weight)),
         "FinalGridSpacingInPhysicalUnits": (repr(config.grid_um),) * 2,
         "GridSpacingSchedule": tuple(str(step) for step in steps for _ in "xy"),
         "BSplineTransformSplineOrder": (str(_SPLINE_ORDER),),
@@ -118,7 +174,7 @@ def _resolvable(config: RegisterConfig, grid: Grid) -> RegisterConfig:
     return config.model_copy(update={"grid_um": spacing})
 
 
-def _few(metric: Literal["ncc", "mi"], config: RegisterConfig, grid: Grid) -> ParameterMap:
+def _few(metric: Metric, config: RegisterConfig, grid: Grid) -> ParameterMap:
     """Return what transforms of few parameters add.
 
     Mutual information of small images is of the pixels themselves: interpolation between those of the fixed image, too,
@@ -135,7 +191,7 @@ def _few(metric: Literal["ncc", "mi"], config: RegisterConfig, grid: Grid) -> Pa
     }
 
 
-def _common(metric: Literal["ncc", "mi"], config: RegisterConfig, levels: int) -> ParameterMap:
+def _common(metric: Metric, config: RegisterConfig, levels: int) -> ParameterMap:
     return {
         "FixedInternalImagePixelType": ("float",),
         "MovingInternalImagePixelType": ("float",),

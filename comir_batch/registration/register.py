@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from comir_batch.registration.fit import Check, Fitter
+from comir_batch.registration.images import seconded
 from comir_batch.registration.starts import Starts, full_fit
 
 if TYPE_CHECKING:
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     from comir_batch.core.config import RegisterConfig
     from comir_batch.core.transform import Composite
     from comir_batch.registration.fit import Attempt, Fitted
-    from comir_batch.registration.images import View
+    from comir_batch.registration.images import Landmarks, View
     from comir_batch.registration.search import Candidate
     from comir_batch.registration.starts import Start
 
@@ -65,7 +66,13 @@ class Registration:
 
 
 def register(
-    views: Sequence[View], config: RegisterConfig, *, deformable: bool, initial: Composite | None, folder: Path
+    views: Sequence[View],
+    config: RegisterConfig,
+    *,
+    deformable: bool,
+    initial: Composite | None,
+    folder: Path,
+    landmarks: Landmarks | None = None,
 ) -> Registration:
     """Register a pair.
 
@@ -85,11 +92,15 @@ def register(
         Fixed µm to moving µm: the one start, instead of the search.
     folder : Path
         Takes folders of elastix' files: of the full fit, with the name of its view, and of the fits to compare it with.
+    landmarks : ((N, 2) array, (N, 2) array) or None
+        Fixed and moving points in µm; they count where the settings say so.
 
     Raises
     ------
     RegistrationError
         If no start could be found.
+    ConfigError
+        If landmarks shall count and there are none.
     """
     clock = _Clock()
     starts = Starts(views, config)
@@ -101,7 +112,7 @@ def register(
     def fit(view: View) -> Fitted:
         return fitter.full(view, best.transform, folder / view.name, deformable=deformable)
 
-    final = full_fit(starts, best, starts.views, config, fit)
+    final = full_fit(starts, best, seconded(starts.views, config.second_metric, landmarks), config, fit)
     clock.lap("fit")
     others = [fitter.check(view, best.transform, folder / "other") for view in final.others]
     clock.lap("other")

@@ -11,7 +11,7 @@ import numpy as np
 
 from comir_batch.core.errors import RegistrationError
 from comir_batch.core.transform import Affine, Composite
-from comir_batch.registration.coarse import coarsened, common_mpp
+from comir_batch.registration.coarse import coarse_view
 from comir_batch.registration.comparison import Comparison
 from comir_batch.registration.held_out import HeldOut, held_out_tiles
 from comir_batch.registration.search import Candidate, search
@@ -105,7 +105,7 @@ class Starts:
         self.held_out = held_out_tiles(_common_mask(views), config.held_out, config.seed)
         self.views = tuple(replace(view, fixed=view.fixed.masked(view.fixed.mask & ~self.held_out)) for view in views)
         self._judges: dict[str, HeldOut] = {view.name: HeldOut(view, self.held_out, config) for view in views}
-        searched = [_searched(view, config) for view in self.views]
+        searched = [coarse_view(view, config.search_side) for view in self.views]
         self._grid = searched[0].fixed.grid
         self._compared = {view.name: Comparison(view) for view in searched}
         self._config = config
@@ -234,11 +234,6 @@ def full_fit(
 def _total(likelihood: Mapping[str, float]) -> float:
     known = [nats for nats in likelihood.values() if math.isfinite(nats)]
     return sum(known) if known else -math.inf
-
-
-def _searched(view: View, config: RegisterConfig) -> View:
-    mpp = common_mpp(view.fixed, view.moving, config.search_side)
-    return replace(view, fixed=coarsened(view.fixed, mpp), moving=coarsened(view.moving, mpp))
 
 
 def _common_mask(views: Sequence[View]) -> NDArray[np.bool_]:

@@ -188,7 +188,7 @@ def _bad_tiles(pair: Pair, config: RunConfig, layout: Layout) -> Mask | None:
             seen = np.isfinite(before) & np.isfinite(after)
             usual = np.median(after[seen]) if seen.any() else 0.0
             bad = seen & (after <= before) & (after < usual)
-            factor = reduction(work.fixed, work.moving, config.register_.max_memory_gb)
+            factor = reduction(work.fixed, work.moving, config.register_)
             grid = work.fixed.working.grid.reduced(factor).coarser(TILE, TILE, bad.shape[1], bad.shape[0])
             return Mask(ndimage.binary_dilation(bad, _ANYWHERE_NEAR), grid)
     return None

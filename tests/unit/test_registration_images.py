@@ -3,8 +3,9 @@
 import numpy as np
 import pytest
 
+from comir_batch.core.errors import ConfigError
 from comir_batch.core.geometry import Grid
-from comir_batch.registration.images import RegistrationImage
+from comir_batch.registration.images import RegistrationImage, View, seconded
 
 GRID = Grid(6, 4, 0.5, 2.0, 10.0, 20.0)
 
@@ -39,3 +40,29 @@ def test_a_crop_keeps_its_place():
     cropped = _image(mask).cropped()
     assert cropped.grid == Grid(3, 2, 0.5, 2.0, 11.0, 22.0)
     np.testing.assert_array_equal(cropped.pixels, [[8, 9, 10], [14, 15, 16]])
+
+
+@pytest.fixture
+def views():
+    one, other = _image(), _image(pixels=np.ones((4, 6), dtype=np.float32))
+    return View("comir", "ncc", one, other), View("raw", "mi", one, other)
+
+
+def test_representations_get_the_raw_images_beside_them(views):
+    comir, raw = seconded(views, "raw")
+    assert (comir.second, raw.second) == ("raw", "none")
+    assert comir.beside is raw is views[1]
+    assert comir.swapped().beside.fixed is raw.moving
+    assert comir.alone().second == "none"
+    assert seconded(views[:1], "raw") == views[:1]  # without raw images, nothing beside
+    assert seconded(views, "none") == views
+
+
+def test_landmarks_change_sides_with_their_view(views):
+    fixed, moving = np.zeros((3, 2)), np.ones((3, 2))
+    for view in seconded(views, "landmarks", (fixed, moving)):
+        assert view.second == "landmarks"
+        assert view.swapped().landmarks[0] is moving
+        assert view.swapped().fixed is view.moving
+    with pytest.raises(ConfigError, match="there are none"):
+        seconded(views, "landmarks")

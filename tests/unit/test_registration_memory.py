@@ -7,6 +7,7 @@ from comir_batch.registration.memory import reduction_for, registration_memory_m
 
 def test_memory_is_the_libraries_and_110_bytes_a_pixel():
     assert registration_memory_mb(1_000_000) == 1100 + 110
+    assert registration_memory_mb(1_000_000, seconded=True) == 1100 + 170
 
 
 @pytest.mark.parametrize(

@@ -61,12 +61,60 @@ def test_the_control_points_halve_towards_the_final_spacing():
     assert parameters["GridSpacingSchedule"] == ("4", "4", "2", "2", "1", "1")
 
 
+@pytest.mark.parametrize("stage", [rigid, affine, bspline])
+def test_raw_images_beside_representations_are_a_metric_with_images_of_its_own(stage):
+    parameters = stage("ncc", RegisterConfig(second_weight=0.5, bending_weight=7.0), SMALL, 2, "raw")
+    assert parameters["Metric"] == (
+        "AdvancedNormalizedCorrelation",
+        "AdvancedMattesMutualInformation",
+        "TransformBendingEnergyPenalty",
+    )
+    assert [parameters[f"Metric{k}Weight"] for k in range(3)] == [("1.0",), ("0.5",), ("7.0",)]
+    alone = stage("mi", RegisterConfig(), SMALL, 2)
+    for key in ("FixedImagePyramid", "MovingImagePyramid", "Interpolator", "ImageSampler"):
+        assert len(parameters[key]) == 3
+        assert parameters[key][1:2] == alone[key]
+    assert parameters["NumberOfSpatialSamples"] == alone["NumberOfSpatialSamples"]
+
+
+@pytest.mark.parametrize("stage", [rigid, affine, bspline])
+def test_raw_images_have_no_second_metric_of_themselves(stage):
+    assert stage("mi", RegisterConfig(), SMALL, 2, "raw") == stage("mi", RegisterConfig(), SMALL, 2)
+
+
+@pytest.mark.parametrize("stage", [rigid, affine, bspline])
+@pytest.mark.parametrize("metric", ["ncc", "mi"])
+def test_landmarks_are_weighed_by_their_distance_in_control_point_spacings(stage, metric):
+    config = RegisterConfig(second_weight=3.0, grid_um=32.0)
+    parameters, alone = (stage(metric, config, SMALL, 2, second) for second in ("landmarks", "none"))
+    last = len(alone["Metric"])
+    assert parameters["Metric"] == (*alone["Metric"], "CorrespondingPointsEuclideanDistanceMetric")
+    assert parameters[f"Metric{last}Weight"] == (repr(3.0 / 32.0),)
+    assert parameters["ImageSampler"] == alone["ImageSampler"]
+
+
+def test_a_second_metric_is_shown_but_not_written(tmp_path):
+    second = ["--set", "register.second_metric=raw"]
+    shown = CliRunner().invoke(app, ["presets", "show", *second])
+    assert shown.output.count("AdvancedMattesMutualInformation") == 3
+    refused = CliRunner().invoke(app, ["presets", "write", str(tmp_path / "own"), *second])
+    assert refused.exit_code == 3
+    assert "second_metric" in refused.stderr
+    assert not (tmp_path / "own").exists()
+
+
 @pytest.fixture
 def written(tmp_path):
     """Files of the preset, as a user gets them."""
     done = CliRunner().invoke(app, ["presets", "write", str(tmp_path / "own"), "--view", "raw", "--side", "512"])
     assert done.exit_code == 0, done.output
     return sorted((tmp_path / "own").iterdir())
+
+
+def test_a_second_metric_is_for_the_presets(written):
+    files = [str(path) for path in written]
+    with pytest.raises(ConfigError, match="second_metric is for the presets"):
+        load_config(None, {"register": {"parameter_files": files, "second_metric": "raw"}})
 
 
 def test_what_is_written_is_the_preset_and_can_be_given_back(written):

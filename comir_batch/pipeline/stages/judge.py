@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from comir_batch.core.task import Task
-from comir_batch.io.tables import read_points
 from comir_batch.io.transform_files import read_json as read_transform_json
 from comir_batch.pipeline.evidence import Found, gather, sights
 from comir_batch.pipeline.files import read_arrays, read_json, write_arrays, write_json
@@ -17,7 +16,7 @@ from comir_batch.pipeline.job import Estimate
 from comir_batch.pipeline.layout import JudgeFiles, RegisterFiles
 from comir_batch.pipeline.refinement import read_counts
 from comir_batch.pipeline.start import start_transform
-from comir_batch.pipeline.views import Side, load_views, reduction
+from comir_batch.pipeline.views import Side, load_views, read_landmarks, reduction
 from comir_batch.quality.points import judge_landmarks
 from comir_batch.quality.verdict import judge
 from comir_batch.registration.fit import Attempt
@@ -66,7 +65,7 @@ class JudgeWork:
     def memory_mb(self) -> int:
         """Most memory of the task; less than registration takes of the same images."""
         pixels = max(side.working.grid.width * side.working.grid.height for side in (self.fixed, self.moving))
-        factor = reduction(self.fixed, self.moving, self.registration.max_memory_gb)
+        factor = reduction(self.fixed, self.moving, self.registration)
         return registration_memory_mb(pixels // factor**2)
 
     def phase(self, number: int, key: str) -> Sequence[Task] | None:
@@ -81,7 +80,7 @@ class JudgeWork:
 def judge_pair(work: JudgeWork) -> dict[str, Any]:
     """Gather the evidence, judge, and write the verdict; runs on a worker."""
     found = _found(work)
-    factor = reduction(work.fixed, work.moving, work.registration.max_memory_gb)
+    factor = reduction(work.fixed, work.moving, work.registration)
     seen = sights(load_views(work.fixed, work.moving, factor), found)
     evidence = gather(seen, found, work.registration.seed, work.model, _landmarks(work, found))
     judgement = judge(evidence, work.config)
@@ -111,11 +110,11 @@ def _found(work: JudgeWork) -> Found:
 
 
 def _landmarks(work: JudgeWork, found: Found) -> Landmarks | None:
-    if work.landmarks[0] is None or work.landmarks[1] is None:
+    points = read_landmarks(work.landmarks, work.fixed, work.moving)
+    if points is None:
         return None
-    grid = work.moving.working.info.grid()
-    fixed, moving = read_points(work.landmarks[0], work.fixed.working.info.grid()), read_points(work.landmarks[1], grid)
-    return judge_landmarks(found.start, found.transform, fixed, moving, math.hypot(*grid.size_um))
+    diagonal, fitted = math.hypot(*work.moving.working.info.grid().size_um), work.registration.second_metric
+    return judge_landmarks(found.start, found.transform, *points, diagonal, fitted=fitted == "landmarks")
 
 
 def _write_tiles(work: JudgeWork, sight: Sight) -> None:

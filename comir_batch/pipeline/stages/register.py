@@ -15,7 +15,7 @@ from comir_batch.pipeline.files import write_json as write_plain_json
 from comir_batch.pipeline.job import Estimate
 from comir_batch.pipeline.layout import RegisterFiles
 from comir_batch.pipeline.refinement import Refinement
-from comir_batch.pipeline.views import Side, load_views, reduction
+from comir_batch.pipeline.views import Side, load_views, read_landmarks, reduction
 from comir_batch.registration.memory import registration_memory_mb
 from comir_batch.registration.register import register
 from comir_batch.registration.starts import margin
@@ -41,6 +41,8 @@ class RegisterWork:
         Whether what elastix found is refined by blocks of the working level.
     initial : Path or None
         The user's start.
+    landmarks : (Path or None, Path or None)
+        Fixed and moving ones, where the fit shall heed them.
     """
 
     folder: Path
@@ -50,6 +52,7 @@ class RegisterWork:
     by_blocks: bool
     initial: Path | None
     config: RegisterConfig
+    landmarks: tuple[Path | None, Path | None] = (None, None)
 
     @property
     def files(self) -> RegisterFiles:
@@ -59,13 +62,14 @@ class RegisterWork:
     @property
     def reduction(self) -> int:
         """How much coarser than the working level registration works, to fit its memory."""
-        return reduction(self.fixed, self.moving, self.config.max_memory_gb)
+        return reduction(self.fixed, self.moving, self.config)
 
     @property
     def memory_mb(self) -> int:
         """Most memory of the task, elastix' child process included."""
         sides = (self.fixed.working.grid, self.moving.working.grid)
-        return registration_memory_mb(max(g.width * g.height for g in sides) // self.reduction**2)
+        pixels = max(g.width * g.height for g in sides) // self.reduction**2
+        return registration_memory_mb(pixels, seconded=self.config.second_metric == "raw")
 
     @property
     def refinement(self) -> Refinement:
@@ -94,7 +98,14 @@ def register_pair(work: RegisterWork) -> dict[str, Any]:
             folder.mkdir(parents=True)
     views = load_views(work.fixed, work.moving, work.reduction)
     initial = None if work.initial is None else read_transform(work.initial)
-    found = register(views, work.config, deformable=work.deformable, initial=initial, folder=work.files.elastix)
+    found = register(
+        views,
+        work.config,
+        deformable=work.deformable,
+        initial=initial,
+        folder=work.files.elastix,
+        landmarks=read_landmarks(work.landmarks, work.fixed, work.moving),
+    )
     write_arrays(work.files.held_out, held_out=found.held_out)
     for check, path in ((found.other, work.files.other), (found.backward, work.files.backward)):
         if check.transform is not None:

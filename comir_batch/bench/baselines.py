@@ -12,6 +12,7 @@ import numpy as np
 from comir_batch.core.errors import RegistrationError
 from comir_batch.core.transform import Affine, Composite
 from comir_batch.registration.elastix_process import ElastixRequest, shared_process
+from comir_batch.registration.features import sift_matches, similarity
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -139,10 +140,9 @@ def sift_rigid(
     """Return the rigid ``(2, 3)`` map of fixed to moving pixels on which most SIFT matches agree; None without three.
 
     As in MultiRegEval: 500 features of each image (Lowe, IJCV 2004), matched both ways by Euclidean distance, RANSAC
-    with 2 pixels; but 2000 trials instead of 100, and a fit to all matches that agree. Both images are scaled alike, by
-    percentiles 1 and 99 of the two together.
+    with 2 pixels; but 2000 trials instead of 100, and a fit to all matches that agree.
     """
-    points = _matches(images, masks)
+    points = sift_matches(images, masks, SIFT_FEATURES)
     if points is None:
         return None
     fixed, moving = points
@@ -160,7 +160,7 @@ def sift_affine(fixed: RegistrationImage, moving: RegistrationImage) -> Composit
     As `sift_rigid`, with 2000 features of each image; with fewer than six matches that agree there is no transform, for
     three always do.
     """
-    points = _matches((fixed.pixels, moving.pixels), (fixed.mask, moving.mask), WHOLE_FEATURES)
+    points = sift_matches((fixed.pixels, moving.pixels), (fixed.mask, moving.mask), WHOLE_FEATURES)
     if points is None:
         return None
     there = fixed.grid.to_um(points[0]), moving.grid.to_um(points[1])
@@ -174,33 +174,7 @@ def sift_affine(fixed: RegistrationImage, moving: RegistrationImage) -> Composit
     return Composite((Affine(found[:, :2], found[:, 2]),))
 
 
-def _matches(
-    images: tuple[NDArray[np.float32], NDArray[np.float32]],
-    masks: tuple[NDArray[np.bool_], NDArray[np.bool_]],
-    features: int = SIFT_FEATURES,
-) -> tuple[NDArray[np.float64], NDArray[np.float64]] | None:
-    inside = np.concatenate([image[mask] for image, mask in zip(images, masks, strict=True)])
-    low, high = np.percentile(inside, [1, 99])
-    sift = cv2.SIFT.create(features, enable_precise_upscale=True)  # else half a pixel off after a half turn
-    points, descriptors = [], []
-    for image, mask in zip(images, masks, strict=True):
-        grey = np.clip((image - low) / max(high - low, 1e-12) * 255, 0, 255).astype(np.uint8)
-        keypoints, found = sift.detectAndCompute(grey, mask.astype(np.uint8))
-        points.append(np.array([keypoint.pt for keypoint in keypoints], dtype=np.float64))
-        descriptors.append(found)
-    if any(found is None for found in descriptors):
-        return None
-    matches = cv2.BFMatcher(cv2.NORM_L2, crossCheck=True).match(*descriptors)
-    if len(matches) < 3:
-        return None
-    first, second = ([getattr(match, name) for match in matches] for name in ("queryIdx", "trainIdx"))
-    return points[0][first], points[1][second]
-
-
 def _rigid_fit(fixed: NDArray[np.float64], moving: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return the rigid map of least squares: the angle is that of the sum of complex products."""
-    from_middle, to_middle = fixed.mean(axis=0), moving.mean(axis=0)
-    a, b = ((points - middle) @ [1, 1j] for points, middle in ((fixed, from_middle), (moving, to_middle)))
-    angle = np.angle((a.conj() * b).sum())
-    linear = np.array([[math.cos(angle), -math.sin(angle)], [math.sin(angle), math.cos(angle)]])
-    return np.column_stack([linear, to_middle - linear @ from_middle])
+    """Return the rigid ``(2, 3)`` map of least squares."""
+    found = similarity(fixed, moving, scaled=False)
+    return np.column_stack([found.matrix, found.offset])

@@ -75,6 +75,10 @@ class RegisterConfig(Section):
         Of the samplers and of the choice of held-out tiles.
     threads : int
         Of the search and of elastix; elastix' results depend on it, so it is fixed rather than taken from the machine.
+    starts : {"search", "features", "both"}
+        What finds the starts: the global search; SIFT features that agree beyond chance, which takes a second and finds
+        mirrored tissue and any of the sizes between the `scales`, but only where both images have the same detail; or
+        both.
     search_side : int
         Longer side, in pixels, of the images that the global search sees.
     angles : int
@@ -120,6 +124,7 @@ class RegisterConfig(Section):
 
     seed: int = Field(default=1, ge=0)
     threads: int = Field(default=2, ge=1)
+    starts: Literal["search", "features", "both"] = "search"
     search_side: int = Field(default=256, ge=64, le=1024)
     angles: int = Field(default=120, ge=8)
     scales: tuple[Annotated[float, Field(ge=0.1, le=10)], ...] = Field(default=(1.0,), min_length=1)

@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import numpy as np
 
@@ -49,7 +49,7 @@ class Compared(NamedTuple):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Candidate:
-    """A place that the search found.
+    """A place where a fit may start.
 
     Attributes
     ----------
@@ -64,6 +64,8 @@ class Candidate:
     z : float
         How far the best score at the nearest coarse angle lies above those of other angles, in robust standard
         deviations.
+    by : {"search", "features"}
+        What found it.
     """
 
     transform: Affine
@@ -71,6 +73,7 @@ class Candidate:
     mirrored: bool
     score: float
     z: float
+    by: Literal["search", "features"] = "search"
 
 
 class Searched(NamedTuple):

@@ -13,6 +13,7 @@ from comir_batch.core.errors import RegistrationError
 from comir_batch.core.transform import Affine, Composite
 from comir_batch.registration.coarse import coarse_view
 from comir_batch.registration.comparison import Comparison
+from comir_batch.registration.features import feature_starts
 from comir_batch.registration.held_out import HeldOut, held_out_tiles
 from comir_batch.registration.search import Candidate, search
 from comir_batch.registration.settle import Settled, settled
@@ -111,7 +112,7 @@ class Starts:
         self._config = config
 
     def found(self, initial: Composite | None = None) -> tuple[Start, ...]:
-        """Return the likeliest of what the search finds, or of what the user gave, settled; distinct, likeliest first.
+        """Return the likeliest of what is found, or of what the user gave, settled; distinct, likeliest first.
 
         The search's own scores are the highest of very many, and some are high by chance where little overlaps; how
         likely a place is by all that overlaps there, once it has settled, tells the right one from those.
@@ -119,7 +120,7 @@ class Starts:
         Raises
         ------
         RegistrationError
-            If no rotation and shift overlaps enough.
+            If no rotation and shift overlaps enough, or no features agree.
         """
         places: list[tuple[Candidate | None, Composite]] = (
             [(place, Composite((place.transform,))) for place in self._places()]
@@ -146,7 +147,23 @@ class Starts:
         candidate, start = place
         return candidate, settled(start, self._grid, self.nats, scaled=len(self._config.scales) > 1)
 
-    def _places(self) -> Iterator[Candidate]:
+    def _places(self) -> list[Candidate]:
+        """Return what features and the search find, as far as they are asked."""
+        by = self._config.starts
+        places = (
+            [] if by == "search" else [place for view in self.views for place in feature_starts(view, self._config)]
+        )
+        try:
+            if by != "features":
+                places += self._searched()
+        except RegistrationError:  # the features may know better
+            if not places:
+                raise
+        if not places:
+            raise RegistrationError("no features agree; set register.starts to search or both")
+        return places
+
+    def _searched(self) -> Iterator[Candidate]:
         """Yield what the search finds at each scale that may be."""
         for scale in self._config.scales:
             views = [replace(view, moving=view.moving.enlarged(1 / scale)) for view in self.views]

@@ -132,7 +132,7 @@ def _summary(found: Registration) -> dict[str, Any]:
 
 
 def _candidate(start: Start, *, chosen: bool) -> dict[str, Any]:
-    scores = {"search z": start.candidate.z} if start.candidate else {}
+    scores = {f"{start.candidate.by} z": start.candidate.z} if start.candidate else {}
     scores |= {f"{name} nats": nats for name, nats in start.likelihood.items()}
     scores |= {f"{name} held out z": z for name, z in start.held_out.items()}
     return {

@@ -193,10 +193,10 @@ class Starts:
 def margin(starts: Sequence[Start]) -> float | None:
     """Return by how many nats the first start is likelier than the next one; than chance if there is none.
 
-    None where the user gave the start, so that there is nothing to compare it with.
+    None where there is nothing to compare it with: where the user gave it, or features that propose no other one.
     """
     best, *others = starts
-    if best.candidate is None:
+    if best.candidate is None or (best.candidate.by == "features" and not others):
         return None
     return best.total - max(others[0].total if others else 0.0, 0.0)
 

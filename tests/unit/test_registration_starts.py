@@ -178,3 +178,4 @@ def test_the_margin_is_over_chance_where_there_is_one_place_and_unknown_where_th
     assert margin([found]) == 12.0
     assert margin([found, Start(Composite(), {"raw": math.nan}, {})]) == 12.0
     assert margin([Start(Composite(), {"raw": 12.0}, {})]) is None
+    assert margin([replace(found, candidate=replace(found.candidate, by="features"))]) is None

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 REVISIONS = {
     "chunk": 1,
     "represent": 1,
-    "register": 9,
+    "register": 10,
     "judge": 4,
     "warp": 1,
     "export": 3,

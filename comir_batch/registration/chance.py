@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Sequence
+    from typing import Self
 
     from numpy.typing import NDArray
 
@@ -15,6 +16,34 @@ if TYPE_CHECKING:
 
 _BINS = 12
 _ENOUGH = 200  # scores in a bin, for its spread to mean anything
+
+
+class Tally(NamedTuple):
+    """Sums over the scores of one angle's shifts, by overlap.
+
+    Attributes
+    ----------
+    number, total, squares : (12,) float64
+        Of the scores in each bin: how many, their sum, and that of their squares.
+    """
+
+    number: NDArray[np.float64]
+    total: NDArray[np.float64]
+    squares: NDArray[np.float64]
+
+    @classmethod
+    def of(cls, scores: Plane, overlap: Plane, edges: NDArray[np.float64]) -> Self:
+        """Sum up a surface: scores, -inf where too little overlaps, and overlaps in pixels."""
+        inside = np.isfinite(scores)
+        values = scores[inside].astype(np.float64)
+        bins = np.clip(np.searchsorted(edges, overlap[inside], side="right") - 1, 0, _BINS - 1)
+        weights: tuple[NDArray[np.float64] | None, ...] = (None, values, values**2)
+        return cls(*(np.bincount(bins, weight, _BINS).astype(np.float64) for weight in weights))
+
+
+def bin_edges(least: float, most: float) -> NDArray[np.float64]:
+    """Return the limits of a tally's bins between two overlaps in pixels."""
+    return np.linspace(least, max(most, least + 1), _BINS + 1)
 
 
 class Chance(NamedTuple):
@@ -37,25 +66,19 @@ class Chance(NamedTuple):
     most: float
 
     @classmethod
-    def of(cls, surfaces: Iterable[tuple[Plane, Plane]], least: float, most: float) -> Chance:
-        """Learn from surfaces of many shifts.
+    def of(cls, tallies: Sequence[Tally], edges: NDArray[np.float64], most: float) -> Self:
+        """Learn from the tallies of some angles.
 
         Parameters
         ----------
-        surfaces : iterable of ((Y, X) float32, (Y, X) float32)
-            Scores, -inf where too little overlaps, and overlaps in pixels.
-        least, most : float
-            Of the overlaps.
+        tallies : sequence of Tally
+            At least one.
+        edges : (13,) float64
+            Theirs.
+        most : float
+            Overlap that can be reached, in pixels.
         """
-        edges = np.linspace(least, max(most, least + 1), _BINS + 1)
-        number, total, squares = np.zeros((3, _BINS))
-        for scores, overlap in surfaces:
-            inside = np.isfinite(scores)
-            values = scores[inside].astype(np.float64)
-            bins = np.clip(np.searchsorted(edges, overlap[inside], side="right") - 1, 0, _BINS - 1)
-            number += np.bincount(bins, minlength=_BINS)
-            total += np.bincount(bins, values, _BINS)
-            squares += np.bincount(bins, values**2, _BINS)
+        number, total, squares = np.sum(tallies, axis=0)
         known = number >= max(min(_ENOUGH, number.max()), 1)
         if not known.any():  # nothing overlaps: nothing will be asked, either
             return cls(edges[:1], np.zeros(1), np.ones(1), most)

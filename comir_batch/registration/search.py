@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 import numpy as np
 
 from comir_batch.core.errors import RegistrationError
-from comir_batch.registration.chance import Chance
+from comir_batch.registration.chance import Chance, Tally, bin_edges
 from comir_batch.registration.coarse import coarsened, common_mpp
 from comir_batch.registration.images import RegistrationImage
 from comir_batch.registration.scores import Correlation, Information, Scorer, Transforms
@@ -35,8 +35,10 @@ _Turn = tuple[float, bool]  # degrees, and whether x is mirrored before
 _COARSE = 3 / 8  # of the search's side
 _TURNED = 4  # peaks that are looked at more finely and are turned, too
 _COARSE_GAUGED, _FINE_GAUGED = 24, 6  # angles that tell what chance gives
-_SLOPE_DEG = 15.0  # about a peak: what lies as near is the same peak, if its shift is as near as a quarter of the image
+_SLOPE_DEG = 15.0  # about a peak
+_SLOPE_SHIFT, _SLOPE_SHIFT_PER_DEG = 1 / 48, 1 / 200  # of the image's side
 _FINE_DEG = 1.0
+_REACH_PX = 4  # what a coarse pixel is at the fine level, and a half more
 
 
 class Compared(NamedTuple):
@@ -97,8 +99,8 @@ class Searched(NamedTuple):
 class Level:
     """Pairs of images at one pixel size, at which their tissues are at most ``side`` pixels long.
 
-    Scores are nats, by how far the scorers' scores lie above those of shifts at `gauged` angles, so that those of
-    several pairs can be added.
+    Scores are nats, by how far the scorers' scores lie above those of shifts at `gauged` angles, without those nearby,
+    so that those of several pairs can be added.
     """
 
     def __init__(self, compared: Sequence[Compared], side: int, config: RegisterConfig, gauged: int) -> None:
@@ -112,39 +114,66 @@ class Level:
         self._transforms = Transforms(self._tables[0].transform_shape(self._fixed.mask, least))
         self._scorers = [each.kind(*pair, self._transforms, least) for each, pair in zip(compared, images, strict=True)]
         (self._inside,) = self._transforms.spectra([self._fixed.mask.astype(np.float32)])
-        self.apart = max(self._fixed.grid.shape) / 4
+        self.side = max(self._fixed.grid.shape)
+        self._edges, self._most = bin_edges(least, min(sizes)), min(sizes)
+        self._gauges = [(360.0 * k / gauged, bool(k % 2)) for k in range(gauged)]
         with ThreadPoolExecutor(self._threads) as pool:
-            surfaces = list(pool.map(self._surfaces, [(360.0 * k / gauged, bool(k % 2)) for k in range(gauged)]))
-        self._chances = [
-            Chance.of(((scores[k], overlap) for scores, overlap in surfaces), least, min(sizes))
-            for k in range(len(compared))
-        ]
+            self._tallies = list(pool.map(self._tallied, self._gauges))
 
-    def peaks(self, turns: Iterable[_Turn]) -> list[list[Peak]]:
+    def peaks(self, turns: Iterable[_Turn], near: Iterable[tuple[_Turn, Affine]] = ()) -> list[list[Peak]]:
         """Return the best shift at each angle, mirrored or not, where enough overlaps.
 
         The first list is by all pairs of images together; where there are several, one by each of them alone follows.
+
+        Parameters
+        ----------
+        turns : iterable of (float, bool)
+            Degrees, and whether x is mirrored before.
+        near : iterable of ((float, bool), Affine)
+            Of some of the turns, places of a coarser level: the best shift near each is returned, too.
         """
+        shifts: dict[_Turn, set[tuple[int, int]]] = {turn: set() for turn in turns}
+        for turn, place in near:
+            shifts[turn].add(self._tables[0].shift(place, self._fixed.grid))
         with ThreadPoolExecutor(self._threads) as pool:
-            best = list(pool.map(self._best, turns))
+            best = list(pool.map(self._best, shifts, shifts.values()))
         several = len(self._tables) > 1
         ways = range(several + len(self._tables))
-        return [[peaks[way] for peaks in best if math.isfinite(peaks[way].score)] for way in ways]
+        return [[peak for peaks in best for peak in peaks[way] if math.isfinite(peak.score)] for way in ways]
 
     def transform(self, peak: Peak) -> Affine:
         """Return a peak's transform, fixed µm to moving µm."""
         return self._tables[0].transform(peak, self._fixed.grid)
 
-    def _best(self, turn: _Turn) -> list[Peak]:
-        """Return the best shift at an angle, by the ways of `peaks`."""
-        (angle, mirrored), alone = turn, self._nats(turn)
+    def _best(self, turn: _Turn, near: Iterable[tuple[int, int]]) -> list[list[Peak]]:
+        """Return the best shift at an angle, and the best near some, by the ways of `peaks`."""
+        (angle, mirrored), alone, table = turn, self._nats(turn), self._tables[0]
         ways = [np.sum(alone, axis=0), *alone] if len(alone) > 1 else alone
-        return [self._tables[0].peak(nats, angle, mirrored=mirrored) for nats in ways]
+        return [
+            [
+                table.peak(nats, angle, mirrored=mirrored),
+                *(table.peak_near(nats, angle, shift, _REACH_PX, mirrored=mirrored) for shift in near),
+            ]
+            for nats in ways
+        ]
 
     def _nats(self, turn: _Turn) -> list[NDArray[np.float32]]:
         surfaces, overlap = self._surfaces(turn)
-        each = zip(self._scorers, self._chances, surfaces, strict=True)
+        each = zip(self._scorers, self._chances(turn), surfaces, strict=True)
         return [scorer.likelihood(chance.standard(scores, overlap)) for scorer, chance, scores in each]
+
+    def _chances(self, turn: _Turn) -> list[Chance]:
+        """Return what chance gives each scorer, as other angles tell.
+
+        At its own angle the right place is among the few shifts where nearly all overlaps; they would tell that scores
+        as high as its own are usual there.
+        """
+        others = [tally for at, tally in zip(self._gauges, self._tallies, strict=True) if _far(at, turn)]
+        return [Chance.of(tallies, self._edges, self._most) for tallies in zip(*others, strict=True)]
+
+    def _tallied(self, turn: _Turn) -> list[Tally]:
+        surfaces, overlap = self._surfaces(turn)
+        return [Tally.of(scores, overlap, self._edges) for scores in surfaces]
 
     def _surfaces(self, turn: _Turn) -> tuple[list[NDArray[np.float32]], NDArray[np.float32]]:
         """Return the scores of every shift at an angle by each scorer, and how many pixels overlap."""
@@ -164,17 +193,18 @@ def coarse_to_fine(compared: Sequence[Compared], config: RegisterConfig) -> Sear
     fine = Level(compared, config.search_side, config, _FINE_GAUGED)
     step = 360.0 / config.angles
     rough = coarse.peaks((step * index, mirrored) for mirrored in (False, True) for index in range(config.angles))
-    kept = ((peak.angle, peak.mirrored) for _, peak in _kept(rough, config.candidates, coarse.apart))
-    peaks = fine.peaks(dict.fromkeys(kept))
-    best = _distinct(peaks[0], _TURNED, fine.apart)
+    kept = [peak for _, peak in _kept(rough, config.candidates, coarse.side)]
+    turns = [(peak.angle, peak.mirrored) for peak in kept]
+    peaks = fine.peaks(turns, zip(turns, map(coarse.transform, kept), strict=True))
+    best = _distinct(peaks[0], _TURNED, fine.side)
     about = fine.peaks((p.angle + turn, p.mirrored) for p in best for turn in _turns(step))
     return Searched(fine, rough, [at + beside for at, beside in zip(peaks, about, strict=True)])
 
 
-def _kept(ways: Sequence[Sequence[Peak]], candidates: int, apart: float) -> Iterator[tuple[int, Peak]]:
+def _kept(ways: Sequence[Sequence[Peak]], candidates: int, side: int) -> Iterator[tuple[int, Peak]]:
     """Yield distinct peaks with their way, best first: by all views together, then half as many by each of them."""
     for way, peaks in enumerate(ways):
-        for peak in _distinct(peaks, -(-candidates // 2) if way else candidates, apart):
+        for peak in _distinct(peaks, -(-candidates // 2) if way else candidates, side):
             yield way, peak
 
 
@@ -203,8 +233,8 @@ def search(views: Sequence[View], config: RegisterConfig) -> tuple[Candidate, ..
             "check the tissue masks, or lower register.min_overlap"
         )
     places: list[tuple[int, Peak]] = []
-    for way, peak in _kept(found.fine, config.candidates, found.level.apart):
-        if not any(_same(peak, other, found.level.apart) for _, other in places):
+    for way, peak in _kept(found.fine, config.candidates, found.level.side):
+        if not any(_same(peak, other, found.level.side) for _, other in places):
             places.append((way, peak))
     return tuple(
         Candidate(
@@ -230,25 +260,38 @@ def _compared(views: Sequence[View]) -> list[Compared]:
     return [Compared(view.fixed.masked(fixed), view.moving.masked(moving), kinds[view.metric]) for view in views]
 
 
+def _far(a: _Turn, b: _Turn) -> bool:
+    """Return whether what lies at one angle tells nothing of what lies at another."""
+    (angle, mirrored), (other, other_mirrored) = a, b
+    return mirrored != other_mirrored or _between(angle, other) > _SLOPE_DEG
+
+
 def _degrees_apart(a: Peak, b: Peak) -> float:
-    if a.mirrored != b.mirrored:
-        return math.inf
-    turn = abs(a.angle - b.angle) % 360.0
+    return _between(a.angle, b.angle) if a.mirrored == b.mirrored else math.inf
+
+
+def _between(angle: float, other: float) -> float:
+    turn = abs(angle - other) % 360.0
     return min(turn, 360.0 - turn)
 
 
-def _distinct(peaks: Sequence[Peak], count: int, apart: float) -> list[Peak]:
-    """Return the best peaks, without those on the slope of a better one: within 15 degrees and `apart` pixels."""
+def _distinct(peaks: Sequence[Peak], count: int, side: int) -> list[Peak]:
+    """Return the best peaks, without those on the slope of a better one."""
     chosen: list[Peak] = []
     for peak in sorted(peaks, key=lambda peak: -peak.score):
-        if len(chosen) < count and not any(_same(peak, other, apart) for other in chosen):
+        if len(chosen) < count and not any(_same(peak, other, side) for other in chosen):
             chosen.append(peak)
     return chosen
 
 
-def _same(a: Peak, b: Peak, apart: float) -> bool:
-    """Return whether one peak lies on the slope of another."""
-    return math.dist(a.shift, b.shift) <= apart and _degrees_apart(a, b) <= _SLOPE_DEG
+def _same(a: Peak, b: Peak, side: int) -> bool:
+    """Return whether one peak lies on the slope of another.
+
+    The best shift changes with the angle where the images agree beside the middle, which is what they are turned about:
+    by a 230th of the side with each degree where they do so a fourth of the side away.
+    """
+    turn = _degrees_apart(a, b)
+    return turn <= _SLOPE_DEG and math.dist(a.shift, b.shift) <= side * (_SLOPE_SHIFT + turn * _SLOPE_SHIFT_PER_DEG)
 
 
 def _significance(peak: Peak, coarse: Sequence[Peak], step: float) -> float:

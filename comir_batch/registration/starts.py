@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 _BY_CHANCE = (
     3.9  # nats between two good fits of three parameters: half the 95th percentile of chi-squared (Wilks, 1938)
 )
-_MOST_LOST = 0.1  # of the other view's nats, by a fit that both views stand for
+_MOST_LOST = 0.1  # of nats, by a fit that views stand for
 _SAME = 0.1  # of the fixed image's longer side: nearer places are one
 _JUDGED = 4  # starts, the likeliest, that held-out tiles are asked about
 
@@ -179,12 +179,10 @@ class Starts:
         """Return what all views together say of a transform; -inf where none can tell."""
         return _total(self._likelihood(transform))
 
-    def lost(self, start: Start, transform: Composite, view: View) -> float:
-        """Return by how many nats a view speaks less for a transform than for a start; 0 where it cannot tell."""
-        before, after = start.likelihood[view.name], self._compared[view.name].likelihood(transform)
-        if not math.isfinite(before):
-            return 0.0
-        return before - (after if math.isfinite(after) else 0.0)  # all of them where the tissues no longer overlap
+    def stand_for(self, start: Start, transform: Composite, view: View) -> bool:
+        """Return whether a view, and all views together, find a transform as likely as a start, but for chance."""
+        after = self._likelihood(transform)
+        return _as_likely(start.likelihood[view.name], after[view.name]) and _as_likely(start.total, _total(after))
 
     def _likelihood(self, transform: Composite) -> dict[str, float]:
         return {name: compared.likelihood(transform) for name, compared in self._compared.items()}
@@ -231,21 +229,28 @@ def full_fit(
 ) -> Final:
     """Fit a start in full, in the view that is chosen, or in the other one where that speaks against it.
 
-    A view that tells little of a place can draw a good start away. What it finds then is less likely by the other view
-    than the start was; so the other one is fitted, too, and of the two that stays which takes less from the other view.
+    A view that tells little of a place can draw a good start away. What it finds then is less likely than the start
+    was, by the other view or by both together; so the other one is fitted, too, and the likelier of the two by both
+    stays.
     """
     view, others = final_view(views, best, config)
     fitted = fit(view)
     if not others:
         return Final(view, others, fitted)
     (other,) = others
-    lost = starts.lost(best, fitted.transform, other)
-    if lost <= max(_BY_CHANCE, _MOST_LOST * best.likelihood[other.name]):
+    if starts.stand_for(best, fitted.transform, other):
         return Final(view, others, fitted)
     instead = fit(other)
-    if starts.lost(best, instead.transform, view) >= lost:
+    if starts.nats(instead.transform) <= starts.nats(fitted.transform):
         return Final(view, others, fitted)
     return Final(other, [view], instead, set_aside=True)
+
+
+def _as_likely(before: float, after: float) -> bool:
+    if not math.isfinite(before):
+        return True  # it could not tell before
+    after = after if math.isfinite(after) else 0.0  # all is lost where the tissues no longer overlap
+    return before - after <= max(_BY_CHANCE, _MOST_LOST * before)
 
 
 def _total(likelihood: Mapping[str, float]) -> float:

@@ -77,6 +77,23 @@ class Turntable:
         shift = self._signed(int(x), scores.shape[1]), self._signed(int(y), scores.shape[0])
         return Peak(float(scores[y, x]), shift, float(angle), mirrored)
 
+    def peak_near(
+        self, scores: NDArray[np.float32], angle: float, shift: tuple[int, int], reach: int, *, mirrored: bool
+    ) -> Peak:
+        """Return the highest of the scores of shifts within `reach` pixels of one along both axes."""
+        steps = np.arange(-reach, reach + 1)
+        columns, rows = ((at + steps) % size for at, size in zip(shift, scores.shape[::-1], strict=True))
+        window = scores[np.ix_(rows, columns)]
+        y, x = np.unravel_index(int(window.argmax()), window.shape)
+        return Peak(float(window[y, x]), (shift[0] + int(steps[x]), shift[1] + int(steps[y])), float(angle), mirrored)
+
+    def shift(self, transform: Affine, fixed: Grid) -> tuple[int, int]:
+        """Return the nearest shift of a peak whose transform it is, see `transform`."""
+        corners, first = self._grid.corners_um(), transform.map(fixed.to_um([[0, 0]]))[0]
+        from_middle = np.linalg.solve(transform.matrix, first - corners.mean(axis=0)) / self._grid.mpp_x
+        x, y = np.rint(from_middle + self._middle).astype(int).tolist()
+        return x, y
+
     def transform(self, peak: Peak, fixed: Grid) -> Affine:
         """Return a peak's transform, fixed µm to moving µm; canvas and fixed grid have one pixel size."""
         matrix, mpp = _turn(peak.angle, mirrored=peak.mirrored), self._grid.mpp_x

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from comir_batch.registration.chance import Chance
+from comir_batch.registration.chance import Chance, Tally, bin_edges
 
 
 def _surfaces(seed, number=4):
@@ -16,8 +16,13 @@ def _surfaces(seed, number=4):
         yield scores, overlap
 
 
+def _chance(surfaces, least, most):
+    edges = bin_edges(least, most)
+    return Chance.of([Tally.of(scores, overlap, edges) for scores, overlap in surfaces], edges, most)
+
+
 def test_scores_of_chance_become_standard_whatever_overlaps():
-    chance = Chance.of(_surfaces(1), 100, 1000)
+    chance = _chance(_surfaces(1), 100, 1000)
     ((scores, overlap),) = _surfaces(2, 1)
     standard = chance.standard(scores, overlap) / np.sqrt(overlap / 1000)
     for low in (100, 400, 700):
@@ -27,7 +32,7 @@ def test_scores_of_chance_become_standard_whatever_overlaps():
 
 
 def test_shifts_that_overlap_too_little_stay_without_a_score():
-    chance = Chance.of(_surfaces(1), 100, 1000)
+    chance = _chance(_surfaces(1), 100, 1000)
     ((scores, overlap),) = _surfaces(2, 1)
     assert np.array_equal(np.isneginf(chance.standard(scores, overlap)), overlap < 100)
 
@@ -40,12 +45,12 @@ def test_a_score_as_high_counts_less_where_less_overlaps():
 
 def test_where_nothing_overlaps_nothing_has_a_score():
     nothing = np.full((4, 4), -np.inf, np.float32), np.zeros((4, 4), np.float32)
-    chance = Chance.of([nothing], 10, 20)
+    chance = _chance([nothing], 10, 20)
     assert np.isneginf(chance.standard(*nothing)).all()
 
 
 @pytest.mark.parametrize("number", [1, 3])
 def test_few_scores_are_better_than_none(number):
     scores = np.arange(number, dtype=np.float32)[None]
-    chance = Chance.of([(scores, np.full_like(scores, 15))], 10, 20)
+    chance = _chance([(scores, np.full_like(scores, 15))], 10, 20)
     assert np.isfinite(chance.standard(scores, np.full_like(scores, 15))).all()

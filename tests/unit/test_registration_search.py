@@ -11,8 +11,8 @@ from comir_batch.core.geometry import Grid
 from comir_batch.registration.coarse import coarsened, common_mpp
 from comir_batch.registration.images import RegistrationImage, View
 from comir_batch.registration.scores import Correlation, Information, Transforms
-from comir_batch.registration.search import _turns, search
-from comir_batch.registration.turntable import Turntable
+from comir_batch.registration.search import _same, _turns, search
+from comir_batch.registration.turntable import Peak, Turntable
 
 CONFIG = RegisterConfig(search_side=128, angles=72, candidates=3)
 GRID = Grid(220, 260, 2.0, 2.0, 50.0, -20.0)
@@ -47,6 +47,44 @@ def test_a_known_motion_is_found(metric, angle, mirrored):
 def test_an_angle_between_two_steps_is_found_to_a_degree():
     view, _, _ = _pair(Motion(117.0, amplitude_um=1e-6), "ncc")
     assert search([view], CONFIG)[0].angle == pytest.approx(117.0, abs=1.0)
+
+
+@pytest.mark.parametrize("metric", ["ncc", "mi"])
+def test_upright_images_score_as_turned_ones_do(metric):
+    """An angle that tells what chance gives must not take the right place at that angle for chance."""
+    scores = {}
+    for angle in (0.0, 35.0):  # the first is such an angle at both levels, the second is near none
+        view, truth, points = _pair(Motion(angle, (6.0, -4.0), amplitude_um=1e-6), metric)
+        best, *_ = search([view], CONFIG)
+        assert np.linalg.norm(best.transform.map(points) - truth.map(points), axis=1).max() < 5
+        scores[angle] = best.score
+    assert scores[0.0] > 0.6 * scores[35.0]
+
+
+def test_peaks_far_from_each_other_at_neighbouring_angles_are_two():
+    one = Peak(9.0, (10, 10), 0.0, mirrored=False)
+    assert _same(one, Peak(8.0, (13, 10), 3.0, mirrored=False), 96)
+    assert not _same(one, Peak(8.0, (18, 10), 3.0, mirrored=False), 96)
+    assert _same(one, Peak(8.0, (16, 10), 350.0, mirrored=False), 96)
+    assert not _same(one, Peak(8.0, (10, 10), 20.0, mirrored=False), 96)
+    assert not _same(one, Peak(8.0, (10, 10), 0.0, mirrored=True), 96)
+
+
+@pytest.mark.parametrize("mirrored", [False, True])
+def test_the_shift_of_a_peaks_transform_is_the_peaks(mirrored):
+    view, _, _ = _pair(Motion(25.0), "ncc")
+    fixed, moving = (coarsened(image, 8.0) for image in (view.fixed, view.moving))
+    table, peak = Turntable(moving), Peak(1.0, (-7, 23), 131.0, mirrored=mirrored)
+    assert table.shift(table.transform(peak, fixed.grid), fixed.grid) == peak.shift
+
+
+def test_the_best_shift_near_another_is_found_across_the_border():
+    view, _, _ = _pair(Motion(25.0), "ncc")
+    table = Turntable(coarsened(view.moving, 8.0))
+    scores = np.zeros((200, 220), np.float32)
+    scores[20, 50], scores[198, 1] = 9.0, 5.0
+    assert table.peak(scores, 0.0, mirrored=False).shift == (50, 20)
+    assert table.peak_near(scores, 30.0, (-1, 0), 4, mirrored=True) == Peak(5.0, (1, -2), 30.0, mirrored=True)
 
 
 def test_candidates_are_distinct_and_best_first():

@@ -43,26 +43,28 @@ def test_a_single_view_is_taken_whatever_it_says():
     assert final_view([RAW], Start(Composite(), {}, {"raw": math.nan}), RegisterConfig()) == (RAW, [])
 
 
-class Compared:
-    """Stands in for `Starts`: what each fit takes from the other view."""
+class Compared(Starts):
+    """Starts whose likelihoods of what each view's fit finds are given; a fit's transform is the name of its view."""
 
-    def __init__(self, lost):
-        self._lost = lost
+    def __init__(self, found):
+        self._found = found
 
-    def lost(self, _start, transform, view):
-        return self._lost[transform, view.name]
+    def _likelihood(self, transform):
+        return self._found[transform]
 
 
 @pytest.mark.parametrize(
-    ("lost", "chosen", "fits"),
+    ("comir", "raw", "chosen", "fits"),
     [
-        ({("comir", "raw"): -2.0}, "comir", ["comir"]),
-        ({("comir", "raw"): 3.5}, "comir", ["comir"]),  # as much is by chance
-        ({("comir", "raw"): 8.0, ("raw", "comir"): 2.0}, "raw", ["comir", "raw"]),
-        ({("comir", "raw"): 8.0, ("raw", "comir"): 9.0}, "comir", ["comir", "raw"]),
+        ({"comir": 84.0, "raw": 18.0}, None, "comir", ["comir"]),
+        ({"comir": 80.0, "raw": 16.5}, None, "comir", ["comir"]),  # as much is by chance
+        ({"comir": 80.0, "raw": 12.0}, {"comir": 78.0, "raw": 22.0}, "raw", ["comir", "raw"]),
+        ({"comir": 80.0, "raw": 12.0}, {"comir": 65.0, "raw": 26.0}, "comir", ["comir", "raw"]),
+        ({"comir": 70.0, "raw": 17.0}, {"comir": 72.0, "raw": 20.0}, "raw", ["comir", "raw"]),  # its own nats fell
+        ({"comir": 80.0, "raw": math.nan}, {"comir": 70.0, "raw": 20.0}, "raw", ["comir", "raw"]),
     ],
 )
-def test_the_other_view_is_fitted_where_it_speaks_against_the_first_fit(lost, chosen, fits):
+def test_the_other_view_is_fitted_where_the_first_fit_is_less_likely_than_the_start(comir, raw, chosen, fits):
     start = Start(Composite(), {"comir": 80.0, "raw": 20.0}, {"comir": 20.0, "raw": 9.0})
     made = []
 
@@ -70,7 +72,7 @@ def test_the_other_view_is_fitted_where_it_speaks_against_the_first_fit(lost, ch
         made.append(view.name)
         return Fitted(view.name, ())
 
-    final = full_fit(Compared(lost), start, [COMIR, RAW], RegisterConfig(), fit)
+    final = full_fit(Compared({"comir": comir, "raw": raw}), start, [COMIR, RAW], RegisterConfig(), fit)
     assert made == fits
     assert final.view.name == final.fitted.transform == chosen
     assert [view.name for view in final.others] == [{"comir": "raw", "raw": "comir"}[chosen]]
@@ -79,20 +81,20 @@ def test_the_other_view_is_fitted_where_it_speaks_against_the_first_fit(lost, ch
 
 def test_of_many_nats_a_tenth_means_nothing():
     start = Start(Composite(), {"comir": 900.0, "raw": 400.0}, {"comir": 20.0, "raw": 9.0})
-    lost = Compared({("comir", "raw"): 30.0})
-    final = full_fit(lost, start, [COMIR, RAW], RegisterConfig(), lambda view: Fitted(view.name, ()))
+    found = Compared({"comir": {"comir": 880.0, "raw": 370.0}})
+    final = full_fit(found, start, [COMIR, RAW], RegisterConfig(), lambda view: Fitted(view.name, ()))
     assert not final.set_aside
 
 
-def test_a_view_loses_where_a_fit_leaves_what_it_stands_for():
+def test_a_view_stands_for_what_is_as_likely_as_a_start():
     view, _ = _views()
     starts = Starts([view], RegisterConfig())
     (start,) = starts.found(Composite())
     near, far, beyond = (Composite((Affine(np.eye(2), np.full(2, shift)),)) for shift in (0.05, 12.0, 1000.0))
-    assert abs(starts.lost(start, near, view)) < 0.1 * start.total
-    assert starts.lost(start, far, view) > 0.9 * start.total
-    assert starts.lost(start, beyond, view) == start.total
-    assert starts.lost(replace(start, likelihood={"comir": math.nan}), far, view) == 0.0
+    assert starts.stand_for(start, near, view)
+    assert not starts.stand_for(start, far, view)
+    assert not starts.stand_for(start, beyond, view)
+    assert starts.stand_for(replace(start, likelihood={"comir": math.nan}), far, view)  # it could not tell before
 
 
 @pytest.mark.parametrize(

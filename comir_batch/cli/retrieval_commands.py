@@ -117,7 +117,8 @@ def pair(  # noqa: PLR0913  a parameter an option
         from comir_batch.execution.stop import StopRequest
         from comir_batch.pipeline.packages import require_computing
         from comir_batch.representation.store import find_model
-        from comir_batch.retrieval.pairing import REPORT, PairRequest, propose, report_row, write_proposals
+        from comir_batch.retrieval.pairing import PairRequest, propose
+        from comir_batch.retrieval.proposals import REPORT, report_row, write_proposals
         from comir_batch.retrieval.tables import read_slides
 
         require_computing()

@@ -14,7 +14,8 @@ from comir_batch.core.slide import SlideSpec
 from comir_batch.pipeline.representing import RepresentedSlide
 from comir_batch.representation.store import find_model
 from comir_batch.retrieval.index import Index, IndexedSlide
-from comir_batch.retrieval.pairing import Proposal, Status, assign, judged
+from comir_batch.retrieval.pairing import assign
+from comir_batch.retrieval.proposals import Proposal, Status, judged
 from comir_batch.retrieval.tables import read_slides
 
 

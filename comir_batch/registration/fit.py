@@ -41,6 +41,12 @@ class Fitted(NamedTuple):
     attempts: tuple[Attempt, ...]
 
 
+def unfitted(start: Composite, tried: Fitted, reason: str) -> Fitted:
+    """Return the start instead of a fit, and why."""
+    *earlier, last = tried.attempts
+    return Fitted(_joined(start), (*earlier, last._replace(error=reason), Attempt("not at all: the start")))
+
+
 class Check(NamedTuple):
     """A fit to compare another one with; no transform, and why, where there is none."""
 
@@ -68,7 +74,7 @@ class Fitter:
                 attempts.append(Attempt(name, _put_aside(folder, len(attempts) + 1, str(error))))
             else:
                 return Fitted(transform, (*attempts, Attempt(name)))
-        return Fitted(_joined(start), (*attempts, Attempt("not at all: the refined start")))
+        return Fitted(_joined(start), (*attempts, Attempt("not at all: the start")))
 
     def once(self, view: View, start: Composite, folder: Path, *, deformable: bool) -> Composite:
         """Fit as `full` does, without trying again.

@@ -14,6 +14,7 @@ from comir_batch.core.transform import Affine, Composite
 from comir_batch.registration.coarse import coarse_view
 from comir_batch.registration.comparison import Comparison
 from comir_batch.registration.features import feature_starts
+from comir_batch.registration.fit import Fitted, unfitted
 from comir_batch.registration.held_out import HeldOut, held_out_tiles
 from comir_batch.registration.search import Candidate, search
 from comir_batch.registration.settle import Settled, settled
@@ -24,7 +25,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from comir_batch.core.config import RegisterConfig
-    from comir_batch.registration.fit import Fitted
     from comir_batch.registration.images import View
 
 
@@ -181,8 +181,24 @@ class Starts:
 
     def stand_for(self, start: Start, transform: Composite, view: View) -> bool:
         """Return whether a view, and all views together, find a transform as likely as a start, but for chance."""
+        lost = self._lost(start, transform)
+        by_view = lost.get(view.name, 0.0) <= _tolerable(start.likelihood[view.name])
+        return by_view and sum(lost.values()) <= _tolerable(start.total)
+
+    def lost(self, start: Start, transform: Composite) -> float:
+        """Return how many nats a transform takes from a start, view by view.
+
+        What it gains in one view counts nothing: starts have settled where all views together are likeliest.
+        """
+        return sum(self._lost(start, transform).values())
+
+    def _lost(self, start: Start, transform: Composite) -> dict[str, float]:
         after = self._likelihood(transform)
-        return _as_likely(start.likelihood[view.name], after[view.name]) and _as_likely(start.total, _total(after))
+        return {
+            name: max(before - (after[name] if math.isfinite(after[name]) else 0.0), 0.0)  # all, where nothing overlaps
+            for name, before in start.likelihood.items()
+            if math.isfinite(before)
+        }
 
     def _likelihood(self, transform: Composite) -> dict[str, float]:
         return {name: compared.likelihood(transform) for name, compared in self._compared.items()}
@@ -230,8 +246,8 @@ def full_fit(
     """Fit a start in full, in the view that is chosen, or in the other one where that speaks against it.
 
     A view that tells little of a place can draw a good start away. What it finds then is less likely than the start
-    was, by the other view or by both together; so the other one is fitted, too, and the likelier of the two by both
-    stays.
+    was, by the other view or by both together; so the other one is fitted, too, and the fit stays that takes less. If
+    that is still more than chance does, the start stays.
     """
     view, others = final_view(views, best, config)
     fitted = fit(view)
@@ -241,16 +257,15 @@ def full_fit(
     if starts.stand_for(best, fitted.transform, other):
         return Final(view, others, fitted)
     instead = fit(other)
-    if starts.nats(instead.transform) <= starts.nats(fitted.transform):
-        return Final(view, others, fitted)
-    return Final(other, [view], instead, set_aside=True)
+    lost, lost_instead = (starts.lost(best, each.transform) for each in (fitted, instead))
+    final = Final(view, others, fitted) if lost <= lost_instead else Final(other, [view], instead, set_aside=True)
+    if min(lost, lost_instead) <= _tolerable(best.total):
+        return final
+    return final._replace(fitted=unfitted(best.transform, final.fitted, "less likely than the start by both views"))
 
 
-def _as_likely(before: float, after: float) -> bool:
-    if not math.isfinite(before):
-        return True  # it could not tell before
-    after = after if math.isfinite(after) else 0.0  # all is lost where the tissues no longer overlap
-    return before - after <= max(_BY_CHANCE, _MOST_LOST * before)
+def _tolerable(nats: float) -> float:
+    return max(_BY_CHANCE, _MOST_LOST * nats)
 
 
 def _total(likelihood: Mapping[str, float]) -> float:

@@ -240,7 +240,7 @@ def _spoilt(stage):
                 "as configured",
                 "four times the samples, half the control points along each axis",
                 "without B-spline",
-                "not at all: the refined start",
+                "not at all: the start",
             ],
             False,
         ),

@@ -111,7 +111,7 @@ def test_where_elastix_cannot_finish_the_start_is_left_for_review_with_the_reaso
     row = runs.results(copied)["p1"]
     assert row["verdict"] == "review"
     assert "register.time_limit_s" in row["reasons"]
-    assert "not at all: the refined start" in row["reasons"]
+    assert "not at all: the start" in row["reasons"]
 
 
 def test_each_stage_is_a_command_that_keeps_the_run_s_settings(copied):

@@ -11,12 +11,13 @@ from comir_batch.core.config import RegisterConfig
 from comir_batch.core.errors import RegistrationError
 from comir_batch.core.geometry import Grid
 from comir_batch.core.transform import Affine, Composite
-from comir_batch.registration.fit import Fitted
+from comir_batch.registration.fit import Attempt, Fitted
 from comir_batch.registration.images import RegistrationImage, View
 from comir_batch.registration.search import Candidate
 from comir_batch.registration.starts import Start, Starts, final_view, full_fit, margin
 
 IMAGE = RegistrationImage(np.zeros((8, 8), np.float32), np.ones((8, 8), dtype=bool), Grid(8, 8, 1.0, 1.0))
+MOVE = Affine(np.eye(2), np.array([3.0, 1.0]))
 COMIR, RAW = View("comir", "ncc", IMAGE, IMAGE), View("raw", "mi", IMAGE, IMAGE)
 
 
@@ -59,9 +60,10 @@ class Compared(Starts):
         ({"comir": 84.0, "raw": 18.0}, None, "comir", ["comir"]),
         ({"comir": 80.0, "raw": 16.5}, None, "comir", ["comir"]),  # as much is by chance
         ({"comir": 80.0, "raw": 12.0}, {"comir": 78.0, "raw": 22.0}, "raw", ["comir", "raw"]),
+        ({"comir": 99.0, "raw": 12.0}, {"comir": 78.0, "raw": 20.0}, "raw", ["comir", "raw"]),  # a gain counts nothing
         ({"comir": 80.0, "raw": 12.0}, {"comir": 65.0, "raw": 26.0}, "comir", ["comir", "raw"]),
         ({"comir": 70.0, "raw": 17.0}, {"comir": 72.0, "raw": 20.0}, "raw", ["comir", "raw"]),  # its own nats fell
-        ({"comir": 80.0, "raw": math.nan}, {"comir": 70.0, "raw": 20.0}, "raw", ["comir", "raw"]),
+        ({"comir": 80.0, "raw": math.nan}, {"comir": 72.0, "raw": 20.0}, "raw", ["comir", "raw"]),
     ],
 )
 def test_the_other_view_is_fitted_where_the_first_fit_is_less_likely_than_the_start(comir, raw, chosen, fits):
@@ -70,13 +72,28 @@ def test_the_other_view_is_fitted_where_the_first_fit_is_less_likely_than_the_st
 
     def fit(view):
         made.append(view.name)
-        return Fitted(view.name, ())
+        return Fitted(view.name, (Attempt("as configured"),))
 
     final = full_fit(Compared({"comir": comir, "raw": raw}), start, [COMIR, RAW], RegisterConfig(), fit)
     assert made == fits
     assert final.view.name == final.fitted.transform == chosen
     assert [view.name for view in final.others] == [{"comir": "raw", "raw": "comir"}[chosen]]
     assert final.set_aside == (chosen == "raw")
+
+
+def test_the_start_stays_where_both_fits_are_less_likely_by_more_than_chance():
+    start = Start(Composite((MOVE, MOVE)), {"comir": 80.0, "raw": 20.0}, {"comir": 20.0, "raw": 9.0})
+    found = Compared({"comir": {"comir": 80.0, "raw": 8.0}, "raw": {"comir": 65.0, "raw": 26.0}})
+    tried = (Attempt("as configured", "it crashed"), Attempt("by the preset"))
+    final = full_fit(found, start, [COMIR, RAW], RegisterConfig(), lambda view: Fitted(view.name, tried))
+    assert (final.view.name, final.set_aside) == ("comir", False)
+    (joined,) = final.fitted.transform.parts
+    assert np.array_equal(joined.offset, 2 * MOVE.offset)
+    assert final.fitted.attempts == (
+        Attempt("as configured", "it crashed"),
+        Attempt("by the preset", "less likely than the start by both views"),
+        Attempt("not at all: the start"),
+    )
 
 
 def test_of_many_nats_a_tenth_means_nothing():

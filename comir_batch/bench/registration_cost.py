@@ -26,7 +26,7 @@ from comir_batch.pipeline.views import load_views
 from comir_batch.registration import parameters
 from comir_batch.registration.elastix_process import ElastixRequest, shared_process
 from comir_batch.registration.fit import Fitter
-from comir_batch.registration.images import RegistrationImage
+from comir_batch.registration.images import RegistrationImage, seconded
 from comir_batch.registration.starts import Starts, final_view
 
 if TYPE_CHECKING:
@@ -178,7 +178,7 @@ class _Costing:
     def repeat(self, *, alone_first: bool) -> None:
         """Do every step once."""
         starts, best = self._step("search and starts", self._search)
-        view, others = final_view(starts.views, best, self._config)
+        view, others = final_view(seconded(starts.views, self._config.second_metric), best, self._config)
         fits: list[tuple[str, Callable[[], Composite]]] = [
             ("forward fit", partial(self._forward, view, best.transform)),
             ("elastix alone", partial(self._alone, view, best.transform)),
@@ -200,9 +200,10 @@ class _Costing:
         """Run all of the presets' stages at all of their resolutions, as one call of elastix."""
         levels = parameters.resolutions(view.fixed.grid)
         makers = (parameters.rigid, parameters.affine, parameters.bspline)
-        stages = tuple(make(view.metric, self._config, view.fixed.grid, levels) for make in makers)
+        stages = tuple(make(view.metric, self._config, view.fixed.grid, levels, view.second) for make in makers)
         limit = self._config.time_limit_s
-        request = ElastixRequest(view.fixed, view.moving, stages, start, self._folder / "alone", limit)
+        beside = None if view.beside is None else (view.beside.fixed, view.beside.moving)
+        request = ElastixRequest(view.fixed, view.moving, stages, start, self._folder / "alone", limit, beside)
         return shared_process(self._config.threads).register(request).transform
 
     def _checks(self, view: View, others: Sequence[View], start: Composite) -> None:

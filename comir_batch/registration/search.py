@@ -36,9 +36,28 @@ _COARSE = 3 / 8  # of the search's side
 _TURNED = 4  # peaks that are looked at more finely and are turned, too
 _COARSE_GAUGED, _FINE_GAUGED = 24, 6  # angles that tell what chance gives
 _SLOPE_DEG = 15.0  # about a peak
-_SLOPE_SHIFT, _SLOPE_SHIFT_PER_DEG = 1 / 48, 1 / 200  # of the image's side
 _FINE_DEG = 1.0
 _REACH_PX = 4  # what a coarse pixel is at the fine level, and a half more
+
+
+class Slope(NamedTuple):
+    """How far apart two shifts may be, in sides of the image, for the worse peak to lie on the slope of the better one.
+
+    Attributes
+    ----------
+    shift : float
+        At one angle.
+    turn : float
+        More for each degree that the angles are apart.
+    """
+
+    shift: float
+    turn: float
+
+
+_WIDE = Slope(1 / 4, 0.0)
+_NARROW = Slope(1 / 48, 1 / 200)  # what agrees a fourth of the side beside the middle moves by a 230th with each degree
+_SLOPES = (_WIDE, _NARROW)
 
 
 class Compared(NamedTuple):
@@ -193,18 +212,18 @@ def coarse_to_fine(compared: Sequence[Compared], config: RegisterConfig) -> Sear
     fine = Level(compared, config.search_side, config, _FINE_GAUGED)
     step = 360.0 / config.angles
     rough = coarse.peaks((step * index, mirrored) for mirrored in (False, True) for index in range(config.angles))
-    kept = [peak for _, peak in _kept(rough, config.candidates, coarse.side)]
+    kept = [peak for slope in _SLOPES for _, peak in _kept(rough, config.candidates, coarse.side, slope)]
     turns = [(peak.angle, peak.mirrored) for peak in kept]
     peaks = fine.peaks(turns, zip(turns, map(coarse.transform, kept), strict=True))
-    best = _distinct(peaks[0], _TURNED, fine.side)
+    best = _distinct(peaks[0], _TURNED, fine.side, _WIDE)
     about = fine.peaks((p.angle + turn, p.mirrored) for p in best for turn in _turns(step))
     return Searched(fine, rough, [at + beside for at, beside in zip(peaks, about, strict=True)])
 
 
-def _kept(ways: Sequence[Sequence[Peak]], candidates: int, side: int) -> Iterator[tuple[int, Peak]]:
+def _kept(ways: Sequence[Sequence[Peak]], candidates: int, side: int, slope: Slope) -> Iterator[tuple[int, Peak]]:
     """Yield distinct peaks with their way, best first: by all views together, then half as many by each of them."""
     for way, peaks in enumerate(ways):
-        for peak in _distinct(peaks, -(-candidates // 2) if way else candidates, side):
+        for peak in _distinct(peaks, -(-candidates // 2) if way else candidates, side, slope):
             yield way, peak
 
 
@@ -233,8 +252,8 @@ def search(views: Sequence[View], config: RegisterConfig) -> tuple[Candidate, ..
             "check the tissue masks, or lower register.min_overlap"
         )
     places: list[tuple[int, Peak]] = []
-    for way, peak in _kept(found.fine, config.candidates, found.level.side):
-        if not any(_same(peak, other, found.level.side) for _, other in places):
+    for way, peak in _kept(found.fine, config.candidates, found.level.side, _NARROW):
+        if not any(_same(peak, other, found.level.side, _NARROW) for _, other in places):
             places.append((way, peak))
     return tuple(
         Candidate(
@@ -275,23 +294,19 @@ def _between(angle: float, other: float) -> float:
     return min(turn, 360.0 - turn)
 
 
-def _distinct(peaks: Sequence[Peak], count: int, side: int) -> list[Peak]:
+def _distinct(peaks: Sequence[Peak], count: int, side: int, slope: Slope) -> list[Peak]:
     """Return the best peaks, without those on the slope of a better one."""
     chosen: list[Peak] = []
     for peak in sorted(peaks, key=lambda peak: -peak.score):
-        if len(chosen) < count and not any(_same(peak, other, side) for other in chosen):
+        if len(chosen) < count and not any(_same(peak, other, side, slope) for other in chosen):
             chosen.append(peak)
     return chosen
 
 
-def _same(a: Peak, b: Peak, side: int) -> bool:
-    """Return whether one peak lies on the slope of another.
-
-    The best shift changes with the angle where the images agree beside the middle, which is what they are turned about:
-    by a 230th of the side with each degree where they do so a fourth of the side away.
-    """
+def _same(a: Peak, b: Peak, side: int, slope: Slope) -> bool:
+    """Return whether one peak lies on the slope of another."""
     turn = _degrees_apart(a, b)
-    return turn <= _SLOPE_DEG and math.dist(a.shift, b.shift) <= side * (_SLOPE_SHIFT + turn * _SLOPE_SHIFT_PER_DEG)
+    return turn <= _SLOPE_DEG and math.dist(a.shift, b.shift) <= side * (slope.shift + turn * slope.turn)
 
 
 def _significance(peak: Peak, coarse: Sequence[Peak], step: float) -> float:

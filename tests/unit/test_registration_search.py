@@ -11,7 +11,7 @@ from comir_batch.core.geometry import Grid
 from comir_batch.registration.coarse import coarsened, common_mpp
 from comir_batch.registration.images import RegistrationImage, View
 from comir_batch.registration.scores import Correlation, Information, Transforms
-from comir_batch.registration.search import _same, _turns, search
+from comir_batch.registration.search import _NARROW, _WIDE, _same, _turns, search
 from comir_batch.registration.turntable import Peak, Turntable
 
 CONFIG = RegisterConfig(search_side=128, angles=72, candidates=3)
@@ -61,13 +61,21 @@ def test_upright_images_score_as_turned_ones_do(metric):
     assert scores[0.0] > 0.6 * scores[35.0]
 
 
-def test_peaks_far_from_each_other_at_neighbouring_angles_are_two():
-    one = Peak(9.0, (10, 10), 0.0, mirrored=False)
-    assert _same(one, Peak(8.0, (13, 10), 3.0, mirrored=False), 96)
-    assert not _same(one, Peak(8.0, (18, 10), 3.0, mirrored=False), 96)
-    assert _same(one, Peak(8.0, (16, 10), 350.0, mirrored=False), 96)
-    assert not _same(one, Peak(8.0, (10, 10), 20.0, mirrored=False), 96)
-    assert not _same(one, Peak(8.0, (10, 10), 0.0, mirrored=True), 96)
+@pytest.mark.parametrize(
+    ("shift", "angle", "mirrored", "narrow", "wide"),
+    [
+        ((13, 10), 3.0, False, True, True),
+        ((18, 10), 3.0, False, False, True),  # nothing that turns moves as far
+        ((16, 10), 350.0, False, True, True),
+        ((40, 10), 350.0, False, False, False),
+        ((10, 10), 20.0, False, False, False),
+        ((10, 10), 0.0, True, False, False),
+    ],
+)
+def test_peaks_are_one_where_one_lies_on_the_slope_of_the_other(shift, angle, mirrored, narrow, wide):
+    one, other = Peak(9.0, (10, 10), 0.0, mirrored=False), Peak(8.0, shift, angle, mirrored=mirrored)
+    assert _same(one, other, 96, _NARROW) == narrow
+    assert _same(one, other, 96, _WIDE) == wide
 
 
 @pytest.mark.parametrize("mirrored", [False, True])

@@ -94,16 +94,14 @@ def _agreed(fixed: RegistrationImage, moving: RegistrationImage, scales: tuple[f
     )
     if matrix is None:
         return None
-    number, count = int(agreeing.sum()), len(there[0])
-    nearby = math.pi * AGREEING_PX**2 / np.count_nonzero(moving.mask)
-    alarms = math.log(math.comb(count, 2)) + float(stats.binom.logsf(number - 3, count - 2, nearby))
-    scale = math.hypot(matrix[0, 0], matrix[1, 0])
-    if alarms > math.log(_MOST_FALSE_ALARMS) or not _credible(scale, scales):
-        return None
     inside = agreeing.ravel().astype(bool)
+    nearby = math.pi * AGREEING_PX**2 / np.count_nonzero(moving.mask)  # chance of a random place to agree
+    further = stats.binom(len(inside) - 2, nearby)  # that agree with the two that made the transform
+    alarms = math.log(math.comb(len(inside), 2)) + float(further.logsf(inside.sum() - 3))
+    if alarms > math.log(_MOST_FALSE_ALARMS) or not _credible(math.hypot(*matrix[:, 0]), scales):
+        return None
     transform = similarity(there[0][inside], there[1][inside], scaled=len(scales) > 1)
-    expected = nearby * (count - 2)
-    z = (number - 2 - expected) / math.sqrt(expected * (1 - nearby))
+    z = float((inside.sum() - 2 - further.mean()) / further.std())
     angle = math.degrees(math.atan2(transform.matrix[1, 0], transform.matrix[0, 0])) % 360
     return Candidate(transform, angle, mirrored=False, score=-alarms, z=z, by="features")
 

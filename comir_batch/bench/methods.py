@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from typing import TYPE_CHECKING, NamedTuple
 
+from comir_batch.bench.alpha_amd import alpha_amd_rigid
 from comir_batch.bench.baselines import elastix_rigid, sift_rigid
 from comir_batch.bench.mind import mind_rigid
 from comir_batch.bench.ours import VIEWS, Clock, Pipelines, Result
@@ -40,6 +41,7 @@ METHODS = {
     "none": "centre on centre",
     "elastix-one": "elastix MI on raw images, 1 start",
     "elastix-comir": "elastix on CoMIRs, 3 starts",
+    "amd": "alpha-AMD on CoMIRs, 3 starts",
     "sift-raw": "SIFT on raw images",
     "mi": "search by MI of raw images, no fit",
     "mind": "search by self-similarity (MIND), no fit",
@@ -102,6 +104,10 @@ def _elastix_alike(images: Images, config: RegisterConfig, folder: Path) -> Comp
     return elastix_rigid(*images, config.threads, folder / "starts", metric="ncc")
 
 
+def _amd(images: Images, _config: RegisterConfig, _folder: Path) -> Composite | None:
+    return alpha_amd_rigid(*images)
+
+
 def _sift(images: Images, _config: RegisterConfig, _folder: Path) -> Composite | None:
     fixed, moving = images
     matrix = sift_rigid((fixed.pixels, moving.pixels), (fixed.mask, moving.mask))
@@ -123,6 +129,7 @@ _BASELINES = {
     "none": _Baseline("raw", _nothing, kinds=("rigid", "similarity", "bent")),
     "elastix-one": _Baseline("raw", _elastix_once, _NEAR),
     "elastix-comir": _Baseline("comir", _elastix_alike, _NEAR),
+    "amd": _Baseline("comir", _amd, _NEAR),
     "sift-raw": _Baseline("raw", _sift, _UNMIRRORED),
     "mi": _Baseline("raw", _information),
     "mind": _Baseline("raw", _mind),

@@ -79,6 +79,9 @@ class RegisterConfig(Section):
         What finds the starts: the global search; SIFT features that agree beyond chance, which takes a second and finds
         mirrored tissue and any of the sizes between the `scales`, but only where both images have the same detail; or
         both.
+    outlines : bool
+        Whether starts heed where tissue ends and glass begins, besides; only where both tissues end within their
+        images, and no mask of the manifest says what counts.
     search_side : int
         Longer side, in pixels, of the images that the global search sees.
     angles : int
@@ -125,6 +128,7 @@ class RegisterConfig(Section):
     seed: int = Field(default=1, ge=0)
     threads: int = Field(default=2, ge=1)
     starts: Literal["search", "features", "both"] = "search"
+    outlines: bool = True
     search_side: int = Field(default=256, ge=64, le=1024)
     angles: int = Field(default=120, ge=8)
     scales: tuple[Annotated[float, Field(ge=0.1, le=10)], ...] = Field(default=(1.0,), min_length=1)

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 REVISIONS = {
     "chunk": 1,
     "represent": 1,
-    "register": 11,
+    "register": 12,
     "judge": 4,
     "warp": 1,
     "export": 3,

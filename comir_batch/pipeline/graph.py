@@ -189,7 +189,8 @@ class _PairJobs:
         folder = self._layout.job(f"register-{print_}")
         deformable, by_blocks = row.registration != "affine", row.registration == "blocks"
         parameters.given(section, deformable=deformable)  # tells now what is wrong with the user's files
-        work = RegisterWork(folder, *sides, deformable, by_blocks, row.initial_transform, section, landmarks)
+        outlined = section.outlines and row.fixed_mask is None and row.moving_mask is None
+        work = RegisterWork(folder, *sides, deformable, by_blocks, row.initial_transform, section, landmarks, outlined)
         return self._job("register", print_, work, (RegisterFiles(folder).transform,), before)
 
     def _fitted_landmarks(self) -> tuple[Path | None, Path | None]:

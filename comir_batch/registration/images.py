@@ -77,8 +77,8 @@ class View:
 
     Attributes
     ----------
-    name : {"comir", "raw"}
-        What the pixels are: representations, or intensities as scanned.
+    name : {"comir", "raw", "outline"}
+        What the pixels are: representations, intensities as scanned, or how near the glass is (never fitted).
     metric : {"ncc", "mi"}
         What makes them similar: normalised correlation, or mutual information.
     fixed, moving : RegistrationImage
@@ -89,7 +89,7 @@ class View:
         Corresponding points that a full fit brings together besides, fixed and moving, ``(x, y)`` in µm.
     """
 
-    name: Literal["comir", "raw"]
+    name: Literal["comir", "raw", "outline"]
     metric: Literal["ncc", "mi"]
     fixed: RegistrationImage
     moving: RegistrationImage

@@ -73,6 +73,7 @@ def register(
     initial: Composite | None,
     folder: Path,
     landmarks: Landmarks | None = None,
+    outline: View | None = None,
 ) -> Registration:
     """Register a pair.
 
@@ -94,6 +95,8 @@ def register(
         Takes folders of elastix' files: of the full fit, with the name of its view, and of the fits to compare it with.
     landmarks : ((N, 2) array, (N, 2) array) or None
         Fixed and moving points in µm; they count where the settings say so.
+    outline : View or None
+        What the outlines tell, see `outline.outlines`; for the starts alone.
 
     Raises
     ------
@@ -103,7 +106,7 @@ def register(
         If landmarks shall count and there are none.
     """
     clock = _Clock()
-    starts = Starts(views, config)
+    starts = Starts(views, config, outline)
     candidates = starts.found(initial)
     best = candidates[0]
     clock.lap("search")

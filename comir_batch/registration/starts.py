@@ -88,6 +88,9 @@ class Starts:
         One or two ways of comparing the pair, on the same two grids.
     config : RegisterConfig
         Settings.
+    outline : View or None
+        What the outlines tell, on the same grids and tissue: the search heeds it and it has a say in what is likely,
+        but nothing is fitted to it, and no verdict rests on it.
 
     Attributes
     ----------
@@ -102,11 +105,12 @@ class Starts:
         If there is too little tissue to hold any of it out.
     """
 
-    def __init__(self, views: Sequence[View], config: RegisterConfig) -> None:
+    def __init__(self, views: Sequence[View], config: RegisterConfig, outline: View | None = None) -> None:
         self.held_out = held_out_tiles(_common_mask(views), config.held_out, config.seed)
-        self.views = tuple(replace(view, fixed=view.fixed.masked(view.fixed.mask & ~self.held_out)) for view in views)
+        self.views = tuple(map(self._without_held_out, views))
+        self._asked = self.views if outline is None else (*self.views, self._without_held_out(outline))
         self._judges: dict[str, HeldOut] = {view.name: HeldOut(view, self.held_out, config) for view in views}
-        searched = [coarse_view(view, config.search_side) for view in self.views]
+        searched = [coarse_view(view, config.search_side) for view in self._asked]
         self._grid = searched[0].fixed.grid
         self._compared = {view.name: Comparison(view) for view in searched}
         self._config = config
@@ -132,6 +136,9 @@ class Starts:
         if not math.isfinite(near[0][1].nats):
             raise RegistrationError("too little of the tissue overlaps at any start")
         return tuple(self._judged(place.transform, candidate) for candidate, place in self._distinct(near)[:_JUDGED])
+
+    def _without_held_out(self, view: View) -> View:
+        return replace(view, fixed=view.fixed.masked(view.fixed.mask & ~self.held_out))
 
     def _distinct(self, near: Sequence[_Near]) -> list[_Near]:
         """Leave out places that have settled where a likelier one has."""
@@ -166,7 +173,7 @@ class Starts:
     def _searched(self) -> Iterator[Candidate]:
         """Yield what the search finds at each scale that may be."""
         for scale in self._config.scales:
-            views = [replace(view, moving=view.moving.enlarged(1 / scale)) for view in self.views]
+            views = [replace(view, moving=view.moving.enlarged(1 / scale)) for view in self._asked]
             larger = Affine(scale * np.eye(2), np.zeros(2))
             for place in search(views, self._config):
                 yield replace(place, transform=larger.after(place.transform))

@@ -124,3 +124,13 @@ def test_only_what_a_target_needs_and_lacks_is_wanted(folder):
     assert stages("warp", "register", "judge") == {"register", "judge", "warp"}
     assert stages("export", "export") == {"export"}
     assert stages("represent") == set()
+
+
+@pytest.mark.parametrize(
+    ("mask", "settings", "outlined"),
+    [("", {}, True), ("mask.png", {}, False), ("", {"register": {"outlines": False}}, False)],
+)
+def test_outlines_count_where_tissue_was_found_and_not_drawn(folder, mask, settings, outlined):
+    jobs = build(folder, ROW + mask, **settings)
+    (work,) = [job.work for job in jobs.values() if job.stage == "register"]
+    assert work.outlined == outlined

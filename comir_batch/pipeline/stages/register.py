@@ -17,6 +17,7 @@ from comir_batch.pipeline.layout import RegisterFiles
 from comir_batch.pipeline.refinement import Refinement
 from comir_batch.pipeline.views import Side, load_views, read_landmarks, reduction
 from comir_batch.registration.memory import registration_memory_mb
+from comir_batch.registration.outline import outlines
 from comir_batch.registration.register import register
 from comir_batch.registration.starts import margin
 
@@ -43,6 +44,8 @@ class RegisterWork:
         The user's start.
     landmarks : (Path or None, Path or None)
         Fixed and moving ones, where the fit shall heed them.
+    outlined : bool
+        Whether tissue was found, so that it ends where glass begins, and the outlines shall count.
     """
 
     folder: Path
@@ -53,6 +56,7 @@ class RegisterWork:
     initial: Path | None
     config: RegisterConfig
     landmarks: tuple[Path | None, Path | None] = (None, None)
+    outlined: bool = False
 
     @property
     def files(self) -> RegisterFiles:
@@ -105,6 +109,7 @@ def register_pair(work: RegisterWork) -> dict[str, Any]:
         initial=initial,
         folder=work.files.elastix,
         landmarks=read_landmarks(work.landmarks, work.fixed, work.moving),
+        outline=outlines(views[-1]) if work.outlined else None,
     )
     write_arrays(work.files.held_out, held_out=found.held_out)
     for check, path in ((found.other, work.files.other), (found.backward, work.files.backward)):

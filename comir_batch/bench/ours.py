@@ -152,7 +152,7 @@ class Pipelines:
         def fit(view: View) -> Fitted:
             return fitter.full(view, best.transform, self._folder / "fit", deformable=deformable)
 
-        return full_fit(starts, best, seconded(starts.views, self._config.second_metric), self._config, fit)
+        return full_fit(starts, best, seconded(starts.fitted, self._config.second_metric), self._config, fit)
 
     def _evidence(self, names: Sequence[str], found: Found) -> Evidence:
         """Return what a run would judge by: the raw images always, the model's where it is used."""

@@ -178,7 +178,7 @@ class _Costing:
     def repeat(self, *, alone_first: bool) -> None:
         """Do every step once."""
         starts, best = self._step("search and starts", self._search)
-        view, others = final_view(seconded(starts.views, self._config.second_metric), best, self._config)
+        view, others = final_view(seconded(starts.fitted, self._config.second_metric), best, self._config)
         fits: list[tuple[str, Callable[[], Composite]]] = [
             ("forward fit", partial(self._forward, view, best.transform)),
             ("elastix alone", partial(self._alone, view, best.transform)),

@@ -55,10 +55,18 @@ class Check(NamedTuple):
 
 
 class Fitter:
-    """Fits the views of one pair with elastix, by a run's settings."""
+    """Fits the views of one pair with elastix, by a run's settings.
 
-    def __init__(self, config: RegisterConfig) -> None:
-        self._config = config
+    Parameters
+    ----------
+    config : RegisterConfig
+        Settings.
+    outline : View or None
+        What the outlines tell, which has a say in whether a transform is affine.
+    """
+
+    def __init__(self, config: RegisterConfig, outline: View | None = None) -> None:
+        self._config, self._outline = config, outline
 
     def full(self, view: View, start: Composite, folder: Path, *, deformable: bool) -> Fitted:
         """Fit rigid, affine and perhaps B-spline at full resolution, or the user's stages, and join the affine parts.
@@ -69,7 +77,7 @@ class Fitter:
         attempts: list[Attempt] = []
         for name, config, bends in _ladder(self._config, deformable=deformable):
             try:
-                transform = Fitter(config).once(view, start, folder, deformable=bends)
+                transform = Fitter(config, self._outline).once(view, start, folder, deformable=bends)
             except RegistrationError as error:
                 attempts.append(Attempt(name, _put_aside(folder, len(attempts) + 1, str(error))))
             else:
@@ -107,37 +115,53 @@ class Fitter:
         preset = self._preset(fitted)
         affine = self._run(fitted, (preset["rigid"], preset["affine"]), start, folder)
         stage, found = parameters.affine, affine
-        rigid, compared = Composite(affine.parts[:-1]), Comparison(coarse)
-        if compared.gain(rigid, affine) <= _AFFINE_PARAMETERS / 2 * math.log(len(compared.points)):
+        rigid = Composite(affine.parts[:-1])
+        if self._gain(coarse, rigid, affine) <= 0:
             stage, found = parameters.rigid, rigid
             for path in folder.glob("*Parameters.1.txt"):
                 path.unlink()
         return found, (stage(view.metric, self._config, view.fixed.grid, finer, view.second),) if finer else ()
+
+    def _gain(self, coarse: View, rigid: Composite, affine: Composite) -> float:
+        """Return by how many nats an affine transform explains more than a rigid one, less what it costs.
+
+        Images are compared where both transforms lay pixels on each other; outlines wherever either does, since what
+        tissue does not cover tells most of them.
+        """
+        compared = Comparison(coarse)
+        gain = compared.gain(rigid, affine)
+        if self._outline is not None:
+            outline = Comparison(coarse_view(self._outline, _COARSE_SIDES * self._config.search_side))
+            change = outline.likelihood(affine) - outline.likelihood(rigid)
+            gain += change if math.isfinite(change) else 0.0
+        return gain - _AFFINE_PARAMETERS / 2 * math.log(len(compared.points))
 
     def _preset(self, view: View) -> dict[str, ParameterMap]:
         return parameters.preset(view.metric, self._config, view.fixed.grid, view.second)
 
     def check(self, view: View, start: Composite, folder: Path) -> Check:
         """Fit rigid and affine by the preset, to compare the fit with."""
-        return self._tried(view.alone(), start, folder)
-
-    def _tried(self, view: View, start: Composite, folder: Path) -> Check:
-        preset = self._config.model_copy(update={"parameter_files": ()})
-        try:
-            return Check(Fitter(preset).once(view, start, folder, deformable=False))
-        except RegistrationError as error:
-            return Check(None, str(error))
+        return _checked(self._config, self._outline, view.alone(), start, folder)
 
     def backward(self, view: View, start: Composite, folder: Path) -> Check:
         """Fit rigid and affine by the preset the fixed image to the moving one: moving µm to fixed µm."""
         inverse = Composite(tuple(part.inverse() for part in reversed(start.parts) if isinstance(part, Affine)))
-        return self._tried(view.swapped(), inverse, folder)
+        outline = None if self._outline is None else self._outline.swapped()
+        return _checked(self._config, outline, view.swapped(), inverse, folder)
 
     def _run(self, view: View, stages: tuple[ParameterMap, ...], start: Composite, folder: Path) -> Composite:
         beside = None if view.beside is None else _prepared(view.beside)
         limit = self._config.time_limit_s
         request = ElastixRequest(*_prepared(view), stages, start, folder, limit, beside, view.landmarks)
         return shared_process(self._config.threads).register(request).transform
+
+
+def _checked(config: RegisterConfig, outline: View | None, view: View, start: Composite, folder: Path) -> Check:
+    preset = config.model_copy(update={"parameter_files": ()})
+    try:
+        return Check(Fitter(preset, outline).once(view, start, folder, deformable=False))
+    except RegistrationError as error:
+        return Check(None, str(error))
 
 
 def _ladder(config: RegisterConfig, *, deformable: bool) -> Iterator[tuple[str, RegisterConfig, bool]]:

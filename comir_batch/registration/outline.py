@@ -1,7 +1,8 @@
-"""Where tissue ends and glass begins: a view of the outlines, which tell where whole sections lie."""
+"""Where tissue ends and glass begins: a view of the outlines, which tell where whole sections lie; a rim of glass."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import cv2
@@ -13,6 +14,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 _NEAR = 0.02  # of the longer tissue's side: within it, the glass is near
+_RIM = 3 * _NEAR
 _LEAST = 0.01  # of each tissue must lie near glass, else it is a cut-out that has no outline to speak of
 
 
@@ -22,11 +24,30 @@ def outlines(view: View) -> View | None:
     What lies beyond an image is no glass. Pixels fall from 1 beside the glass to ``1/e`` at a fiftieth of the tissue's
     side, so that outlines agree where they are as far apart as serial sections and hurried masks differ.
     """
-    near = _NEAR * max(max(image.cropped().grid.size_um) for image in (view.fixed, view.moving))
+    near = _NEAR * _longer_side(view)
     fixed, moving = (_nearness(image, near) for image in (view.fixed, view.moving))
     if min(np.mean(image.pixels[image.mask] > np.exp(-1)) for image in (fixed, moving)) < _LEAST:
         return None
     return View("outline", "ncc", fixed, moving)
+
+
+def rimmed(view: View) -> View:
+    """Return a view whose masks hold a rim of glass, too, so that a fit sees where the tissue ends.
+
+    Inside pale tissue, mutual information tells little of its size.
+    """
+    rim = _RIM * _longer_side(view)
+    return replace(view, fixed=_widened(view.fixed, rim), moving=_widened(view.moving, rim))
+
+
+def _widened(image: RegistrationImage, rim: float) -> RegistrationImage:
+    away = cv2.distanceTransform((~image.mask).astype(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_5)
+    return image.masked(away * max(image.grid.mpp_x, image.grid.mpp_y) <= rim)
+
+
+def _longer_side(view: View) -> float:
+    """Return the longer side of both tissues in µm."""
+    return max(max(image.cropped().grid.size_um) for image in (view.fixed, view.moving))
 
 
 def _nearness(image: RegistrationImage, near: float) -> RegistrationImage:

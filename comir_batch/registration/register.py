@@ -96,7 +96,7 @@ def register(
     landmarks : ((N, 2) array, (N, 2) array) or None
         Fixed and moving points in µm; they count where the settings say so.
     outline : View or None
-        What the outlines tell, see `outline.outlines`; for the starts alone.
+        What the outlines tell, see `outline.outlines`: fits of raw images see a rim of glass then.
 
     Raises
     ------
@@ -110,12 +110,12 @@ def register(
     candidates = starts.found(initial)
     best = candidates[0]
     clock.lap("search")
-    fitter = Fitter(config)
+    fitter = Fitter(config, starts.outline)
 
     def fit(view: View) -> Fitted:
         return fitter.full(view, best.transform, folder / view.name, deformable=deformable)
 
-    final = full_fit(starts, best, seconded(starts.views, config.second_metric, landmarks), config, fit)
+    final = full_fit(starts, best, seconded(starts.fitted, config.second_metric, landmarks), config, fit)
     clock.lap("fit")
     others = [fitter.check(view, best.transform, folder / "other") for view in final.others]
     clock.lap("other")

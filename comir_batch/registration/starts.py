@@ -16,6 +16,7 @@ from comir_batch.registration.comparison import Comparison
 from comir_batch.registration.features import feature_starts
 from comir_batch.registration.fit import Fitted, unfitted
 from comir_batch.registration.held_out import HeldOut, held_out_tiles
+from comir_batch.registration.outline import rimmed
 from comir_batch.registration.search import Candidate, search
 from comir_batch.registration.settle import Settled, settled
 
@@ -98,6 +99,10 @@ class Starts:
         Pixels of the fixed grid that neither search nor fit sees.
     views : tuple of View
         Without the held-out pixels.
+    fitted : tuple of View
+        The same for full fits: where outlines count, raw images have a rim of glass.
+    outline : View or None
+        As given, without the held-out pixels.
 
     Raises
     ------
@@ -108,7 +113,9 @@ class Starts:
     def __init__(self, views: Sequence[View], config: RegisterConfig, outline: View | None = None) -> None:
         self.held_out = held_out_tiles(_common_mask(views), config.held_out, config.seed)
         self.views = tuple(map(self._without_held_out, views))
-        self._asked = self.views if outline is None else (*self.views, self._without_held_out(outline))
+        self.outline = None if outline is None else self._without_held_out(outline)
+        self.fitted = self.views if outline is None else tuple(map(self._fitted, views))
+        self._asked = self.views if self.outline is None else (*self.views, self.outline)
         self._judges: dict[str, HeldOut] = {view.name: HeldOut(view, self.held_out, config) for view in views}
         searched = [coarse_view(view, config.search_side) for view in self._asked]
         self._grid = searched[0].fixed.grid
@@ -136,6 +143,9 @@ class Starts:
         if not math.isfinite(near[0][1].nats):
             raise RegistrationError("too little of the tissue overlaps at any start")
         return tuple(self._judged(place.transform, candidate) for candidate, place in self._distinct(near)[:_JUDGED])
+
+    def _fitted(self, view: View) -> View:
+        return self._without_held_out(rimmed(view) if view.name == "raw" else view)
 
     def _without_held_out(self, view: View) -> View:
         return replace(view, fixed=view.fixed.masked(view.fixed.mask & ~self.held_out))

@@ -10,7 +10,7 @@ from comir_batch.core.config import JudgeConfig, RegisterConfig
 from comir_batch.core.geometry import Grid
 from comir_batch.core.transform import Affine
 from comir_batch.registration.images import RegistrationImage, View
-from comir_batch.registration.outline import outlines
+from comir_batch.registration.outline import outlines, rimmed
 from comir_batch.registration.starts import Starts, margin
 
 SIDE, MPP = 256, 2.0
@@ -82,3 +82,24 @@ def test_views_are_fitted_and_outlines_are_not():
     view = raw(section(), section())
     starts = Starts([view], CONFIG, outlines(view))
     assert [each.name for each in starts.views] == ["raw"]
+
+
+def test_a_rim_of_glass_goes_round_the_tissue():
+    tissue = np.zeros((SIDE, SIDE), dtype=bool)
+    tissue[100:150, 60:160] = True
+    view = rimmed(raw(tissue, tissue))
+    rows, columns = np.nonzero(view.fixed.mask)
+    assert (rows.min(), rows.max(), columns.min(), columns.max()) == (94, 155, 54, 165)  # 0.06 of 100 pixels
+    assert np.array_equal(view.moving.mask, view.fixed.mask)
+    full = np.ones((SIDE, SIDE), dtype=bool)
+    assert rimmed(raw(full, full)).fixed.mask.all()
+
+
+def test_a_fit_of_raw_images_sees_the_rim_but_no_held_out_tile():
+    view = raw(section(), section())
+    starts = Starts([view], CONFIG, outlines(view))
+    (tissue,), (fitted,) = starts.views, starts.fitted
+    assert fitted.fixed.mask.sum() > tissue.fixed.mask.sum()
+    assert not (fitted.fixed.mask & starts.held_out).any()
+    (alone,) = Starts([view], CONFIG).fitted
+    assert np.array_equal(alone.fixed.mask, tissue.fixed.mask)

@@ -44,6 +44,13 @@ Device: TypeAlias = Annotated[Literal["auto", "cpu", "cuda"] | None, typer.Optio
 SkipBadRows: TypeAlias = Annotated[
     bool, typer.Option("--skip-bad-rows", help="Run the good rows where others are bad, instead of nothing.")
 ]
+OutputMpp: TypeAlias = Annotated[
+    float | None,
+    typer.Option(min=0, metavar="UM", help="Pixel size of the aligned images; 0 for the fixed slide's own."),
+]
+NoImages: TypeAlias = Annotated[
+    bool, typer.Option("--no-images", help="Write transforms, verdicts and reports alone, no aligned images.")
+]
 OmeTiff: TypeAlias = Annotated[bool, typer.Option("--ome-tiff", help="Write aligned.ome.tif too.")]
 WarpRejected: TypeAlias = Annotated[
     bool, typer.Option("--warp-rejected", help="Write aligned images of rejected pairs too.")

@@ -9,6 +9,7 @@ import typer
 
 from comir_batch.cli import options  # noqa: TC001  typer resolves the annotations
 from comir_batch.cli.failures import exit_codes, print_problems
+from comir_batch.cli.run_commands import image_options
 from comir_batch.cli.settings import overrides
 from comir_batch.cli.tables import print_table
 
@@ -32,6 +33,9 @@ def plan(  # noqa: PLR0913  a parameter an option
     executor: options.Executor = None,
     profile: options.Profile = None,
     device: options.Device = None,
+    output_mpp: options.OutputMpp = None,
+    no_images: options.NoImages = False,
+    ome_tiff: options.OmeTiff = False,
     skip_bad_rows: options.SkipBadRows = False,
 ) -> None:
     """Print what a run would do, from headers alone: models, tasks, memory of a task, disk. Nothing is written."""
@@ -45,6 +49,7 @@ def plan(  # noqa: PLR0913  a parameter an option
             "execution.executor": executor,
             "execution.profile": profile,
             "execution.device": device,
+            **image_options(output_mpp, no_images=no_images, ome_tiff=ome_tiff),
         }
         resolved = load_config(config, overrides(given, settings))
         inspection = inspect_request(manifest, resolved, skip_bad_rows=skip_bad_rows)

@@ -10,6 +10,7 @@ import typer
 
 from comir_batch.cli import options  # noqa: TC001  typer resolves the annotations
 from comir_batch.cli.failures import exit_codes
+from comir_batch.cli.run_commands import image_options
 from comir_batch.cli.settings import overrides
 
 
@@ -33,6 +34,8 @@ def render(  # noqa: PLR0913  a parameter an option
     model: options.Model = None,
     settings: options.Settings = None,
     queue_timeout: options.QueueTimeout = None,
+    output_mpp: options.OutputMpp = None,
+    no_images: options.NoImages = False,
     ome_tiff: options.OmeTiff = False,
     warp_rejected: options.WarpRejected = False,
     keep_work: options.KeepWork = False,
@@ -42,7 +45,7 @@ def render(  # noqa: PLR0913  a parameter an option
     given = {
         "model": model,
         "execution.queue_timeout_s": queue_timeout,
-        "export.ome_tiff": ome_tiff or None,
+        **image_options(output_mpp, no_images=no_images, ome_tiff=ome_tiff),
         "export.warp_rejected": warp_rejected or None,
     }
     flags = {"--keep-work": keep_work, "--skip-bad-rows": skip_bad_rows}

@@ -55,6 +55,8 @@ def run(  # noqa: PLR0913  a parameter an option
     queue_timeout: options.QueueTimeout = None,
     workers: options.Workers = None,
     device: options.Device = None,
+    output_mpp: options.OutputMpp = None,
+    no_images: options.NoImages = False,
     ome_tiff: options.OmeTiff = False,
     warp_rejected: options.WarpRejected = False,
     keep_work: options.KeepWork = False,
@@ -66,7 +68,7 @@ def run(  # noqa: PLR0913  a parameter an option
         **execution_options(executor, profile, scheduler_file, queue_timeout),
         "execution.workers": workers,
         "execution.device": device,
-        "export.ome_tiff": ome_tiff or None,
+        **image_options(output_mpp, no_images=no_images, ome_tiff=ome_tiff),
         "export.warp_rejected": warp_rejected or None,
     }
     with exit_codes():
@@ -94,6 +96,15 @@ def execution_options(
         "execution.profile": str(Path(profile).absolute()) if profile is not None and is_path else profile,
         "execution.scheduler_file": None if scheduler_file is None else str(scheduler_file.absolute()),
         "execution.queue_timeout_s": queue_timeout,
+    }
+
+
+def image_options(output_mpp: float | None, *, no_images: bool, ome_tiff: bool) -> dict[str, Any]:
+    """Return the options that say what aligned images are written, by dotted key of the settings."""
+    return {
+        "warp.mpp": output_mpp,
+        "export.images": False if no_images else None,
+        "export.ome_tiff": ome_tiff or None,
     }
 
 

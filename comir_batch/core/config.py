@@ -227,6 +227,8 @@ class WarpConfig(Section):
     ----------
     interpolation : {"nearest", "linear", "cubic"}
         Of the moving slide's pixels.
+    mpp : float
+        Pixel size of the aligned images in µm; 0 for the fixed slide's own, which a smaller one stands for, too.
     shard, chunk : int
         Sides of the output's shards and chunks, in pixels.
     max_lattice_error_px : float
@@ -234,6 +236,7 @@ class WarpConfig(Section):
     """
 
     interpolation: Literal["nearest", "linear", "cubic"] = "linear"
+    mpp: float = Field(default=0.0, ge=0, lt=1000)
     shard: int = Field(default=2048, ge=64)
     chunk: int = Field(default=512, ge=16)
     max_lattice_error_px: float = Field(default=0.02, gt=0)
@@ -248,6 +251,8 @@ class ExportConfig(Section):
 
     Attributes
     ----------
+    images : bool
+        Write aligned images; without them a pair's results are its transforms, its verdict and its report.
     ome_tiff : bool
         Write aligned.ome.tif too.
     tiff_compression : {"deflate", "jpeg", "zstd", "none"}
@@ -259,6 +264,7 @@ class ExportConfig(Section):
         goes wrong by hand: directions, orders of axes and centres of pixels. Fields may have tens of megabytes.
     """
 
+    images: bool = True
     ome_tiff: bool = False
     tiff_compression: Literal["deflate", "jpeg", "zstd", "none"] = "deflate"
     warp_rejected: bool = False
@@ -267,6 +273,12 @@ class ExportConfig(Section):
         "qupath",
         "warpy",
     )
+
+    @model_validator(mode="after")
+    def _tiff_is_an_image(self) -> ExportConfig:
+        if self.ome_tiff and not self.images:
+            raise ValueError("export.ome_tiff is an aligned image, and export.images is false; leave one of them out")
+        return self
 
 
 class ExecutionConfig(Section):

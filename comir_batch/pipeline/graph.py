@@ -18,7 +18,7 @@ from comir_batch.pipeline.stages.judge import JudgeWork
 from comir_batch.pipeline.stages.register import RegisterWork
 from comir_batch.pipeline.stages.report import ReportWork
 from comir_batch.pipeline.stages.represent import RepresentWork
-from comir_batch.pipeline.stages.warp import WarpWork
+from comir_batch.pipeline.stages.warp import WarpWork, aligned_grid
 from comir_batch.pipeline.views import Side, reduction
 from comir_batch.registration import parameters
 from comir_batch.representation.field import field
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from comir_batch.core.config import RunConfig
+    from comir_batch.core.geometry import Grid
     from comir_batch.pipeline.by_hand import Decision
     from comir_batch.pipeline.job import Inference, Work
     from comir_batch.pipeline.layout import Layout
@@ -129,10 +130,10 @@ class _PairJobs:
         before = [job for jobs, _ in slides for job in jobs]
         register = self._register(before, sides)
         judge = self._judge(before, register, sides)
-        warp = self._warp(register, judge)
+        warp = [self._warp(register, judge)] if self._config.export.images else []
         export = self._export(register, judge, warp)
         report = self._report([*before, register, judge, export], warp, sides)
-        return [*before, register, judge, warp, export, report]
+        return [*before, register, judge, *warp, export, report]
 
     def _slide_jobs(self, slide: Slide, mask: Path | None, mask_digest: str) -> tuple[list[Job], Side]:
         chunk = self._chunk(slide, mask, mask_digest)
@@ -231,15 +232,19 @@ class _PairJobs:
         settings = {"section": self._config.warp, "fixed": str(self._pair.fixed.info.grid()), "pair": self._pair.name}
         source = [moving.spec.series, moving.spec.channel, moving.info.mpp_x, moving.info.mpp_y]
         print_ = fingerprint("warp", settings | {"moving": source}, [register.fingerprint, moving.digest])
-        image, fixed = self._layout.pair(self._pair.name).aligned_zarr, self._pair.fixed.info.grid()
-        work = WarpWork(image, self._folder(register), moving.spec, moving.info, fixed, self._config.warp)
+        image = self._layout.pair(self._pair.name).aligned_zarr
+        work = WarpWork(image, self._folder(register), moving.spec, moving.info, self._aligned, self._config.warp)
         job = self._job("warp", print_, work, (image,), [register, judge])
         return job if self._config.export.warp_rejected or self._accepted else replace(job, gate=judge.key)
 
-    def _export(self, register: Job, judge: Job, warp: Job) -> Job:
+    @property
+    def _aligned(self) -> Grid:
+        return aligned_grid(self._pair.fixed.info.grid(), self._config.warp.mpp)
+
+    def _export(self, register: Job, judge: Job, warp: list[Job]) -> Job:
         section, files = self._config.export, self._layout.pair(self._pair.name)
         settings = {"section": section, "pair": self._pair.name} | ({"accepted": True} if self._accepted else {})
-        print_ = fingerprint("export", settings, [register.fingerprint, judge.fingerprint, warp.fingerprint])
+        print_ = fingerprint("export", settings, [job.fingerprint for job in (register, judge, *warp)])
         work = ExportWork(
             pair_id=self._pair.name,
             layout=self._layout,
@@ -247,17 +252,18 @@ class _PairJobs:
             judge=self._folder(judge),
             info=self._pair.moving.info,
             fixed=self._pair.fixed.info.grid(),
+            aligned=self._aligned,
             config=section,
             fingerprint=print_,
         )
         outputs = (files.transform_json, files.transform_itk, files.verdict)
-        return self._job("export", print_, work, outputs, [register, judge, warp])
+        return self._job("export", print_, work, outputs, [register, judge, *warp])
 
-    def _report(self, before: list[Job], warp: Job, sides: tuple[Side, Side]) -> Job:
+    def _report(self, before: list[Job], warp: list[Job], sides: tuple[Side, Side]) -> Job:
         print_ = fingerprint("report", {"pair": self._pair.name}, [job.fingerprint for job in before])
         files = self._layout.pair(self._pair.name)
         *_, register, judge, _export = before
-        keys = tuple(job.key for job in (*before, warp))
+        keys = tuple(job.key for job in (*before, *warp))
         factor = reduction(*sides, self._config.register_)
         folders = self._folder(register), self._folder(judge)
         work = ReportWork(self._layout, self._pair, sides, factor, *folders, keys)

@@ -171,7 +171,7 @@ def _write_zarr(request: ImageRequest, work: WarpWork) -> None:
 
 def _write_tiff(request: ImageRequest, work: WarpWork) -> None:
     levels = [ZarrArray.open(level_path(work.image, number)) for number in range(len(work.levels))]
-    image = TiffImage(request.source.path.name, work.fixed, work.info.channels, work.info.is_rgb)
+    image = TiffImage(request.source.path.name, work.aligned, work.info.channels, work.info.is_rgb)
     write_ome_tiff(levels, request.out, image, "deflate")
 
 

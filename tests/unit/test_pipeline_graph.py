@@ -134,3 +134,10 @@ def test_outlines_count_where_tissue_was_found_and_not_drawn(folder, mask, setti
     jobs = build(folder, ROW + mask, **settings)
     (work,) = [job.work for job in jobs.values() if job.stage == "register"]
     assert work.outlined == outlined
+
+
+def test_without_images_nothing_is_warped(folder):
+    jobs = build(folder, export={"images": False})
+    assert {job.stage for job in jobs.values()} == {"chunk", "register", "judge", "export", "report"}
+    (export,) = [job for job in jobs.values() if job.stage == "export"]
+    assert len(export.inputs) == 2

@@ -42,6 +42,10 @@ class ExportWork:
 
     Attributes
     ----------
+    fixed : Grid
+        Level 0 of the fixed slide, whose pixels transforms are written for.
+    aligned : Grid
+        Pixels of the aligned image.
     fingerprint : str
         Stands in the image's attributes, so that a published image can be traced to what made it.
     """
@@ -52,6 +56,7 @@ class ExportWork:
     judge: Path
     info: SlideInfo
     fixed: Grid
+    aligned: Grid
     config: ExportConfig
     fingerprint: str
 
@@ -61,8 +66,10 @@ class ExportWork:
         return self.layout.pair(self.pair_id)
 
     @property
-    def rejected(self) -> bool:
-        """Whether the aligned images are withheld; known once the pair is judged."""
+    def withheld(self) -> bool:
+        """Whether there are no aligned images: none is wanted, or the pair is rejected, known once it is judged."""
+        if not self.config.images:
+            return True
         if self.config.warp_rejected or read_json(JudgeFiles(self.judge).verdict)["verdict"] != "reject":
             return False
         decision = standing(read_by_hand(self.layout), self.pair_id, RegisterFiles(self.register).transform)
@@ -70,7 +77,7 @@ class ExportWork:
 
     def estimate(self) -> Estimate:
         """Return what it will take; the OME-Zarr is there already."""
-        pixels = sum(grid.width * grid.height for grid in aligned_levels(self.fixed)) if self.config.ome_tiff else 0
+        pixels = sum(grid.width * grid.height for grid in aligned_levels(self.aligned)) if self.config.ome_tiff else 0
         disk_mb = pixels * self.info.pixel_bytes / 1e6
         return Estimate(1 + self.config.ome_tiff, BASE_MB + _TIFF_MB * self.config.ome_tiff, disk_mb)
 
@@ -78,7 +85,7 @@ class ExportWork:
         """First the transforms, the verdict and the OME-Zarr's metadata, then the OME-TIFF."""
         if number == 0:
             return [Task(f"{key}-publish", publish, self, memory_mb=BASE_MB)]
-        if number == 1 and self.config.ome_tiff and not self.rejected:
+        if number == 1 and self.config.ome_tiff and not self.withheld:
             return [Task(f"{key}-tiff", write_tiff, self, memory_mb=BASE_MB + _TIFF_MB)]
         return None
 
@@ -88,19 +95,19 @@ def publish(work: ExportWork) -> dict[str, Any]:
     work.pair.folder.mkdir(parents=True, exist_ok=True)
     _publish_transforms(work)
     work.pair.aligned_tiff.unlink(missing_ok=True)
-    if work.rejected:
+    if work.withheld:
         remove_tree(work.pair.aligned_zarr)
     else:
         _complete_image(work)
     write_bytes(work.pair.verdict, JudgeFiles(work.judge).verdict.read_bytes())
-    image = [] if work.rejected else [work.pair.image_metadata]
+    image = [] if work.withheld else [work.pair.image_metadata]
     return _files(work, work.pair.elastix, *([work.pair.conventions] if work.config.dialects else []), *image)
 
 
 def write_tiff(work: ExportWork) -> dict[str, Any]:
     """Stream the published OME-Zarr into a pyramidal OME-TIFF; runs on a worker."""
-    levels = [ZarrArray.open(level_path(work.pair.aligned_zarr, k)) for k in range(len(aligned_levels(work.fixed)))]
-    image = TiffImage(work.pair_id, work.fixed, work.info.channels, work.info.is_rgb)
+    levels = [ZarrArray.open(level_path(work.pair.aligned_zarr, k)) for k in range(len(aligned_levels(work.aligned)))]
+    image = TiffImage(work.pair_id, work.aligned, work.info.channels, work.info.is_rgb)
     write_ome_tiff(levels, work.pair.aligned_tiff, image, work.config.tiff_compression)
     return _files(work, work.pair.aligned_tiff)
 
@@ -139,7 +146,7 @@ def _copy_folder(source: Path, target: Path, pattern: str) -> None:
 
 def _complete_image(work: ExportWork) -> None:
     """Write the metadata that makes an image of the warped arrays."""
-    levels = aligned_levels(work.fixed)
+    levels = aligned_levels(work.aligned)
     for number in range(len(levels)):
         sweep_leftovers(level_path(work.pair.aligned_zarr, number))
     info = work.info

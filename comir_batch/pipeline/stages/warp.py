@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 
 # The coarsest level is the first that fits into a square of this many pixels.
 _COARSEST_SIDE = 512
+_ROUNDING = 1e-6  # of a pixel, which needs no row of its own
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +39,8 @@ class WarpWork:
     ----------
     image : Path
         Folder of the OME-Zarr; it has no metadata, and so is no image yet, until export writes it.
+    aligned : Grid
+        Pixels of the result, see `aligned_grid`.
     labels : bool
         Whether pixel values are names of things: none is ever computed from others.
     """
@@ -45,7 +49,7 @@ class WarpWork:
     register: Path
     moving: SlideSpec
     info: SlideInfo
-    fixed: Grid
+    aligned: Grid
     config: WarpConfig
     labels: bool = False
 
@@ -56,13 +60,13 @@ class WarpWork:
 
     @property
     def levels(self) -> tuple[Grid, ...]:
-        """Grids of the aligned pyramid, the fixed slide's own first; each halves the one before."""
-        return aligned_levels(self.fixed)
+        """Grids of the aligned pyramid, finest first; each halves the one before."""
+        return aligned_levels(self.aligned)
 
     @property
     def memory_mb(self) -> int:
         """Most memory of one block's task."""
-        block = Region(0, 0, min(self.config.shard, self.fixed.width), min(self.config.shard, self.fixed.height))
+        block = Region(0, 0, min(self.config.shard, self.aligned.width), min(self.config.shard, self.aligned.height))
         return BASE_MB + memory_mb(block, len(self.info.channels), self.info.dtype)
 
     def blocks(self, level: int) -> BlockPlan:
@@ -90,9 +94,24 @@ class WarpWork:
         ]
 
 
-def aligned_levels(fixed: Grid) -> tuple[Grid, ...]:
+def aligned_grid(fixed: Grid, mpp: float) -> Grid:
+    """Return the pixels of an aligned image: those of the fixed slide, or larger ones that cover it.
+
+    Parameters
+    ----------
+    fixed : Grid
+        Level 0 of the fixed slide.
+    mpp : float
+        Pixel size in µm; along an axis where the fixed slide's own is as large, that stays.
+    """
+    across, down = (max(mpp / own, 1.0) for own in (fixed.mpp_x, fixed.mpp_y))
+    width, height = (math.ceil(side - _ROUNDING) for side in (fixed.width / across, fixed.height / down))
+    return fixed.coarser(across, down, max(width, 1), max(height, 1))
+
+
+def aligned_levels(finest: Grid) -> tuple[Grid, ...]:
     """Return the levels of an aligned pyramid: halved until both sides are at most 512 pixels."""
-    levels = [fixed]
+    levels = [finest]
     while max(levels[-1].shape) > _COARSEST_SIDE:
         levels.append(levels[-1].reduced(2))
     return tuple(levels)
@@ -117,7 +136,7 @@ def warp_one(task: tuple[WarpWork, int, Region]) -> None:
     work, level, region = task
     transform = read_json(RegisterFiles(work.register).transform)
     with open_slide(work.moving) as moving:
-        pixels = warp_block(moving, transform, work.fixed, region, work.config, fill=work.fill, labels=work.labels)
+        pixels = warp_block(moving, transform, work.aligned, region, work.config, fill=work.fill, labels=work.labels)
     ZarrArray.open(level_path(work.image, level)).write(region, pixels)
 
 

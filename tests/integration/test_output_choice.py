@@ -1,0 +1,86 @@
+"""What images a run writes: at what pixel size, or none; and nothing but they is made again when that changes."""
+
+import json
+
+import numpy as np
+import pytest
+import runs
+import tifffile
+from typer.testing import CliRunner
+
+from comir_batch.cli.app import app
+from comir_batch.core.geometry import Grid
+from comir_batch.training.ihc import MPP
+from comir_batch.warp.resample import warp_array
+
+pytestmark = pytest.mark.slow
+COARSE = 2.5 * MPP  # no whole number of the fixed slide's pixels
+
+
+@pytest.fixture(scope="module")
+def coarse(slides, tmp_path_factory):
+    """A run whose images are coarser than the slides."""
+    out = tmp_path_factory.mktemp("coarse") / "run"
+    runs.run_here(slides / "manifest.csv", out, warp={"mpp": COARSE}, export={"ome_tiff": True})
+    return out
+
+
+def test_the_images_are_the_moving_slide_at_the_pixel_size_that_was_asked_for(coarse, slides):
+    (pixels,) = runs.aligned(coarse)
+    assert pixels.shape == (1, 210, 217)  # 523 / 2.5 and 541 / 2.5, rounded up
+    with tifffile.TiffFile(slides / "moving.ome.tif") as tiff:
+        moving = tiff.asarray()[None]
+    expected = warp_array(
+        moving, Grid(*moving.shape[:0:-1], MPP, MPP), runs.transform(coarse), runs.GRID.coarser(2.5, 2.5, 217, 210)
+    )
+    assert np.abs(pixels.astype(int) - expected.astype(int)).max() <= 1
+
+
+def test_their_metadata_say_where_they_lie(coarse):
+    folder = coarse / "pairs" / "p1"
+    metadata = json.loads((folder / "aligned.ome.zarr" / "zarr.json").read_text())["attributes"]["ome"]
+    scale, translation = metadata["multiscales"][0]["datasets"][0]["coordinateTransformations"]
+    assert scale["scale"] == [1.0, COARSE, COARSE]
+    assert translation["translation"] == [0.0, 0.75 * MPP, 0.75 * MPP]  # (2.5 - 1) / 2 pixels of the fixed slide
+    with tifffile.TiffFile(folder / "aligned.ome.tif") as tiff:
+        assert tiff.series[0].shape == (210, 217)
+        assert f'PhysicalSizeX="{COARSE}"' in tiff.ome_metadata
+
+
+def test_transforms_are_still_between_the_slides_own_pixels(coarse, slides, tmp_path):
+    fine = tmp_path / "run"
+    runs.run_here(slides / "manifest.csv", fine)
+    for name in ("qupath.json", "warpy.json"):
+        theirs, ours = ((out / "pairs" / "p1" / "transforms" / name).read_bytes() for out in (coarse, fine))
+        assert theirs == ours
+
+
+def test_asked_for_none_the_same_run_drops_them_and_registers_nothing_anew(coarse, slides):
+    since = len(runs.lines(coarse / "records.jsonl"))
+    runs.run_here(slides / "manifest.csv", coarse, export={"images": False})
+    assert runs.stages(runs.tasks(coarse, since)) == {"export", "report"}
+    names = {path.name for path in (coarse / "pairs" / "p1").iterdir()}
+    assert {"transform.h5", "report.html"} < names
+    assert not names & {"aligned.ome.zarr", "aligned.ome.tif"}
+    assert runs.results(coarse)["p1"]["verdict"] == "accept"
+
+
+def test_a_tiff_without_images_is_refused(slides, tmp_path):
+    arguments = ["run", str(slides / "manifest.csv"), "--out", str(tmp_path / "run"), "--no-images", "--ome-tiff"]
+    result = CliRunner().invoke(app, arguments)
+    assert result.exit_code == 3
+    assert "export.images is false" in result.stderr
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_plan_tells_what_coarser_images_save(slides):
+    def warp_tasks(*options):
+        small = ("--set", "warp.shard=128", "--set", "warp.chunk=64")
+        result = CliRunner().invoke(app, ["plan", str(slides / "manifest.csv"), "--model", "none", *small, *options])
+        assert result.exit_code == 0, result.output
+        rows = [line.split() for line in result.stdout.splitlines() if line.startswith("warp")]
+        return [int(row[2]) for row in rows]
+
+    (own,), (same,), (fewer,) = (warp_tasks("--output-mpp", str(mpp)) for mpp in (0, MPP, COARSE))
+    assert own == same > fewer
+    assert warp_tasks("--no-images") == []

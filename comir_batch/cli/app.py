@@ -15,6 +15,7 @@ from comir_batch.cli import (
     convert_command,
     diagnose_command,
     fit_command,
+    merge_command,
     model_commands,
     plan_command,
     preset_commands,
@@ -44,6 +45,7 @@ app = typer.Typer(
 )
 run_commands.add_to(app)
 review_commands.add_to(app)
+merge_command.add_to(app)
 plan_command.add_to(app)
 train_command.add_to(app)
 diagnose_command.add_to(app)

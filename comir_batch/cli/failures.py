@@ -15,6 +15,7 @@ from comir_batch.core.errors import ManifestError, NoWorkersError, StoppedError,
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
+    from pathlib import Path
 
     from comir_batch.core.errors import Problem
 
@@ -78,3 +79,11 @@ def _silence_stdout() -> None:
 def _fail(message: object, code: int) -> NoReturn:
     typer.echo(f"comir-batch: {message}", err=True)
     raise typer.Exit(code)
+
+
+def require_new(out: Path) -> None:
+    """Raise UserError if a file or folder that shall be written is there, or its folder is not."""
+    if out.exists():
+        raise UserError(f"{out}: it is there already. Remove it, or give another name")
+    if not out.parent.is_dir():
+        raise UserError(f"{out.parent}: no such folder. Make it, or give another name")

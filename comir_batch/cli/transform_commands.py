@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Literal, TypeAlias
 
 import typer
 
-from comir_batch.cli.failures import exit_codes
+from comir_batch.cli.failures import exit_codes, require_new
 
 if TYPE_CHECKING:
     from comir_batch.pipeline.known_slides import Known
@@ -81,7 +81,7 @@ def points(  # noqa: PLR0913  a parameter an option
     with exit_codes("start again"):
         from comir_batch.pipeline.transforming import Request, transform_points
 
-        _require_new(out)
+        require_new(out)
         known = _known(transform, (fixed, fixed_mpp), (moving, moving_mpp))
         done = transform_points(Request(source, out, known, inverse, to_unit, strict))
         typer.echo(f"{out}: {done.total} points")
@@ -114,7 +114,7 @@ def geojson(  # noqa: PLR0913  a parameter an option
     with exit_codes("start again"):
         from comir_batch.pipeline.transforming import Request, transform_geojson
 
-        _require_new(out)
+        require_new(out)
         known = _known(transform, (fixed, fixed_mpp), (moving, moving_mpp))
         done = transform_geojson(Request(source, out, known, inverse, to_unit, strict), unit, max_edge)
         typer.echo(f"{out}: {done.total - done.lost} features")
@@ -175,15 +175,6 @@ def _known(transform: Path, fixed: tuple[Path | None, float | None], moving: tup
     return Known.read(transform, Given(*fixed), Given(*moving))
 
 
-def _require_new(out: Path) -> None:
-    from comir_batch.core.errors import UserError
-
-    if out.exists():
-        raise UserError(f"{out}: it is there already. Remove it, or give another name")
-    if not out.parent.is_dir():
-        raise UserError(f"{out.parent}: no such folder. Make it, or give another name")
-
-
 def _filled(transform: Path, onto: Path | None, mpp: float | None, inverse: bool) -> Known:  # noqa: FBT001  in order
     """Return the transform and the slide whose pixels are filled."""
     if onto is None and mpp is not None:
@@ -194,6 +185,6 @@ def _filled(transform: Path, onto: Path | None, mpp: float | None, inverse: bool
 def _warp(request: ImageRequest) -> None:
     from comir_batch.pipeline.transforming_images import transform_image
 
-    _require_new(request.out)
+    require_new(request.out)
     grid = transform_image(request)
     typer.echo(f"{request.out}: {grid.width} x {grid.height} pixels")

@@ -64,6 +64,7 @@ class ZarrArray:
         chunk: int,
         shard: int,
         fill: float = 0,
+        apart: bool = False,
     ) -> ZarrArray:
         """Create an empty array, or open the one that is there if it has the same layout.
 
@@ -76,9 +77,12 @@ class ZarrArray:
         dtype : dtype
             Of the pixels.
         chunk, shard : int
-            Sides of the square chunks, and of the shards that hold them, in pixels; all channels lie in one chunk.
+            Sides of the square chunks, and of the shards that hold them, in pixels; a shard holds all channels.
         fill : float
             Value of pixels that were never written; chunks full of it take no space.
+        apart : bool
+            Whether each channel has chunks of its own, for images whose channels are looked at one by one; else all lie
+            in one chunk.
 
         Returns
         -------
@@ -92,11 +96,11 @@ class ZarrArray:
         """
         if shard % chunk:
             raise ValueError(f"shard {shard} must be a multiple of chunk {chunk}")
-        wanted = (tuple(shape), np.dtype(dtype), chunk, shard, float(fill))
+        wanted = (tuple(shape), np.dtype(dtype), (1 if apart else shape[0], chunk, chunk), shard, float(fill))
         if not (path / METADATA).exists():
             _create(path, wanted)
         made = cls.open(path)
-        found = (made.shape, made.dtype, made.chunk, made.shard, made.fill)
+        found = (made.shape, made.dtype, made.chunks, made.shard, made.fill)
         if found != wanted:
             raise ValueError(f"{path} holds an array of layout {found}, not {wanted}")
         return made
@@ -126,9 +130,14 @@ class ZarrArray:
         return self._array.dtype
 
     @property
+    def chunks(self) -> tuple[int, int, int]:
+        """Channels, height and width of a chunk."""
+        return cast("tuple[int, int, int]", self._array.chunks)
+
+    @property
     def chunk(self) -> int:
         """Side of a chunk in pixels."""
-        return int(self._array.chunks[-1])
+        return self.chunks[-1]
 
     @property
     def shard(self) -> int:
@@ -206,15 +215,15 @@ def sweep_leftovers(path: Path) -> int:
     return len(leftovers)
 
 
-def _create(path: Path, layout: tuple[tuple[int, ...], np.dtype[Any], int, int, float]) -> None:
-    shape, dtype, chunk, shard, fill = layout
+def _create(path: Path, layout: tuple[tuple[int, ...], np.dtype[Any], tuple[int, ...], int, float]) -> None:
+    shape, dtype, chunks, shard, fill = layout
     path.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory(prefix=_SCRATCH, dir=path) as scratch:
         zarr.create_array(
             LocalStore(scratch),
             shape=shape,
             dtype=dtype,
-            chunks=(shape[0], chunk, chunk),
+            chunks=chunks,
             shards=(shape[0], shard, shard),
             compressors=ZstdCodec(level=1),
             fill_value=dtype.type(fill),

@@ -12,18 +12,16 @@ from comir_batch.core.config import WarpConfig
 from comir_batch.core.errors import MissingPixelSizeError, UserError
 from comir_batch.core.geometry import Grid
 from comir_batch.core.transform import Affine
-from comir_batch.io.ngff_writer import NgffImage, write_ngff_metadata
-from comir_batch.io.ome_tiff_writer import TiffImage, write_ome_tiff
+from comir_batch.io.ngff_writer import NgffImage
 from comir_batch.io.open import open_slide
 from comir_batch.io.transform_files import write_json
-from comir_batch.io.zarr_array import ZarrArray
 from comir_batch.pipeline.files import remove_tree
-from comir_batch.pipeline.layout import PairFiles, RegisterFiles, level_path
+from comir_batch.pipeline.image_file import publish, require_image_name
+from comir_batch.pipeline.layout import PairFiles, RegisterFiles
 from comir_batch.pipeline.stages.warp import WarpWork
 from comir_batch.warp.inverse_map import inverted
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
     from pathlib import Path
 
     from comir_batch.core.slide import SlideInfo, SlideSpec
@@ -104,7 +102,7 @@ def transform_image(request: ImageRequest) -> Grid:
         If the image cannot be read or is none of labels though it should be, the other slide is not known, or the
         transform has no inverse that is good enough.
     """
-    write = _writer(request.out)
+    require_image_name(request.out)
     info = _info(request.source)
     if request.labels:
         _require_labels(request.source, info)
@@ -113,7 +111,9 @@ def transform_image(request: ImageRequest) -> Grid:
     remove_tree(request.folder)
     request.folder.mkdir()
     try:
-        write(request, _warped(request, info, target, transform))
+        work = _warped(request, info, target, transform)
+        image = NgffImage(request.source.path.name, work.levels, info.channels, info.dtype, is_rgb=info.is_rgb)
+        publish(work.image, image, request.out)
     finally:
         remove_tree(request.folder)
     return target
@@ -159,29 +159,6 @@ def _warped(request: ImageRequest, info: SlideInfo, target: Grid, transform: Com
         for task in tasks:
             task.function(task.payload)
     return work
-
-
-def _write_zarr(request: ImageRequest, work: WarpWork) -> None:
-    info = work.info
-    write_ngff_metadata(
-        work.image, NgffImage(request.source.path.name, work.levels, info.channels, info.dtype, is_rgb=info.is_rgb)
-    )
-    work.image.rename(request.out)
-
-
-def _write_tiff(request: ImageRequest, work: WarpWork) -> None:
-    levels = [ZarrArray.open(level_path(work.image, number)) for number in range(len(work.levels))]
-    image = TiffImage(request.source.path.name, work.aligned, work.info.channels, work.info.is_rgb)
-    write_ome_tiff(levels, request.out, image, "deflate")
-
-
-def _writer(out: Path) -> Callable[[ImageRequest, WarpWork], None]:
-    name = out.name.lower()
-    if name.endswith(".zarr"):
-        return _write_zarr
-    if name.endswith((".ome.tif", ".ome.tiff")):
-        return _write_tiff
-    raise UserError(f"{out}: no image by its name. Give a .ome.zarr or a .ome.tif")
 
 
 def _require_labels(spec: SlideSpec, info: SlideInfo) -> None:

@@ -23,6 +23,9 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
+    import numpy as np
+    from numpy.typing import NDArray
+
     from comir_batch.core.config import WarpConfig
     from comir_batch.core.slide import SlideInfo, SlideSpec
 
@@ -143,8 +146,12 @@ def warp_one(task: tuple[WarpWork, int, Region]) -> None:
 def reduce_one(task: tuple[WarpWork, int, Region]) -> None:
     """Make one block of a coarser level from the level below; runs on a worker."""
     work, level, region = task
-    finer = work.levels[level - 1]
-    x1, y1 = min(2 * region.x1, finer.width), min(2 * region.y1, finer.height)
-    pixels = ZarrArray.open(level_path(work.image, level - 1)).read(Region(2 * region.x0, 2 * region.y0, x1, y1))
-    halved = halve_labels(pixels) if work.labels else reduce_area(pixels, 2)
-    ZarrArray.open(level_path(work.image, level)).write(region, halved)
+    pixels = halved(ZarrArray.open(level_path(work.image, level - 1)), region, labels=work.labels)
+    ZarrArray.open(level_path(work.image, level)).write(region, pixels)
+
+
+def halved(finer: ZarrArray, region: Region, *, labels: bool = False) -> NDArray[np.generic]:
+    """Return a region of the next level, ``(C, Y, X)``, from the finer one; see `WarpWork` for labels."""
+    _, height, width = finer.shape
+    pixels = finer.read(Region(2 * region.x0, 2 * region.y0, min(2 * region.x1, width), min(2 * region.y1, height)))
+    return halve_labels(pixels) if labels else reduce_area(pixels, 2)

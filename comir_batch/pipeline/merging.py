@@ -1,0 +1,150 @@
+"""One image of all slides that lie on one fixed slide: its channels, then those of each aligned image."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from comir_batch.core.block import BlockPlan
+from comir_batch.core.config import RunConfig, WarpConfig
+from comir_batch.core.errors import UserError
+from comir_batch.core.transform import Composite
+from comir_batch.io.ngff_writer import NgffImage
+from comir_batch.io.open import open_slide
+from comir_batch.io.zarr_array import ZarrArray
+from comir_batch.pipeline.by_hand import config_of, read_by_hand
+from comir_batch.pipeline.files import remove_tree
+from comir_batch.pipeline.image_file import publish, require_image_name
+from comir_batch.pipeline.layout import Layout, level_path
+from comir_batch.pipeline.run import earlier_run, inspect_request
+from comir_batch.pipeline.stages.chunk import background
+from comir_batch.pipeline.stages.warp import aligned_grid, aligned_levels, halved
+from comir_batch.warp.resample import warp_block
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Sequence
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+    from comir_batch.core.geometry import Grid
+    from comir_batch.core.slide import SlideSpec
+    from comir_batch.pipeline.pair import Pair
+
+_CHUNK = 512
+_SHARD = 2048
+_BLOCK_BYTES = 2**28  # of a block of all channels, for which shards are made smaller
+
+
+@dataclass(frozen=True, slots=True)
+class Merged:
+    """What was written: its finest pixels, and the names of its channels."""
+
+    grid: Grid
+    channels: tuple[str, ...]
+
+
+def merge(run: Path, out: Path, only: Collection[str] = ()) -> Merged:
+    """Write the fixed slide and the slides that a run has aligned to it as one image of many channels.
+
+    Block by block, in this process. The fixed slide's channels are named after its modality, the others after their
+    pairs. Where the slides' integers differ in width, the widest holds all of them as they are.
+
+    Parameters
+    ----------
+    run : Path
+        A run directory.
+    out : Path
+        OME-Zarr or OME-TIFF, as its suffix tells; it appears whole.
+    only : collection of str
+        Pairs to take; empty for all that have an aligned image.
+
+    Raises
+    ------
+    RunDirectoryError
+        If it is no run.
+    UserError
+        If there is no such pair or image, pairs have several fixed slides or pixel sizes, or no type holds all pixels.
+    """
+    require_image_name(out)
+    earlier, layout = earlier_run(run), Layout(run.resolve())
+    config = RunConfig.model_validate(earlier.settings)
+    pairs = _chosen(inspect_request(earlier.manifest, config, skip_bad_rows=True).pairs, layout, only)
+    fixed = pairs[0].fixed
+    own = config_of(config, read_by_hand(layout).get(pairs[0].name))
+    grid = aligned_grid(fixed.info.grid(), own.warp.mpp)
+    images = {pair.name: ZarrArray.open(level_path(layout.pair(pair.name).aligned_zarr, 0)) for pair in pairs}
+    _require_one_grid(images, grid)
+    channels = [f"{fixed.modality} {name}" for name in fixed.info.channels]
+    channels += [f"{pair.name} {name}" for pair in pairs for name in pair.moving.info.channels]
+    dtype = _common_dtype([fixed.info.dtype, *(image.dtype.name for image in images.values())])
+    image = NgffImage(out.name, aligned_levels(grid), tuple(channels), dtype)
+    folder = out.with_name(f".{out.name}.unfinished")
+    remove_tree(folder)
+    try:
+        _write(folder, image, fixed.spec, list(images.values()))
+        publish(folder, image, out)
+    finally:
+        remove_tree(folder)
+    return Merged(grid, image.channels)
+
+
+def _chosen(pairs: Sequence[Pair], layout: Layout, only: Collection[str]) -> list[Pair]:
+    unknown = sorted(set(only) - {pair.name for pair in pairs})
+    if unknown:
+        raise UserError(f"{layout.root} has no pair {', '.join(unknown)}. Name pairs of its manifest")
+    there = [pair for pair in pairs if layout.pair(pair.name).image_metadata.is_file()]
+    lacking = sorted(set(only) - {pair.name for pair in there})
+    if lacking or not there:
+        whose = ", ".join(lacking) or "any pair"
+        raise UserError(f"{layout.root} has no aligned image of {whose}: rejected, or run with --no-images")
+    chosen = [pair for pair in there if not only or pair.name in only]
+    slides = sorted({pair.fixed.spec.path.name for pair in chosen})
+    if len({pair.fixed.spec for pair in chosen}) > 1:
+        raise UserError(f"the pairs have several fixed slides: {', '.join(slides)}. Name those of one with --pair")
+    return chosen
+
+
+def _require_one_grid(images: dict[str, ZarrArray], grid: Grid) -> None:
+    for name, image in images.items():
+        if image.shape[1:] != grid.shape:
+            found = f"{image.shape[2]} x {image.shape[1]} pixels, not {grid.width} x {grid.height}"
+            raise UserError(f"the aligned image of {name} has {found}. Run all pairs with one --output-mpp")
+
+
+def _common_dtype(names: Sequence[str]) -> str:
+    common = np.result_type(*names)
+    if not all(np.can_cast(name, common, "safe") for name in names) or common.itemsize > max(
+        np.dtype(name).itemsize for name in names
+    ):
+        raise UserError(f"no type holds pixels of {', '.join(sorted(set(names)))}. Convert the slides to one type")
+    return str(common.name)
+
+
+def _write(folder: Path, image: NgffImage, fixed: SlideSpec, aligned: Sequence[ZarrArray]) -> None:
+    """Fill the arrays of all levels, the finest first."""
+    shape = len(image.channels)
+    shard = _SHARD
+    while shard > _CHUNK and shape * shard**2 * np.dtype(image.dtype).itemsize > _BLOCK_BYTES:
+        shard //= 2
+    levels = [
+        ZarrArray.create(
+            level_path(folder, number), (shape, *grid.shape), image.dtype, chunk=_CHUNK, shard=shard, apart=True
+        )
+        for number, grid in enumerate(image.levels)
+    ]
+    finest = image.levels[0]
+    with open_slide(fixed) as slide:
+        fill = background(slide.info.photometric, slide.info.dtype)
+        for region in BlockPlan(finest.width, finest.height, shard):
+            here = warp_block(slide, Composite(), finest, region, WarpConfig(), fill=fill)
+            levels[0].write(region, _stacked([here, *(array.read(region) for array in aligned)], image.dtype))
+    for finer, coarser, grid in zip(levels, levels[1:], image.levels[1:], strict=False):
+        for region in BlockPlan(grid.width, grid.height, shard):
+            coarser.write(region, halved(finer, region))
+
+
+def _stacked(parts: Sequence[NDArray[np.generic]], dtype: str) -> NDArray[np.generic]:
+    return np.concatenate([part.astype(dtype, copy=False) for part in parts])

@@ -23,7 +23,7 @@ from comir_batch.pipeline.layout import JudgeFiles, Layout, RegisterFiles
 from comir_batch.pipeline.run import RunRequest, inspect_request, run
 from comir_batch.pipeline.stages.judge import JudgeWork
 from comir_batch.pipeline.start import start_transform
-from comir_batch.pipeline.views import load_views, reduction
+from comir_batch.pipeline.views import load_grey, reduction
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -35,7 +35,9 @@ if TYPE_CHECKING:
     from comir_batch.core.events import Subscriber
     from comir_batch.core.transform import Composite
     from comir_batch.execution.stop import StopRequest
-    from comir_batch.registration.images import View
+    from comir_batch.registration.images import RegistrationImage
+
+    Images = tuple[RegistrationImage, RegistrationImage]
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,12 +115,12 @@ def measure_landmarks(
 
 def _measured(name: str, work: JudgeWork, folder: Path) -> list[Landed]:
     start = start_transform(work.fixed.working.grid, work.moving.working.grid, work.initial)
-    raw = load_views(work.fixed, work.moving, reduction(work.fixed, work.moving, work.registration))[-1]
+    images = load_grey(work.fixed, work.moving, reduction(work.fixed, work.moving, work.registration))
     threads = work.registration.threads
     methods: dict[str, Callable[[], tuple[Composite | None, str]]] = {
         "start": lambda: (start, ""),
-        "elastix, MI, affine, on raw images": lambda: _elastix(raw, start, threads, folder),
-        "SIFT, affine, on raw images": lambda: _sift(raw),
+        "elastix, MI, affine, on raw images": lambda: _elastix(images, start, threads, folder),
+        "SIFT, affine, on raw images": lambda: _sift(images),
         "comir-batch run": lambda: _ours(work),
     }
     points = _Points(work, start)
@@ -146,16 +148,16 @@ class _Points:
         return Landed(pair, method, len(errors), median, p90, float((errors < self._before).mean()), note)
 
 
-def _elastix(raw: View, start: Composite, threads: int, folder: Path) -> tuple[Composite | None, str]:
+def _elastix(images: Images, start: Composite, threads: int, folder: Path) -> tuple[Composite | None, str]:
     shutil.rmtree(folder, ignore_errors=True)
     try:
-        return elastix_affine(raw.fixed, raw.moving, start, threads, folder), ""
+        return elastix_affine(*images, start, threads, folder), ""
     except RegistrationError as error:
         return None, str(error)
 
 
-def _sift(raw: View) -> tuple[Composite | None, str]:
-    found = sift_affine(raw.fixed, raw.moving)
+def _sift(images: Images) -> tuple[Composite | None, str]:
+    found = sift_affine(*images)
     return found, "" if found else "too few matches agree"
 
 

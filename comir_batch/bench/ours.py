@@ -12,6 +12,7 @@ from comir_batch.core.errors import RegistrationError
 from comir_batch.pipeline.evidence import Found, gather, sights
 from comir_batch.pipeline.start import start_transform
 from comir_batch.registration.elastix_process import shared_process
+from comir_batch.registration.evened import raw_view
 from comir_batch.registration.fit import Fitter
 from comir_batch.registration.images import View, seconded
 from comir_batch.registration.starts import Starts, full_fit, margin
@@ -105,7 +106,7 @@ class Pipelines:
     ) -> None:
         self._config, self._folder, self._clock, self._model = config, folder, clock, model
         comirs = [View("comir", "ncc", *images["comir"])] if "comir" in images else []
-        self._views = [*comirs, View("raw", "mi", *images["raw"])]
+        self._views = [*comirs, raw_view(*images["raw"])]
 
     def found(self, wanted: Collection[str], *, deformable: bool) -> dict[str, Result]:
         """Return what each method of ours that is wanted makes of the field."""

@@ -30,7 +30,7 @@ from comir_batch.pipeline.overview import Overview, make_overview
 from comir_batch.pipeline.run import RunRequest, inspect_request, run
 from comir_batch.pipeline.stages.register import RegisterWork
 from comir_batch.pipeline.start import start_transform
-from comir_batch.pipeline.views import load_views
+from comir_batch.pipeline.views import load_grey
 from comir_batch.registration import parameters
 from comir_batch.registration.elastix_process import ElastixRequest, shared_process
 
@@ -42,7 +42,9 @@ if TYPE_CHECKING:
     from comir_batch.core.config import RunConfig
     from comir_batch.core.events import Subscriber
     from comir_batch.core.transform import Composite
-    from comir_batch.registration.images import View
+    from comir_batch.registration.images import RegistrationImage
+
+    Images = tuple[RegistrationImage, RegistrationImage]
 
 _POINT_SPACING_UM = 20.0
 _TRUTH = "truth.json"
@@ -176,23 +178,24 @@ def register_work(manifest: Path, layout: Layout, config: RunConfig) -> Register
 
 def _baselines(work: RegisterWork, out: Path, truth: Composite, points: NDArray[np.float64]) -> list[Recovery]:
     """Run elastix on the same raw images at the same pixel size, with the same settings but for the held-out tiles."""
-    raw = load_views(work.fixed, work.moving, work.reduction)[-1]
+    images = load_grey(work.fixed, work.moving, work.reduction)
     centred = start_transform(work.fixed.working.grid, work.moving.working.grid, None)
     searched = from_dict(read_json(work.files.summary)["start"])
     rows = [Recovery("laid centre on centre, not registered", errors(centred, truth, points))]
     for name, start in (("the start that the run found", searched), ("centre on centre", centred)):
         method = f"elastix, mutual information on the raw images, from {name}"
         try:
-            rows.append(Recovery(method, errors(_elastix(raw, start, work, out), truth, points)))
+            rows.append(Recovery(method, errors(_elastix(images, start, work, out), truth, points)))
         except RegistrationError as error:
             rows.append(Recovery(method, None, str(error)))
     return rows
 
 
-def _elastix(raw: View, start: Composite, work: RegisterWork, out: Path) -> Composite:
-    levels = parameters.resolutions(raw.fixed.grid)
-    few = (make("mi", work.config, raw.fixed.grid, levels) for make in (parameters.rigid, parameters.affine))
-    stages = (*few, parameters.bspline("mi", work.config, raw.fixed.grid, levels))
+def _elastix(images: Images, start: Composite, work: RegisterWork, out: Path) -> Composite:
+    fixed, moving = images
+    levels = parameters.resolutions(fixed.grid)
+    few = (make("mi", work.config, fixed.grid, levels) for make in (parameters.rigid, parameters.affine))
+    stages = (*few, parameters.bspline("mi", work.config, fixed.grid, levels))
     shutil.rmtree(out, ignore_errors=True)
-    request = ElastixRequest(raw.fixed, raw.moving, stages, start, out, work.config.time_limit_s)
+    request = ElastixRequest(fixed, moving, stages, start, out, work.config.time_limit_s)
     return shared_process(work.config.threads).register(request).transform

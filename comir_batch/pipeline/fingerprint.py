@@ -15,8 +15,8 @@ if TYPE_CHECKING:
 REVISIONS = {
     "chunk": 1,
     "represent": 1,
-    "register": 12,
-    "judge": 4,
+    "register": 13,
+    "judge": 5,
     "warp": 1,
     "export": 3,
     "report": 2,

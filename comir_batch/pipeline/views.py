@@ -14,6 +14,7 @@ from comir_batch.io.zarr_array import ZarrArray
 from comir_batch.pipeline.layout import SlideFiles
 from comir_batch.pipeline.overview import Overview, sample_nearest
 from comir_batch.pipeline.strips import read_reduced
+from comir_batch.registration.evened import raw_view
 from comir_batch.registration.images import RegistrationImage, View
 from comir_batch.registration.memory import reduction_for
 from comir_batch.representation.one_image import as_one_image
@@ -83,20 +84,32 @@ def load_views(fixed: Side, moving: Side, factor: int) -> tuple[View, ...]:
     tuple of View
         `comir` (normalised correlation), if both are represented, then `raw` (mutual information), on the same grids.
     """
+    masks, grids = _masks(fixed, moving, factor), _grids(fixed, moving, factor)
+    views = []
+    if fixed.representation is not None and moving.representation is not None:
+        images = _comirs((fixed.representation, moving.representation), masks, factor)
+        views.append(View("comir", "ncc", *_images(images, masks, grids)))
+    return (*views, raw_view(*load_grey(fixed, moving, factor)))
+
+
+def load_grey(fixed: Side, moving: Side, factor: int) -> tuple[RegistrationImage, RegistrationImage]:
+    """Load both slides as they were scanned, in grey, 0 to 1; see `load_views`."""
+    images = [_grey(side, factor) for side in (fixed, moving)]
+    return _images(images, _masks(fixed, moving, factor), _grids(fixed, moving, factor))
+
+
+def _grids(fixed: Side, moving: Side, factor: int) -> tuple[Grid, Grid]:
+    return fixed.working.grid.reduced(factor), moving.working.grid.reduced(factor)
+
+
+def _masks(fixed: Side, moving: Side, factor: int) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
     masks = _mask(fixed, factor), _mask(moving, factor)
     for name, mask in zip(("fixed", "moving"), masks, strict=True):
         if not mask.any():
             raise RegistrationError(
                 f"the {name} slide has no tissue, or its mask leaves none; check it, or give a mask"
             )
-    grids = fixed.working.grid.reduced(factor), moving.working.grid.reduced(factor)
-    views = []
-    if fixed.representation is not None and moving.representation is not None:
-        images = _comirs((fixed.representation, moving.representation), masks, factor)
-        views.append(View("comir", "ncc", *_images(images, masks, grids)))
-    images = [_grey(side, factor) for side in (fixed, moving)]
-    views.append(View("raw", "mi", *_images(images, masks, grids)))
-    return tuple(views)
+    return masks
 
 
 def _images(

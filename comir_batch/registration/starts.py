@@ -198,16 +198,12 @@ class Starts:
 
     def stand_for(self, start: Start, transform: Composite, view: View) -> bool:
         """Return whether a view, and all views together, find a transform as likely as a start, but for chance."""
-        lost = self._lost(start, transform)
-        by_view = lost.get(view.name, 0.0) <= _tolerable(start.likelihood[view.name])
-        return by_view and sum(lost.values()) <= _tolerable(start.total)
+        lost = sum(self._lost(start, transform).values())
+        return self.keeps(start, transform, view) and lost <= _tolerable(start.total)
 
-    def lost(self, start: Start, transform: Composite) -> float:
-        """Return how many nats a transform takes from a start, view by view.
-
-        What it gains in one view counts nothing: starts have settled where all views together are likeliest.
-        """
-        return sum(self._lost(start, transform).values())
+    def keeps(self, start: Start, transform: Composite, view: View) -> bool:
+        """Return whether a view finds a transform as likely as a start, but for chance."""
+        return self._lost(start, transform).get(view.name, 0.0) <= _tolerable(start.likelihood[view.name])
 
     def _lost(self, start: Start, transform: Composite) -> dict[str, float]:
         after = self._likelihood(transform)
@@ -240,8 +236,8 @@ def final_view(views: Sequence[View], best: Start, config: RegisterConfig) -> tu
     """
 
     def preference(view: View) -> tuple[bool, float]:
-        z = best.held_out.get(view.name, math.nan)
-        return view.name == "comir" and z >= config.trust_z, z if math.isfinite(z) else -math.inf
+        z = _held_out(best, view)
+        return view.name == "comir" and z >= config.trust_z, z
 
     chosen = max(views, key=preference)
     return chosen, [view for view in views if view is not chosen]
@@ -263,8 +259,9 @@ def full_fit(
     """Fit a start in full, in the view that is chosen, or in the other one where that speaks against it.
 
     A view that tells little of a place can draw a good start away. What it finds then is less likely than the start
-    was, by the other view or by both together; so the other one is fitted, too, and the fit stays that takes less. If
-    that is still more than chance does, the start stays.
+    was, by the other view or by both together. Held-out tiles tell which of them to believe: the other view is fitted,
+    too, where it is the more significant one there, and its fit stays unless it loses what the view itself had told.
+    Where the first view's own nats are lost as well, the start stays.
     """
     view, others = final_view(views, best, config)
     fitted = fit(view)
@@ -273,12 +270,19 @@ def full_fit(
     (other,) = others
     if starts.stand_for(best, fitted.transform, other):
         return Final(view, others, fitted)
-    instead = fit(other)
-    lost, lost_instead = (starts.lost(best, each.transform) for each in (fitted, instead))
-    final = Final(view, others, fitted) if lost <= lost_instead else Final(other, [view], instead, set_aside=True)
-    if min(lost, lost_instead) <= _tolerable(best.total):
-        return final
-    return final._replace(fitted=unfitted(best.transform, final.fitted, "less likely than the start by both views"))
+    if _held_out(best, other) > _held_out(best, view):
+        instead = fit(other)
+        if starts.keeps(best, instead.transform, other):
+            return Final(other, [view], instead, set_aside=True)
+    if not starts.keeps(best, fitted.transform, view):
+        fitted = unfitted(best.transform, fitted, "less likely than the start by both views")
+    return Final(view, others, fitted)
+
+
+def _held_out(start: Start, view: View) -> float:
+    """Return a view's significance on held-out tiles; -inf where it cannot tell."""
+    z = start.held_out.get(view.name, math.nan)
+    return z if math.isfinite(z) else -math.inf
 
 
 def _tolerable(nats: float) -> float:

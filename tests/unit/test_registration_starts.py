@@ -55,19 +55,31 @@ class Compared(Starts):
 
 
 @pytest.mark.parametrize(
-    ("comir", "raw", "chosen", "fits"),
+    ("comir", "raw", "raw_z", "chosen", "fits"),
     [
-        ({"comir": 84.0, "raw": 18.0}, None, "comir", ["comir"]),
-        ({"comir": 80.0, "raw": 16.5}, None, "comir", ["comir"]),  # as much is by chance
-        ({"comir": 80.0, "raw": 12.0}, {"comir": 78.0, "raw": 22.0}, "raw", ["comir", "raw"]),
-        ({"comir": 99.0, "raw": 12.0}, {"comir": 78.0, "raw": 20.0}, "raw", ["comir", "raw"]),  # a gain counts nothing
-        ({"comir": 80.0, "raw": 12.0}, {"comir": 65.0, "raw": 26.0}, "comir", ["comir", "raw"]),
-        ({"comir": 70.0, "raw": 17.0}, {"comir": 72.0, "raw": 20.0}, "raw", ["comir", "raw"]),  # its own nats fell
-        ({"comir": 80.0, "raw": math.nan}, {"comir": 72.0, "raw": 20.0}, "raw", ["comir", "raw"]),
+        ({"comir": 84.0, "raw": 18.0}, None, 30.0, "comir", ["comir"]),
+        ({"comir": 80.0, "raw": 16.5}, None, 30.0, "comir", ["comir"]),  # as much is by chance
+        ({"comir": 80.0, "raw": 12.0}, {"comir": 78.0, "raw": 22.0}, 30.0, "raw", ["comir", "raw"]),
+        (
+            {"comir": 99.0, "raw": 12.0},
+            {"comir": 65.0, "raw": 20.0},
+            30.0,
+            "raw",
+            ["comir", "raw"],
+        ),  # a gain
+        (
+            {"comir": 80.0, "raw": 12.0},
+            {"comir": 78.0, "raw": 10.0},
+            30.0,
+            "comir",
+            ["comir", "raw"],
+        ),  # loses
+        ({"comir": 80.0, "raw": 12.0}, None, 9.0, "comir", ["comir"]),  # the less significant has no say
+        ({"comir": 80.0, "raw": math.nan}, {"comir": 72.0, "raw": 20.0}, 30.0, "raw", ["comir", "raw"]),
     ],
 )
-def test_the_other_view_is_fitted_where_the_first_fit_is_less_likely_than_the_start(comir, raw, chosen, fits):
-    start = Start(Composite(), {"comir": 80.0, "raw": 20.0}, {"comir": 20.0, "raw": 9.0})
+def test_the_more_significant_view_is_fitted_where_the_first_fit_makes_it_less_likely(comir, raw, raw_z, chosen, fits):
+    start = Start(Composite(), {"comir": 80.0, "raw": 20.0}, {"comir": 20.0, "raw": raw_z})
     made = []
 
     def fit(view):
@@ -81,9 +93,10 @@ def test_the_other_view_is_fitted_where_the_first_fit_is_less_likely_than_the_st
     assert final.set_aside == (chosen == "raw")
 
 
-def test_the_start_stays_where_both_fits_are_less_likely_by_more_than_chance():
-    start = Start(Composite((MOVE, MOVE)), {"comir": 80.0, "raw": 20.0}, {"comir": 20.0, "raw": 9.0})
-    found = Compared({"comir": {"comir": 80.0, "raw": 8.0}, "raw": {"comir": 65.0, "raw": 26.0}})
+@pytest.mark.parametrize("raw_z", [9.0, 30.0])
+def test_the_start_stays_where_fits_lose_their_own_views_nats(raw_z):
+    start = Start(Composite((MOVE, MOVE)), {"comir": 80.0, "raw": 20.0}, {"comir": 20.0, "raw": raw_z})
+    found = Compared({"comir": {"comir": 65.0, "raw": 8.0}, "raw": {"comir": 65.0, "raw": 12.0}})
     tried = (Attempt("as configured", "it crashed"), Attempt("by the preset"))
     final = full_fit(found, start, [COMIR, RAW], RegisterConfig(), lambda view: Fitted(view.name, tried))
     assert (final.view.name, final.set_aside) == ("comir", False)

@@ -90,6 +90,8 @@ class _FuzzySet:
         Pixels that count.
     factor : int
         Full-resolution pixels in one of these.
+    first : (2,) float64
+        Where the first pixel lies, as points do.
     """
 
     points: Points
@@ -98,6 +100,7 @@ class _FuzzySet:
     gradient: NDArray[np.float64]
     mask: NDArray[np.bool_]
     factor: int
+    first: Points
 
     @classmethod
     def of(cls, image: RegistrationImage, stage: _Stage) -> _FuzzySet:
@@ -117,12 +120,13 @@ class _FuzzySet:
         ]
         rows, columns = np.nonzero(mask)
         first = step // 2 - (np.array(image.grid.shape[::-1]) - 1) / 2
-        return cls(np.column_stack([columns, rows]) * step + first, levels[mask], costs, np.stack(slopes), mask, step)
+        points = np.column_stack([columns, rows]) * step + first
+        return cls(points, levels[mask], costs, np.stack(slopes), mask, step, first)
 
     def at(self, planes: NDArray[np.float64], points: Points, levels: NDArray[np.int64]) -> NDArray[np.float64]:
         """Return ``(..., N)`` values of ``(..., 8, Y, X)`` planes at points by their levels; NaN off the mask."""
         size = np.array(self.mask.shape[::-1])
-        indices = np.rint(points / self.factor + (size - 1) / 2).astype(np.int64)
+        indices = np.rint((points - self.first) / self.factor).astype(np.int64)
         within = np.all((indices >= 0) & (indices < size), axis=1)
         x, y = np.clip(indices, 0, size - 1).T
         return np.where(within & self.mask[y, x], planes[..., levels, y, x], np.nan)
@@ -140,8 +144,6 @@ def alpha_amd_rigid(
     starts : sequence of float
         Turns in radians about the images' middles.
     """
-    if not (fixed.mask.any() and moving.mask.any()):
-        return None
     stages = [(_FuzzySet.of(fixed, stage), _FuzzySet.of(moving, stage), stage) for stage in _STAGES]
     finest = stages[-1][:2]
     diagonal = math.hypot(*fixed.grid.shape)
@@ -150,9 +152,10 @@ def alpha_amd_rigid(
         rigid, generator = _Rigid(start, 0.0, 0.0), np.random.default_rng(_SEED)
         for first, second, stage in stages:
             rigid = _descended(rigid, (first, second), stage, diagonal, generator)
-        found.append((_symmetric(rigid, *finest), rigid))
-    least, best = min(found)
-    return None if math.isnan(least) else _in_um(best, fixed, moving)
+        distance = _symmetric(rigid, *finest)
+        if math.isfinite(distance):
+            found.append((distance, rigid))
+    return _in_um(min(found)[1], fixed, moving) if found else None
 
 
 def _descended(

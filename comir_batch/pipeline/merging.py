@@ -99,7 +99,8 @@ def _chosen(pairs: Sequence[Pair], layout: Layout, only: Collection[str]) -> lis
     lacking = sorted(set(only) - {pair.name for pair in there})
     if lacking or not there:
         whose = ", ".join(lacking) or "any pair"
-        raise UserError(f"{layout.root} has no aligned image of {whose}: rejected, or run with --no-images")
+        remedy = "It is rejected (--warp-rejected), or the run was made with --no-images: run it again"
+        raise UserError(f"{layout.root} has no aligned image of {whose}. {remedy}")
     chosen = [pair for pair in there if not only or pair.name in only]
     slides = sorted({pair.fixed.spec.path.name for pair in chosen})
     if len({pair.fixed.spec for pair in chosen}) > 1:
@@ -116,22 +117,19 @@ def _require_one_grid(images: dict[str, ZarrArray], grid: Grid) -> None:
 
 def _common_dtype(names: Sequence[str]) -> str:
     common = np.result_type(*names)
-    if not all(np.can_cast(name, common, "safe") for name in names) or common.itemsize > max(
-        np.dtype(name).itemsize for name in names
-    ):
+    if common.itemsize > max(np.dtype(name).itemsize for name in names):  # of uint16 and int16, say
         raise UserError(f"no type holds pixels of {', '.join(sorted(set(names)))}. Convert the slides to one type")
     return str(common.name)
 
 
 def _write(folder: Path, image: NgffImage, fixed: SlideSpec, aligned: Sequence[ZarrArray]) -> None:
     """Fill the arrays of all levels, the finest first."""
-    shape = len(image.channels)
-    shard = _SHARD
-    while shard > _CHUNK and shape * shard**2 * np.dtype(image.dtype).itemsize > _BLOCK_BYTES:
+    count, shard = len(image.channels), _SHARD
+    while shard > _CHUNK and count * shard**2 * np.dtype(image.dtype).itemsize > _BLOCK_BYTES:
         shard //= 2
     levels = [
         ZarrArray.create(
-            level_path(folder, number), (shape, *grid.shape), image.dtype, chunk=_CHUNK, shard=shard, apart=True
+            level_path(folder, number), (count, *grid.shape), image.dtype, chunk=_CHUNK, shard=shard, apart=True
         )
         for number, grid in enumerate(image.levels)
     ]

@@ -63,6 +63,10 @@ def test_asked_for_none_the_same_run_drops_them_and_registers_nothing_anew(coars
     assert {"transform.h5", "report.html"} < names
     assert not names & {"aligned.ome.zarr", "aligned.ome.tif"}
     assert runs.results(coarse)["p1"]["verdict"] == "accept"
+    since = len(runs.lines(coarse / "records.jsonl"))
+    runs.run_here(slides / "manifest.csv", coarse, warp={"mpp": COARSE})
+    assert runs.stages(runs.tasks(coarse, since)) == {"warp", "export", "report"}
+    assert [pixels.shape for pixels in runs.aligned(coarse)] == [(1, 210, 217)]
 
 
 def test_a_tiff_without_images_is_refused(slides, tmp_path):

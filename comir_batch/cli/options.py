@@ -52,6 +52,13 @@ NoImages: TypeAlias = Annotated[
     bool, typer.Option("--no-images", help="Write transforms, verdicts and reports alone, no aligned images.")
 ]
 OmeTiff: TypeAlias = Annotated[bool, typer.Option("--ome-tiff", help="Write aligned.ome.tif too.")]
+OnlyOmeTiff: TypeAlias = Annotated[
+    bool, typer.Option("--only-ome-tiff", help="Write aligned.ome.tif and keep no aligned.ome.zarr.")
+]
+Compression: TypeAlias = Annotated[
+    str | None,
+    typer.Option(metavar="CODEC", help="Of aligned.ome.tif: deflate, zstd, none, or jpeg, which is lossy and small."),
+]
 WarpRejected: TypeAlias = Annotated[
     bool, typer.Option("--warp-rejected", help="Write aligned images of rejected pairs too.")
 ]

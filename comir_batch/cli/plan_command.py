@@ -36,6 +36,8 @@ def plan(  # noqa: PLR0913  a parameter an option
     output_mpp: options.OutputMpp = None,
     no_images: options.NoImages = False,
     ome_tiff: options.OmeTiff = False,
+    only_ome_tiff: options.OnlyOmeTiff = False,
+    compression: options.Compression = None,
     skip_bad_rows: options.SkipBadRows = False,
 ) -> None:
     """Print what a run would do, from headers alone: models, tasks, memory of a task, disk. Nothing is written."""
@@ -49,7 +51,7 @@ def plan(  # noqa: PLR0913  a parameter an option
             "execution.executor": executor,
             "execution.profile": profile,
             "execution.device": device,
-            **image_options(output_mpp, no_images=no_images, ome_tiff=ome_tiff),
+            **image_options(output_mpp, compression, no_images=no_images, tiff=ome_tiff, only_tiff=only_ome_tiff),
         }
         resolved = load_config(config, overrides(given, settings))
         inspection = inspect_request(manifest, resolved, skip_bad_rows=skip_bad_rows)

@@ -37,6 +37,8 @@ def render(  # noqa: PLR0913  a parameter an option
     output_mpp: options.OutputMpp = None,
     no_images: options.NoImages = False,
     ome_tiff: options.OmeTiff = False,
+    only_ome_tiff: options.OnlyOmeTiff = False,
+    compression: options.Compression = None,
     warp_rejected: options.WarpRejected = False,
     keep_work: options.KeepWork = False,
     skip_bad_rows: options.SkipBadRows = False,
@@ -45,7 +47,7 @@ def render(  # noqa: PLR0913  a parameter an option
     given = {
         "model": model,
         "execution.queue_timeout_s": queue_timeout,
-        **image_options(output_mpp, no_images=no_images, ome_tiff=ome_tiff),
+        **image_options(output_mpp, compression, no_images=no_images, tiff=ome_tiff, only_tiff=only_ome_tiff),
         "export.warp_rejected": warp_rejected or None,
     }
     flags = {"--keep-work": keep_work, "--skip-bad-rows": skip_bad_rows}

@@ -38,11 +38,11 @@ def review(
         decision = decide(run_directory, pair, Verdict(verdict), note, _say)
         typer.echo(f"{pair}: {decision.sentence}")
         files = Layout(run_directory.resolve()).pair(pair)
-        there = files.image_metadata.is_file()
+        there = files.image_metadata.is_file() or files.aligned_tiff.is_file()
         if verdict == "accept" and not there:
             typer.echo(f"its aligned images are not there yet: comir-batch report {run_directory} makes them")
         if verdict == "reject" and there:
-            typer.echo(f"its aligned images stay where they are: {files.aligned_zarr}")
+            typer.echo(f"its aligned images stay where they are: {files.folder}")
 
 
 def rerun(  # noqa: PLR0913  a parameter an option

@@ -58,6 +58,8 @@ def run(  # noqa: PLR0913  a parameter an option
     output_mpp: options.OutputMpp = None,
     no_images: options.NoImages = False,
     ome_tiff: options.OmeTiff = False,
+    only_ome_tiff: options.OnlyOmeTiff = False,
+    compression: options.Compression = None,
     warp_rejected: options.WarpRejected = False,
     keep_work: options.KeepWork = False,
     skip_bad_rows: options.SkipBadRows = False,
@@ -68,7 +70,7 @@ def run(  # noqa: PLR0913  a parameter an option
         **execution_options(executor, profile, scheduler_file, queue_timeout),
         "execution.workers": workers,
         "execution.device": device,
-        **image_options(output_mpp, no_images=no_images, ome_tiff=ome_tiff),
+        **image_options(output_mpp, compression, no_images=no_images, tiff=ome_tiff, only_tiff=only_ome_tiff),
         "export.warp_rejected": warp_rejected or None,
     }
     with exit_codes():
@@ -99,12 +101,16 @@ def execution_options(
     }
 
 
-def image_options(output_mpp: float | None, *, no_images: bool, ome_tiff: bool) -> dict[str, Any]:
+def image_options(
+    output_mpp: float | None, compression: str | None, *, no_images: bool, tiff: bool, only_tiff: bool
+) -> dict[str, Any]:
     """Return the options that say what aligned images are written, by dotted key of the settings."""
     return {
         "warp.mpp": output_mpp,
         "export.images": False if no_images else None,
-        "export.ome_tiff": ome_tiff or None,
+        "export.ome_zarr": False if only_tiff else None,
+        "export.ome_tiff": tiff or only_tiff or None,
+        "export.tiff_compression": compression,
     }
 
 

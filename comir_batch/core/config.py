@@ -253,8 +253,10 @@ class ExportConfig(Section):
     ----------
     images : bool
         Write aligned images; without them a pair's results are its transforms, its verdict and its report.
+    ome_zarr : bool
+        Keep aligned.ome.zarr; without it there is the OME-TIFF alone, which is streamed from it.
     ome_tiff : bool
-        Write aligned.ome.tif too.
+        Write aligned.ome.tif.
     tiff_compression : {"deflate", "jpeg", "zstd", "none"}
         Codec of the OME-TIFF; jpeg is lossy and for 8-bit images.
     warp_rejected : bool
@@ -265,6 +267,7 @@ class ExportConfig(Section):
     """
 
     images: bool = True
+    ome_zarr: bool = True
     ome_tiff: bool = False
     tiff_compression: Literal["deflate", "jpeg", "zstd", "none"] = "deflate"
     warp_rejected: bool = False
@@ -275,9 +278,14 @@ class ExportConfig(Section):
     )
 
     @model_validator(mode="after")
-    def _tiff_is_an_image(self) -> ExportConfig:
+    def _images_are_of_a_kind(self) -> ExportConfig:
         if self.ome_tiff and not self.images:
             raise ValueError("export.ome_tiff is an aligned image, and export.images is false; leave one of them out")
+        if self.images and not (self.ome_zarr or self.ome_tiff):
+            raise ValueError(
+                "without export.ome_zarr and export.ome_tiff there are no aligned images; set one of them, or "
+                "export.images to false"
+            )
         return self
 
 

@@ -23,9 +23,6 @@ if TYPE_CHECKING:
     from comir_batch.pipeline.records import Records
     from comir_batch.pipeline.results import PairResult
 
-# Large, and of no use once their pairs are published; the others are small and spare later commands the work.
-_BULKY = ("chunk", "represent")
-
 
 class Driver:
     """The scheduler's journal.
@@ -135,10 +132,10 @@ class Driver:
 
     def _clear_up(self, pair: str) -> None:
         for job in self._jobs.values():
-            if job.stage not in _BULKY or pair not in job.pairs:
+            if job.bulky is None or pair not in job.pairs:
                 continue
             if all(other in self._finished and other not in self._errors for other in job.pairs):
-                remove_tree(self._layout.job(job.key))
+                remove_tree(job.bulky)
 
     def _tell(self, kind: Kind, job: Job, **data: object) -> None:
         self._bus.publish(Event(kind, job.stage, job.pairs, job.key, data))

@@ -36,9 +36,6 @@ if TYPE_CHECKING:
     from comir_batch.pipeline.records import History
     from comir_batch.pipeline.working import Working
 
-# Stages whose results stay when a pair is finished; chunks and representations go, and are made again when needed.
-_LASTING = ("register", "judge", "warp", "export")
-
 
 def build_jobs(pairs: Iterable[Pair], config: RunConfig, layout: Layout, inference: Inference) -> dict[str, Job]:
     """Return all jobs of a full run, by key; a slide in several pairs is chunked and represented once.
@@ -81,7 +78,7 @@ def done_jobs(jobs: dict[str, Job], history: History, root: Path) -> frozenset[s
     """
     done: set[str] = set()
     for job in sorted(jobs.values(), key=lambda job: job.depth):
-        rests_on = [jobs[key] for key in (*job.inputs, *job.settles) if jobs[key].stage in _LASTING]
+        rests_on = [jobs[key] for key in (*job.inputs, *job.settles) if jobs[key].bulky is None]
         stand = all(other.key in done or _was_skipped(other, history) for other in rests_on)
         if stand and history.is_done(job, root):
             done.add(job.key)
@@ -154,7 +151,8 @@ class _PairJobs:
         print_ = fingerprint("chunk", settings, [slide.digest, mask_digest])
         folder = self._layout.job(f"chunk-{print_}")
         work = ChunkWork(folder, slide.spec, working, margin, mask, section)
-        return self._job("chunk", print_, work, (SlideFiles(folder).pixels, SlideFiles(folder).overview))
+        job = self._job("chunk", print_, work, (SlideFiles(folder).pixels, SlideFiles(folder).overview))
+        return replace(job, bulky=folder)
 
     def _represent(self, slide: Slide, chunk: Job) -> Job:
         model = self._pair.model
@@ -174,7 +172,7 @@ class _PairJobs:
             storage=self._config.chunk,
         )
         job = self._job("represent", print_, work, (SlideFiles(folder).pixels,), [chunk])
-        return replace(job, resource=work.resource)
+        return replace(job, resource=work.resource, bulky=folder)
 
     def _register(self, before: list[Job], sides: tuple[Side, Side]) -> Job:
         row, section = self._pair.row, self._config.register_
@@ -234,7 +232,8 @@ class _PairJobs:
         print_ = fingerprint("warp", settings | {"moving": source}, [register.fingerprint, moving.digest])
         image = self._layout.pair(self._pair.name).aligned_zarr
         work = WarpWork(image, self._folder(register), moving.spec, moving.info, self._aligned, self._config.warp)
-        job = self._job("warp", print_, work, (image,), [register, judge])
+        bulky = None if self._config.export.ome_zarr else image
+        job = replace(self._job("warp", print_, work, (image,), [register, judge]), bulky=bulky)
         return job if self._config.export.warp_rejected or self._accepted else replace(job, gate=judge.key)
 
     @property
@@ -243,6 +242,7 @@ class _PairJobs:
 
     def _export(self, register: Job, judge: Job, warp: list[Job]) -> Job:
         section, files = self._config.export, self._layout.pair(self._pair.name)
+        self._require_8_bit_for_jpeg()
         settings = {"section": section, "pair": self._pair.name} | ({"accepted": True} if self._accepted else {})
         print_ = fingerprint("export", settings, [job.fingerprint for job in (register, judge, *warp)])
         work = ExportWork(
@@ -258,6 +258,14 @@ class _PairJobs:
         )
         outputs = (files.transform_json, files.transform_itk, files.verdict)
         return self._job("export", print_, work, outputs, [register, judge, *warp])
+
+    def _require_8_bit_for_jpeg(self) -> None:
+        section, dtype = self._config.export, self._pair.moving.info.dtype
+        if section.ome_tiff and section.tiff_compression == "jpeg" and dtype != "uint8":
+            raise ConfigError(
+                f"the moving slide of the pair {self._pair.name} has {dtype} pixels, and JPEG holds 8-bit ones; set "
+                "export.tiff_compression to deflate or zstd"
+            )
 
     def _report(self, before: list[Job], warp: list[Job], sides: tuple[Side, Side]) -> Job:
         print_ = fingerprint("report", {"pair": self._pair.name}, [job.fingerprint for job in before])

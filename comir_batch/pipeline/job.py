@@ -86,6 +86,8 @@ class Job:
         Key of a judge job; the job is skipped when that pair is rejected. Empty for none.
     outputs : tuple of Path
         What its first phase makes, and what must exist for its finished tasks to count.
+    bulky : Path or None
+        What is large, and of no use once its pairs are published; all else is small, and spares later commands work.
     """
 
     stage: str
@@ -97,6 +99,7 @@ class Job:
     inputs: tuple[str, ...] = ()
     settles: tuple[str, ...] = ()
     gate: str = ""
+    bulky: Path | None = None
 
     @property
     def key(self) -> str:

@@ -99,7 +99,9 @@ def _chosen(pairs: Sequence[Pair], layout: Layout, only: Collection[str]) -> lis
     lacking = sorted(set(only) - {pair.name for pair in there})
     if lacking or not there:
         whose = ", ".join(lacking) or "any pair"
-        remedy = "It is rejected (--warp-rejected), or the run was made with --no-images: run it again"
+        remedy = (
+            "It is rejected (--warp-rejected), or the run was made with --no-images or --only-ome-tiff: run it without"
+        )
         raise UserError(f"{layout.root} has no aligned image of {whose}. {remedy}")
     chosen = [pair for pair in there if not only or pair.name in only]
     slides = sorted({pair.fixed.spec.path.name for pair in chosen})

@@ -32,7 +32,6 @@ if TYPE_CHECKING:
     _Convert = Callable[[NDArray[np.generic]], NDArray[np.generic]]
 
 _GREY_PERCENTILES = (1.0, 99.5)
-# So many of a slide's pixels, evenly taken, decide an axis.
 
 
 @dataclass(frozen=True, slots=True)

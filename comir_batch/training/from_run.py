@@ -130,7 +130,7 @@ def _require_images(pairs: Sequence[Pair], layout: Layout, manifest: Path) -> No
     if missing:
         command = f"comir-batch run {manifest} --out {layout.root}"
         raise RunDirectoryError(
-            f"{layout.root}: the aligned images of {', '.join(missing)} are missing. Make them again with {command}"
+            f"{layout.root}: aligned.ome.zarr of {', '.join(missing)} is missing. Make it again with {command}"
         )
 
 

@@ -9,6 +9,7 @@ import tifffile
 from typer.testing import CliRunner
 
 from comir_batch.cli.app import app
+from comir_batch.core.errors import ConfigError
 from comir_batch.core.geometry import Grid
 from comir_batch.training.ihc import MPP
 from comir_batch.warp.resample import warp_array
@@ -67,6 +68,40 @@ def test_asked_for_none_the_same_run_drops_them_and_registers_nothing_anew(coars
     runs.run_here(slides / "manifest.csv", coarse, warp={"mpp": COARSE})
     assert runs.stages(runs.tasks(coarse, since)) == {"warp", "export", "report"}
     assert [pixels.shape for pixels in runs.aligned(coarse)] == [(1, 210, 217)]
+
+
+def test_a_tiff_alone_leaves_no_zarr_and_nothing_to_do(coarse, slides):
+    (lossless,) = runs.aligned(coarse)
+    alone = {"ome_zarr": False, "ome_tiff": True, "tiff_compression": "jpeg"}
+    since = len(runs.lines(coarse / "records.jsonl"))
+    for stages in ({"export", "report"}, set()):  # the OME-Zarr that is there already is what it is made of
+        runs.run_here(slides / "manifest.csv", coarse, keep_work=False, warp={"mpp": COARSE}, export=alone)
+        assert runs.stages(runs.tasks(coarse, since)) == stages
+        since = len(runs.lines(coarse / "records.jsonl"))
+        assert not (coarse / "pairs" / "p1" / "aligned.ome.zarr").exists()
+    with tifffile.TiffFile(coarse / "pairs" / "p1" / "aligned.ome.tif") as tiff:
+        assert tiff.pages[0].compression == tifffile.COMPRESSION.JPEG
+        assert np.abs(tiff.asarray().astype(int) - lossless[0].astype(int)).mean() < 3
+    page = (coarse / "pairs" / "p1" / "report.html").read_text()
+    assert "aligned.ome.tif" in page
+    assert "aligned.ome.zarr" not in page
+
+
+def test_no_image_of_any_kind_is_refused(slides, tmp_path):
+    with pytest.raises(ConfigError, match=r"without export.ome_zarr and export.ome_tiff there are no aligned images"):
+        runs.run_here(slides / "manifest.csv", tmp_path / "run", export={"ome_zarr": False})
+
+
+def test_jpeg_of_16_bits_is_refused_before_anything_is_run(tmp_path):
+    deep = np.zeros((256, 256), np.uint16)
+    for name in ("fixed", "deep"):
+        tifffile.imwrite(tmp_path / f"{name}.ome.tif", deep, metadata={"axes": "YX"})
+    manifest = tmp_path / "manifest.csv"
+    manifest.write_text(f"{runs.HEADER},fixed_mpp,moving_mpp\np1,fixed.ome.tif,deep.ome.tif,stain,negative,0.5,0.5\n")
+    options = ["--model", "none", "--only-ome-tiff", "--compression", "jpeg"]
+    result = CliRunner().invoke(app, ["run", str(manifest), "--out", str(tmp_path / "run"), *options])
+    assert result.exit_code == 3, result.output
+    assert "the moving slide of the pair p1 has uint16 pixels, and JPEG holds 8-bit ones" in result.stderr
 
 
 def test_a_tiff_without_images_is_refused(slides, tmp_path):

@@ -129,5 +129,5 @@ def test_runs_that_cannot_be_learnt_from_say_why(copied, tmp_path):
     with pytest.raises(RunDirectoryError, match="has no pair p7"):
         pairs_of_run(copied, tmp_path, ["p7"])
     (copied / "pairs" / "p1" / "aligned.ome.zarr" / "zarr.json").unlink()
-    with pytest.raises(RunDirectoryError, match=r"aligned images of p1 are missing\. Make them again with comir-batch"):
+    with pytest.raises(RunDirectoryError, match=r"aligned.ome.zarr of p1 is missing\. Make it again with comir-batch"):
         pairs_of_run(copied, tmp_path, ["p1"])

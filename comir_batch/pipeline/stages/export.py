@@ -95,13 +95,21 @@ def publish(work: ExportWork) -> dict[str, Any]:
     work.pair.folder.mkdir(parents=True, exist_ok=True)
     _publish_transforms(work)
     work.pair.aligned_tiff.unlink(missing_ok=True)
+    image = _publish_zarr(work)
+    write_bytes(work.pair.verdict, JudgeFiles(work.judge).verdict.read_bytes())
+    return _files(work, work.pair.elastix, *([work.pair.conventions] if work.config.dialects else []), *image)
+
+
+def _publish_zarr(work: ExportWork) -> list[Path]:
+    """Make an image of the warped arrays, or leave them without what makes them one; return what was made."""
     if work.withheld:
         remove_tree(work.pair.aligned_zarr)
-    else:
-        _complete_image(work)
-    write_bytes(work.pair.verdict, JudgeFiles(work.judge).verdict.read_bytes())
-    image = [] if work.withheld else [work.pair.image_metadata]
-    return _files(work, work.pair.elastix, *([work.pair.conventions] if work.config.dialects else []), *image)
+        return []
+    if not work.config.ome_zarr:  # they go when the OME-TIFF is there
+        work.pair.image_metadata.unlink(missing_ok=True)
+        return []
+    _complete_image(work)
+    return [work.pair.image_metadata]
 
 
 def write_tiff(work: ExportWork) -> dict[str, Any]:

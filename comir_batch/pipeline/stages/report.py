@@ -39,7 +39,7 @@ _OUTPUTS = (
     ("transform.h5", "transform_itk", "the same for ITK and SimpleITK"),
     ("transforms", "dialects", "for napari, QuPath and Warpy; conventions.json says which way and how far off"),
     ("elastix", "elastix", "parameter files as elastix wrote them"),
-    ("aligned.ome.zarr", "aligned_zarr", "the moving slide on the fixed slide's grid"),
+    ("aligned.ome.zarr", "image_metadata", "the moving slide on the fixed slide's grid"),
     ("aligned.ome.tif", "aligned_tiff", "the same as pyramidal OME-TIFF"),
     ("verdict.json", "verdict", "verdict, reasons and metrics"),
     ("logs", "logs", ""),
@@ -161,10 +161,8 @@ def _candidates(register: Path) -> tuple[CandidateRow, ...]:
 def _links(files: PairFiles, *, failed: bool) -> list[Link]:
     """Return what lies beside the page; results of an earlier run are not those of a failed pair."""
     outputs = [each for each in _OUTPUTS if not failed or each[1] in {"verdict", "logs"}]
-    paths = [(label, getattr(files, name), note) for label, name, note in outputs]
-    return [
-        Link(label, path.relative_to(files.folder).as_posix(), note) for label, path, note in paths if path.exists()
-    ]
+    there = [(label, note) for label, name, note in outputs if getattr(files, name).exists()]
+    return [Link(label, label, note) for label, note in there]
 
 
 def _provenance(work: ReportWork) -> Provenance:

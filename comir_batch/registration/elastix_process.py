@@ -1,6 +1,6 @@
 """The parent's side of elastix: one long-lived child process, fed requests as files.
 
-The child takes ten to twenty seconds to load, so a worker starts one and keeps it. A request that fails, crashes or
+The child takes some four CPU seconds to load, so a worker starts one and keeps it. A request that fails, crashes or
 takes too long is an error with its reason; the next one finds a fresh child.
 """
 

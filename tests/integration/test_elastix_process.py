@@ -75,11 +75,13 @@ def test_transformix_moves_points_alike(process, pair, tmp_path):
     rows = "\n".join(f"{x!r} {y!r}" for x, y in points.tolist())
     reference.write_text(f"point\n{len(points)}\n{rows}\n")
     code = """
-import itk, numpy as np
-maps = itk.ParameterObject.New()
+import numpy as np
+from itk import elxParameterObjectPython, itkPyBufferPython, itkTransformixFilterPython  # all of itk takes long to load
+maps = elxParameterObjectPython.elastixParameterObject.New()
 maps.AddParameterFile("TransformParameters.2.txt")  # it names the one before, and so on to the first
-moving = itk.image_from_array(np.zeros((9, 9), np.float32))
-method = itk.TransformixFilter.New(moving)
+pixels = np.zeros((9, 9), np.float32)
+method = itkTransformixFilterPython.itkTransformixFilterIF2.New()
+method.SetMovingImage(itkPyBufferPython.itkPyBufferIF2.GetImageViewFromArray(pixels))
 method.SetTransformParameterObject(maps)
 method.SetFixedPointSetFileName("points.txt")
 method.SetOutputDirectory(".")

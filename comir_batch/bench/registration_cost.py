@@ -181,7 +181,7 @@ class _Costing:
         view, others = final_view(seconded(starts.fitted, self._config.second_metric), best, self._config)
         fits: list[tuple[str, Callable[[], Composite]]] = [
             ("forward fit", partial(self._forward, view, best.transform)),
-            ("elastix alone", partial(self._alone, view, best.transform)),
+            ("elastix alone", partial(self._alone, self._whole(view), best.transform)),
         ]
         for name, fit in reversed(fits) if alone_first else fits:
             found = self._step(name, fit)
@@ -192,6 +192,10 @@ class _Costing:
     def _search(self) -> tuple[Starts, Start]:
         starts = Starts(self._views, self._config)
         return starts, starts.found()[0]
+
+    def _whole(self, view: View) -> View:
+        """Return a view with its held-out tiles: their holes, eroded for coarse resolutions, would leave no mask."""
+        return next(v for v in seconded(self._views, self._config.second_metric) if v.name == view.name)
 
     def _forward(self, view: View, start: Composite) -> Composite:
         return Fitter(self._config).full(view, start, self._folder / "fit", deformable=True).transform

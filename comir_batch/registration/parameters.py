@@ -209,8 +209,7 @@ def _common(metric: Metric, config: RegisterConfig, levels: int) -> ParameterMap
         "Metric": (_METRICS[metric],),
         "NumberOfHistogramBins": ("16",),
         "RequiredRatioOfValidSamples": ("0.05",),
-        "ErodeFixedImageMask": ("false",),
-        "ErodeMovingImageMask": ("false",),
+        "ErodeMask": ("false",),  # held-out tiles are so many holes that little would be left of it
         "ImageSampler": ("RandomCoordinate",),
         "NumberOfSpatialSamples": (str(config.samples * (4 if metric == "mi" else 1)),),
         "NumberOfSamplesForExactGradient": (str(_EXACT_SAMPLES),),

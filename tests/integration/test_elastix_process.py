@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -65,6 +66,20 @@ def test_a_known_deformation_is_found(process, pair, tmp_path):
     names = {path.name for path in nasty.iterdir()}
     wanted = {f"{stem}.{n}.txt" for stem in ("Parameters", "TransformParameters") for n in range(3)}
     assert names == wanted | {"InitialTransform.0.txt", "elastix.log"}
+    unused = re.findall(r"Unused parameter: (\w+)", (nasty / "elastix.log").read_text())
+    assert set(unused) <= {
+        "NumberOfHistogramBins",
+        "UseRandomSampleRegion",
+    }  # of other metrics and samplers
+
+
+def test_a_mask_full_of_holes_is_seen_as_it_is(process, pair, tmp_path):
+    fixed, moving, truth = pair
+    y, x = np.indices(GRID.shape)
+    holed = fixed.masked((y % 12 >= 6) | (x % 12 >= 6))
+    found = process.register(_request((holed, moving, truth), tmp_path)).transform
+    points = GRID.to_um(np.argwhere(fixed.mask)[::97, ::-1])
+    assert np.median(np.linalg.norm(found.map(points) - truth.map(points), axis=1)) < 0.3
 
 
 def test_transformix_moves_points_alike(process, pair, tmp_path):

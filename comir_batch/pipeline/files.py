@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from pathlib import Path
 
     from numpy.typing import NDArray
@@ -57,6 +58,12 @@ def remove_tree(folder: Path) -> None:
     with suppress(FileNotFoundError):
         folder.rename(removed)
     shutil.rmtree(removed, ignore_errors=True)
+
+
+def size_mb(paths: Iterable[Path]) -> float:
+    """Return the size in MB (10^6 bytes) of files, and of all files in folders; what is not there has none."""
+    files = (file for path in paths for file in ([path] if path.is_file() else path.rglob("*")) if file.is_file())
+    return sum(file.stat().st_size for file in files) / 1e6
 
 
 def wait_until_seen(path: Path, seconds: float = _LAG_S) -> None:

@@ -45,6 +45,13 @@ def memory(megabytes: float) -> str:
     return f"{megabytes / 1000:.1f} GB" if megabytes >= 1000 else f"{megabytes:.0f} MB"
 
 
+def times(ratio: float | None) -> str:
+    """Return a ratio with two digits; a dash for none."""
+    if ratio is None:
+        return MISSING
+    return f"{ratio:.0f}" if ratio >= 10 else f"{ratio:.2g}"
+
+
 class MetricText(NamedTuple):
     """How a metric is shown: a label, its unit, and what it says in a sentence."""
 

@@ -24,27 +24,25 @@ REVISION = 1
 
 MACHINE = "one core of a virtual Intel Xeon (Sapphire Rapids, 2.1 GHz), shared with other work"
 
-# CPU seconds of what the name says, or for each MB (10^6 bytes of decoded pixels) or Mpx (10^6 registered pixels).
-_OVERVIEW = 0.25  # a slide
-_CHUNK_MB = 0.0  # read
-_RANGES = 0.05  # a slide
-_GIGA_MULTIPLICATIONS = 0.0  # of convolutions, float32, the compact network
-_SEARCH = 0.0  # a pair, at the default angles and side, all views
-_FIT = 0.0  # a pair, whatever its size
-_MEGASAMPLES = 0.0  # of elastix, drawn in all iterations of all fits
-_REGISTER_MPX = 0.0
-_BLOCK = 0.0  # looked for
-_JUDGE, _JUDGE_MPX = 0.0, 0.0  # a pair
-_WARP_MB, _REDUCE_MB = 0.0, 0.0  # written, of the finest level, and of coarser ones
-_PUBLISH, _TIFF_MB = 0.3, 0.0  # a pair; written
-_PAGE, _PAGE_MPX = 0.0, 0.0  # a pair
-_START = {
-    "represent": 0.0,
-    "register": 0.0,
-}  # a worker: torch, elastix; a plan counts one, not knowing how many there are
+# CPU seconds; for each MB (10^6 bytes of decoded pixels) where a name ends in _MB, and for each 10^6 registered pixels
+# where it ends in _MPX.
+_OVERVIEW, _CHUNK_MB = 0.2, 0.035  # a slide; read
+_RANGES = 0.06  # a slide
+_GIGA_MULTIPLICATIONS = 0.15  # of convolutions of the compact network, float32, one thread
+_SEARCH = 25.0  # a pair, at the default angles and side
+_MEGASAMPLES = 1.4  # 10^6 samples that elastix draws
+_REGISTER_MPX = 5.0
+_BLOCK = 0.015  # looked for
+_JUDGE, _JUDGE_MPX = 1.2, 2.0  # a pair
+_WARP, _WARP_MB = 0.25, 0.045  # a pair; written
+_PUBLISH, _TIFF_MB = 0.4, 0.04  # a pair; written
+_PAGE, _PAGE_MPX = 1.6, 0.4  # a pair
+# What a worker loads once: torch, elastix. A plan counts one worker, for it does not know how many there will be.
+_START = {"represent": 2.0, "register": 19.0}
 
-REGISTER_MB, PUBLISH_MB, PAGE_MB = 0.5, 0.2, 3.0
-"""Size of what is left of a pair beside its images: by register, by export, by report."""
+REGISTER_MB, PUBLISH_MB, PAGE_MB = 0.5, 0.1, 3.0
+"""Size of what is left of a pair beside its images, by register, by export and by report: elastix' files, the transform
+in its dialects, the page."""
 
 
 class Pair(NamedTuple):
@@ -86,7 +84,7 @@ def represent_s(multiplications: float) -> float:
 def register_s(pair: Pair, config: RegisterConfig) -> float:
     """Return what search and fits of a pair take."""
     search = config.angles / 120 * (config.search_side / 256) ** 2 * len(config.scales)
-    return _SEARCH * search + _FIT + _MEGASAMPLES * megasamples(pair, config) + _REGISTER_MPX * pair.pixels / 1e6
+    return _SEARCH * search + _MEGASAMPLES * megasamples(pair, config) + _REGISTER_MPX * pair.pixels / 1e6
 
 
 def blocks_s(blocks: float) -> float:
@@ -99,9 +97,9 @@ def judge_s(pixels: int) -> float:
     return _JUDGE + _JUDGE_MPX * pixels / 1e6
 
 
-def warp_s(finest_mb: float, coarser_mb: float) -> float:
-    """Return what warping a pair takes, of which so much is written."""
-    return _WARP_MB * finest_mb + _REDUCE_MB * coarser_mb
+def warp_s(written_mb: float) -> float:
+    """Return what warping a pair takes, of which so much is written, all levels together."""
+    return _WARP + _WARP_MB * written_mb
 
 
 def export_s(tiff_mb: float) -> float:

@@ -146,8 +146,8 @@ def test_what_each_stage_took_stands_beside_what_was_predicted(ran):
         assert 0 < taken["wall_s"] <= content["wall_s"]
         assert taken["wall_s"] <= taken["worker_s"] + 0.01
         assert predicted["cpu_s"] > 0
-        # A worker that has registered holds elastix' libraries ever after.
-        assert predicted["memory_mb"] / 4 < taken["peak_mb"] < predicted["memory_mb"] + 1500
+        # Buffers are not full of images as small as these; a worker that has registered holds elastix' libraries ever after.
+        assert predicted["memory_mb"] / 8 < taken["peak_mb"] < predicted["memory_mb"] + 1500
         assert taken["written_mb"] < 4 * 1000 * predicted["disk_gb"] + 0.1
     assert all(
         stages[name]["taken"]["written_mb"] > stages[name]["predicted"]["disk_gb"] * 1000 / 8 for name in WRITERS

@@ -152,7 +152,7 @@ def test_the_next_plan_goes_by_what_a_run_took(layout, clock):
     assert plan.unrated == ("judge",)
 
 
-def test_hours_on_a_gpu_are_known_from_a_run_alone(layout):
+def test_hours_on_a_gpu_are_known_from_a_run_alone():
     stage = replace(stage_plan("represent", [], "cuda"), cpu_s=3600.0)
     assert Plan(1, (stage,), 1.0).hours(stage) == (None, None)
     assert Plan(1, (stage,), 1.0, {("represent", "cpu"): Rate(1, 1)}).hours(stage) == (None, None)

@@ -82,15 +82,14 @@ class WarpWork:
     def estimate(self) -> Estimate:
         """Return what it will take."""
         tasks = 1 + sum(len(self.blocks(level)) for level in range(len(self.levels)))
-        finest_mb, *coarser_mb = (_decoded_mb(grid, self.info) for grid in self.levels)
-        # Every level but the coarsest is read for the next one.
-        read_mb = _decoded_mb(self._source, self.info) + sum((finest_mb, *coarser_mb)[:-1])
+        *finer, coarsest = (_decoded_mb(grid, self.info) for grid in self.levels)
+        written_mb = sum(finer) + coarsest
         return Estimate(
             tasks=tasks,
             memory_mb=self.memory_mb,
-            disk_mb=finest_mb + sum(coarser_mb),
-            read_mb=read_mb,
-            cpu_s=cost.warp_s(finest_mb, sum(coarser_mb)),
+            disk_mb=written_mb,
+            read_mb=_decoded_mb(self._source, self.info) + sum(finer),  # each level is made of the finer one
+            cpu_s=cost.warp_s(written_mb),
         )
 
     @property

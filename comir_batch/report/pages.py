@@ -41,6 +41,7 @@ def _environment() -> Environment:
         sort_key=words.sort_key,
         duration=words.duration,
         memory=words.memory,
+        size=words.size,
         times=words.times,
         described=words.describe,
     )

@@ -146,7 +146,7 @@ def test_what_each_stage_took_stands_beside_what_was_predicted(ran):
         assert 0 < taken["wall_s"] <= content["wall_s"]
         assert taken["wall_s"] <= taken["worker_s"] + 0.01
         assert predicted["cpu_s"] > 0
-        # Buffers are not full of images as small as these; a worker that has registered holds elastix' libraries ever after.
+        # Small images fill no buffers; a worker that has registered holds the libraries of elastix ever after.
         assert predicted["memory_mb"] / 8 < taken["peak_mb"] < predicted["memory_mb"] + 1500
         assert taken["written_mb"] < 4 * 1000 * predicted["disk_gb"] + 0.1
     assert all(

@@ -72,14 +72,9 @@ def _print(pairs: tuple[Pair, ...], made: Plan, like: Path | None) -> None:
     head = ("stage", "slides or pairs", "tasks at most", "tiles at most", "workers")
     figures = ("CPU hours", "worker hours", "GB a task", "GB read", "GB written")
     print_table("stages", (*head, *figures), [_stage_row(stage, made) for stage in made.stages])
-    for sentence in (*_hours(made, like), *_disk(made)):
+    for sentence in _hours(made, like):
         typer.echo(sentence)
-    if made.disk_gb > made.free_gb:
-        typer.echo(
-            f"warning: up to {made.disk_gb:.0f} GB would be written and {made.free_gb:.0f} GB are free. Make room, "
-            "choose another --out, or write coarser images (--output-mpp) or none (--no-images)",
-            err=True,
-        )
+    _print_disk(made)
 
 
 def _stage_row(stage: StagePlan, made: Plan) -> tuple[str, ...]:
@@ -106,16 +101,22 @@ def _hours(made: Plan, like: Path | None) -> Iterator[str]:
         workers = sum(hours.workers or 0.0 for hours in each.values())
         yield f"{total} and {workers:.3g} worker hours in all, by what {like} took"
         if made.unrated:
-            yield f"{like} has no such {' and '.join(made.unrated)}: CPU hours of that are on {MACHINE}"
+            yield f"{like} does not tell of {' and '.join(made.unrated)}: those CPU hours are on {MACHINE}"
     if unknown:
         yield f"not counted: {' and '.join(unknown)} on a GPU, which only a run tells"
 
 
-def _disk(made: Plan) -> Iterator[str]:
-    yield (
+def _print_disk(made: Plan) -> None:
+    typer.echo(
         f"at most {made.disk_gb:.2f} GB are written before compression and {made.read_gb:.2f} GB are read, decoded; "
         f"{made.free_gb:.0f} GB are free"
     )
+    if made.disk_gb > made.free_gb:
+        typer.echo(
+            f"warning: up to {made.disk_gb:.3g} GB would be written and {made.free_gb:.3g} GB are free. Make room, "
+            "choose another --out, or write coarser images (--output-mpp) or none (--no-images)",
+            err=True,
+        )
 
 
 def _pair_row(pair: Pair) -> tuple[str, str, str, str]:

@@ -1,8 +1,8 @@
 """What work costs, from headers alone: the one place where the times of a plan come from.
 
 Each constant was measured on `MACHINE`, from the CPU seconds that runs recorded; docs/benchmarks.md ("A plan, and what
-its run took") has their commands. Another machine has other constants: `comir-batch plan --like RUN` takes what a run
-of the same site took instead.
+its run took") says which of which, and has their commands. Another machine has other constants: with
+`comir-batch plan --like RUN` a plan goes by what a run of the same site took.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ REGISTER_MB, PUBLISH_MB, PAGE_MB = 0.5, 0.1, 3.0
 in its dialects, the page."""
 
 
-class Pair(NamedTuple):
+class PairSize(NamedTuple):
     """A pair as registration sees it.
 
     Attributes
@@ -81,7 +81,7 @@ def represent_s(multiplications: float) -> float:
     return _RANGES + _GIGA_MULTIPLICATIONS * multiplications / 1e9
 
 
-def register_s(pair: Pair, config: RegisterConfig) -> float:
+def register_s(pair: PairSize, config: RegisterConfig) -> float:
     """Return what search and fits of a pair take."""
     search = config.angles / 120 * (config.search_side / 256) ** 2 * len(config.scales)
     return _SEARCH * search + _MEGASAMPLES * megasamples(pair, config) + _REGISTER_MPX * pair.pixels / 1e6
@@ -112,7 +112,7 @@ def report_s(pixels: int) -> float:
     return _PAGE + _PAGE_MPX * pixels / 1e6
 
 
-def megasamples(pair: Pair, config: RegisterConfig) -> float:
+def megasamples(pair: PairSize, config: RegisterConfig) -> float:
     """Return how many million samples elastix draws for a pair in all: the full fit, the other view's, the one back.
 
     Fits but the full one are rigid and affine: both on coarse images, then one of them on finer ones. Representations

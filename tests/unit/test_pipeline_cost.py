@@ -15,7 +15,7 @@ from comir_batch.representation.network import DenseUNet, preset
 from comir_batch.representation.operations import multiplications, pixels_seen
 
 SIDE = 64
-PAIR = cost.Pair(Grid(1024, 1024, 0.5, 0.5), 1024**2, represented=True, deformable=True)
+PAIR = cost.PairSize(Grid(1024, 1024, 0.5, 0.5), 1024**2, represented=True, deformable=True)
 
 
 def counted(network, image):
@@ -72,7 +72,7 @@ def test_an_affine_fit_takes_less():
 
 def test_samples_are_counted_over_all_fits():
     config = RegisterConfig(iterations=100, samples=1000)
-    pair = cost.Pair(Grid(128, 128, 0.5, 0.5), 128**2, represented=True, deformable=False)
+    pair = cost.PairSize(Grid(128, 128, 0.5, 0.5), 128**2, represented=True, deformable=False)
     # Two resolutions, three stages of 50 iterations: the full fit and the one back by correlation, the other view's by
     # mutual information, which takes four times the samples.
     assert cost.megasamples(pair, config) == pytest.approx(2 * 3 * 50 * 1000 * (1 + 1 + 4) / 1e6)

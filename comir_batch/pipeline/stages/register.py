@@ -75,11 +75,11 @@ class RegisterWork:
         return registration_memory_mb(self._pair.pixels, seconded=self.config.second_metric == "raw")
 
     @property
-    def _pair(self) -> cost.Pair:
+    def _pair(self) -> cost.PairSize:
         sides = (self.fixed.working.grid, self.moving.working.grid)
         pixels = max(g.width * g.height for g in sides) // self.reduction**2
         represented = self.fixed.representation is not None
-        return cost.Pair(sides[0].reduced(self.reduction), pixels, represented, self.deformable)
+        return cost.PairSize(sides[0].reduced(self.reduction), pixels, represented, self.deformable)
 
     @property
     def refinement(self) -> Refinement:

@@ -14,7 +14,13 @@ from comir_batch.io.zarr_array import ZarrArray
 from comir_batch.pipeline import cost
 from comir_batch.pipeline.job import Estimate
 from comir_batch.pipeline.layout import SlideFiles
-from comir_batch.pipeline.overview import Overview, make_overview, overview_mb, overview_read_mb
+from comir_batch.pipeline.overview import (
+    Overview,
+    make_overview,
+    overview_disk_mb,
+    overview_mb,
+    overview_read_mb,
+)
 from comir_batch.pipeline.strips import read_reduced, strip_mb
 
 if TYPE_CHECKING:
@@ -78,7 +84,7 @@ class ChunkWork:
         return Estimate(
             tasks=1 + len(self.blocks),
             memory_mb=max(self.memory_mb, self.overview_mb),
-            disk_mb=grid.width * grid.height * pixel_mb,
+            disk_mb=grid.width * grid.height * pixel_mb + overview_disk_mb(info),
             read_mb=read_mb,
             cpu_s=cost.chunk_s(read_mb),
         )

@@ -176,7 +176,7 @@ class Records:
 
     def begun(self) -> None:
         """Note that this driver begins to work."""
-        self._append({"kind": _BEGIN, "at": round(time.time(), 3)})
+        self._append({"kind": _BEGIN, "job": "", "at": round(time.time(), 3)})
 
     def started(self, job: Job, *, fresh: bool) -> None:
         """Note that a job begins, and that its outputs are its own from now on."""

@@ -74,8 +74,12 @@ class Outcome:
         There was no room to write, not the function at fault.
     seconds : float
         Wall time of the function.
+    cpu_seconds : float
+        CPU time that the worker's process and its children spent meanwhile.
     peak_mb : int
-        Highest resident memory of the worker's process and its children, seen while it ran.
+        Highest resident memory in MiB of the worker's process and its children, seen while it ran.
+    held_mb : int
+        What of it they had when it began: libraries, and what a worker keeps for the next task of the same kind.
     worker : str
         Name of the worker.
     """
@@ -91,7 +95,9 @@ class Outcome:
     most_mb: int = 0
     disk_full: bool = False
     seconds: float = 0.0
+    cpu_seconds: float = 0.0
     peak_mb: int = 0
+    held_mb: int = 0
     worker: str = ""
 
     @property

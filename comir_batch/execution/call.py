@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from comir_batch.core.errors import ComirBatchError, ShortOfMemoryError
 from comir_batch.core.task import Outcome
+from comir_batch.execution.cpu_time import CpuTime
 from comir_batch.execution.memory import PeakMemory
 
 if TYPE_CHECKING:
@@ -38,7 +39,7 @@ def run_task(task: Task, worker: str = "", memory: PeakMemory | None = None, lim
         The function's value, or a one-line ``error``. The text of a `ComirBatchError` is the error as it stands; any
         other exception is an "internal error" whose traceback stands in ``detail``. Too little memory is a loss.
     """
-    start = time.perf_counter()
+    start, cpu = time.perf_counter(), CpuTime()
     value, error, detail, short = None, "", "", False
     with memory or PeakMemory() as measured:
         try:
@@ -61,7 +62,9 @@ def run_task(task: Task, worker: str = "", memory: PeakMemory | None = None, lim
         limit_mb=limit_mb if short else 0,
         disk_full=bool(_DISK_FULL.search(error)),
         seconds=seconds,
+        cpu_seconds=cpu.seconds,
         peak_mb=measured.peak_mb,
+        held_mb=measured.held_mb,
         worker=worker,
     )
 

@@ -36,7 +36,7 @@ class PeakMemory:
         self._process = psutil.Process()
         self._limit = _TOLERATED * limit_mb * _MIB
         self._on_excess = on_excess
-        self._peak = 0
+        self._peak = self._held = 0
         self._done = threading.Event()
         self._thread = threading.Thread(target=self._watch, name="peak-memory", daemon=True)
 
@@ -45,8 +45,14 @@ class PeakMemory:
         """Highest sum seen so far, in MiB."""
         return round(self._peak / _MIB)
 
+    @property
+    def held_mb(self) -> int:
+        """What they had when the block was entered, in MiB."""
+        return round(self._held / _MIB)
+
     def __enter__(self) -> Self:
         self._sample()
+        self._held = self._peak
         self._thread.start()
         return self
 

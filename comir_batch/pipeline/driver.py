@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from comir_batch.core.events import Event, EventBus, Kind
 from comir_batch.core.verdict import Verdict
 from comir_batch.pipeline.by_hand import read_by_hand, standing
-from comir_batch.pipeline.files import remove_tree, wait_until_seen, write_json, write_text
+from comir_batch.pipeline.files import remove_tree, size_mb, wait_until_seen, write_json, write_text
 from comir_batch.pipeline.job import STAGES
 from comir_batch.pipeline.layout import JudgeFiles
 from comir_batch.pipeline.results import pair_result
@@ -78,7 +78,7 @@ class Driver:
     def job_done(self, job: Job, *, clean: bool) -> None:
         """Record a finished job, unless it must be redone because others had failed."""
         if clean:
-            self._records.job_done(job)
+            self._records.job_done(job, size_mb((self._layout.job(job.key), *job.published)))
         self._tell(Kind.JOB_DONE, job, seconds=self._records.history.of(job.key).seconds)
 
     def job_skipped(self, job: Job, reason: str) -> None:

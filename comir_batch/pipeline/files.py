@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
     from pathlib import Path
 
     from numpy.typing import NDArray
@@ -57,6 +58,25 @@ def remove_tree(folder: Path) -> None:
     with suppress(FileNotFoundError):
         folder.rename(removed)
     shutil.rmtree(removed, ignore_errors=True)
+
+
+def size_mb(paths: Iterable[Path]) -> float:
+    """Return the size in MB (10^6 bytes) of files, and of all files in folders; what is not there has none."""
+    return sum(_size(file) for path in paths for file in _files(path)) / 1e6
+
+
+def _files(path: Path) -> Iterator[Path]:
+    if path.is_file():
+        yield path
+    for folder, _, names in os.walk(path):
+        yield from (path.joinpath(folder, name) for name in names)
+
+
+def _size(file: Path) -> int:
+    try:
+        return file.lstat().st_size
+    except FileNotFoundError:  # a writer that was taken for dead has renamed it
+        return 0
 
 
 def wait_until_seen(path: Path, seconds: float = _LAG_S) -> None:

@@ -233,7 +233,8 @@ class _PairJobs:
         image = self._layout.pair(self._pair.name).aligned_zarr
         work = WarpWork(image, self._folder(register), moving.spec, moving.info, self._aligned, self._config.warp)
         bulky = None if self._config.export.ome_zarr else image
-        job = replace(self._job("warp", print_, work, (image,), [register, judge]), bulky=bulky)
+        job = self._job("warp", print_, work, (image,), [register, judge])
+        job = replace(job, published=(image,), bulky=bulky)
         return job if self._config.export.warp_rejected or self._accepted else replace(job, gate=judge.key)
 
     @property
@@ -257,7 +258,8 @@ class _PairJobs:
             fingerprint=print_,
         )
         outputs = (files.transform_json, files.transform_itk, files.verdict)
-        return self._job("export", print_, work, outputs, [register, judge, *warp])
+        job = self._job("export", print_, work, outputs, [register, judge, *warp])
+        return replace(job, published=(*outputs, files.elastix, files.dialects, files.aligned_tiff))
 
     def _require_8_bit_for_jpeg(self) -> None:
         section, dtype = self._config.export, self._pair.moving.info.dtype
@@ -276,7 +278,8 @@ class _PairJobs:
         folders = self._folder(register), self._folder(judge)
         work = ReportWork(self._layout, self._pair, sides, factor, *folders, keys)
         job = self._job("report", print_, work, (files.report,))
-        return replace(job, settles=tuple(job.key for job in before))
+        published = (files.report, files.thumbnail)
+        return replace(job, settles=tuple(job.key for job in before), published=published)
 
     def _job(self, stage: str, print_: str, work: Work, outputs: tuple[Path, ...], inputs: Iterable[Job] = ()) -> Job:
         keys = tuple(job.key for job in inputs)

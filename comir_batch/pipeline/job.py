@@ -11,6 +11,8 @@ if TYPE_CHECKING:
 
     from comir_batch.core.task import Resource, Task
 
+Device = Literal["cpu", "cuda"]
+
 STAGES = ("chunk", "represent", "register", "judge", "warp", "export", "report")
 
 
@@ -27,12 +29,18 @@ class Estimate(NamedTuple):
         Written, before compression.
     tiles : int
         At most, that a network sees.
+    read_mb : float
+        Read, decoded: pixels of the slides and of the run's own arrays.
+    cpu_s : float
+        CPU time on the machine of `cost.MACHINE`, as if all of it were tissue; of networks, too, wherever they run.
     """
 
     tasks: int
     memory_mb: int
     disk_mb: float = 0.0
     tiles: int = 0
+    read_mb: float = 0.0
+    cpu_s: float = 0.0
 
 
 class Inference(NamedTuple):
@@ -46,7 +54,7 @@ class Inference(NamedTuple):
         The workers that run them; they need not have that device to be of that kind, so it changes no result.
     """
 
-    device: Literal["cpu", "cuda"]
+    device: Device
     resource: Resource
 
 
@@ -88,6 +96,8 @@ class Job:
         What its first phase makes, and what must exist for its finished tasks to count.
     bulky : Path or None
         What is large, and of no use once its pairs are published; all else is small, and spares later commands work.
+    published : tuple of Path
+        What it writes, or may write, outside its own folder.
     """
 
     stage: str
@@ -100,6 +110,7 @@ class Job:
     settles: tuple[str, ...] = ()
     gate: str = ""
     bulky: Path | None = None
+    published: tuple[Path, ...] = ()
 
     @property
     def key(self) -> str:

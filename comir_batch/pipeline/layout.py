@@ -39,6 +39,11 @@ class Layout:
         return self.root / "results.csv"
 
     @property
+    def costs(self) -> Path:
+        """What each stage was predicted to take, and took."""
+        return self.root / "costs.json"
+
+    @property
     def report(self) -> Path:
         """Index of the batch."""
         return self.root / "report.html"

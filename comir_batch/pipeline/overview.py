@@ -100,6 +100,19 @@ def overview_mb(info: SlideInfo) -> int:
     return strip_mb(grid.width, factor, pixel) + int(_SIDE**2 * (2 * pixel + 8 * 4 * len(info.channels)) / 1e6) + 50
 
 
+def overview_read_mb(info: SlideInfo) -> float:
+    """Return how many MB of decoded pixels making an overview reads."""
+    grid = info.grid(_overview_level(info))
+    return grid.width * grid.height * info.pixel_bytes / 1e6
+
+
+def overview_disk_mb(info: SlideInfo) -> float:
+    """Return the size in MB of an overview before compression."""
+    grid = info.grid(_overview_level(info))
+    small = grid.reduced(-(-max(grid.width, grid.height) // _SIDE))
+    return small.width * small.height * (info.pixel_bytes + 1) / 1e6
+
+
 def _overview_level(info: SlideInfo) -> int:
     large_enough = [k for k, level in enumerate(info.levels) if max(level.width, level.height) >= _SMALLEST]
     return max(large_enough, default=0)

@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 import shutil
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, NamedTuple
 
+from comir_batch.pipeline import cost
 from comir_batch.pipeline.graph import build_jobs
 from comir_batch.pipeline.inference import inference
 from comir_batch.pipeline.job import STAGES
 from comir_batch.pipeline.layout import Layout
 from comir_batch.pipeline.profiles import site_profile
+from comir_batch.pipeline.rates import read_rates
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
     from comir_batch.core.config import RunConfig
-    from comir_batch.pipeline.job import Job
+    from comir_batch.pipeline.job import Device, Job
     from comir_batch.pipeline.pair import Pair
+    from comir_batch.pipeline.rates import Rate
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +40,12 @@ class StagePlan:
         Of its largest task.
     disk_gb : float
         Written, before compression.
+    read_gb : float
+        Read, decoded.
+    cpu_s : float
+        CPU time by the constants of `cost`; of networks, too, wherever they run.
+    device : {"cpu", "cuda"}
+        Where it computes.
     """
 
     stage: str
@@ -46,6 +55,16 @@ class StagePlan:
     resource: str
     memory_mb: int
     disk_gb: float
+    read_gb: float
+    cpu_s: float
+    device: Device
+
+
+class Hours(NamedTuple):
+    """Hours of CPUs and of workers; None where they are not known."""
+
+    cpu: float | None
+    workers: float | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,19 +77,39 @@ class Plan:
         In their order.
     free_gb : float
         Space left where the run directory is, or would be.
+    rates : mapping of (str, str) to Rate
+        What a run took for each predicted second, by stage and device; instead of the constants' machine.
     """
 
     pairs: int
     stages: tuple[StagePlan, ...]
     free_gb: float
+    rates: Mapping[tuple[str, Device], Rate] = field(default_factory=dict)
 
     @property
     def disk_gb(self) -> float:
         """Written by all stages, before compression."""
         return sum(stage.disk_gb for stage in self.stages)
 
+    @property
+    def read_gb(self) -> float:
+        """Read by all stages, decoded."""
+        return sum(stage.read_gb for stage in self.stages)
 
-def make_plan(pairs: Sequence[Pair], config: RunConfig, out: Path) -> Plan:
+    @property
+    def unrated(self) -> tuple[str, ...]:
+        """Stages of which the rates tell nothing."""
+        return tuple(stage.stage for stage in self.stages if (stage.stage, stage.device) not in self.rates)
+
+    def hours(self, stage: StagePlan) -> Hours:
+        """Return the hours of a stage: by the rates, else by the constants, which know no GPU and no worker."""
+        rate = self.rates.get((stage.stage, stage.device))
+        if rate is not None:
+            return Hours(stage.cpu_s * rate.cpu / 3600, stage.cpu_s * rate.workers / 3600)
+        return Hours(stage.cpu_s / 3600 if stage.device == "cpu" else None, None)
+
+
+def make_plan(pairs: Sequence[Pair], config: RunConfig, out: Path, like: Path | None = None) -> Plan:
     """Plan a run without reading a pixel or writing a file.
 
     Parameters
@@ -81,13 +120,23 @@ def make_plan(pairs: Sequence[Pair], config: RunConfig, out: Path) -> Plan:
         Settings.
     out : Path
         Where the run directory would be.
+    like : Path or None
+        A run directory, whose stages tell how long those of this run will take.
+
+    Raises
+    ------
+    RunDirectoryError
+        If `like` is none, or does not tell.
     """
-    jobs = build_jobs(pairs, config, Layout(out.resolve()), inference(config.execution, site_profile(config.execution)))
-    stages = [_stage_plan(stage, [job for job in jobs.values() if job.stage == stage]) for stage in STAGES]
-    return Plan(len(pairs), tuple(stage for stage in stages if stage.jobs), _free_gb(out.resolve()))
+    where = inference(config.execution, site_profile(config.execution))
+    jobs = build_jobs(pairs, config, Layout(out.resolve()), where)
+    stages = [stage_plan(stage, [job for job in jobs.values() if job.stage == stage], where.device) for stage in STAGES]
+    rates = {} if like is None else read_rates(like)
+    return Plan(len(pairs), tuple(stage for stage in stages if stage.jobs), _free_gb(out.resolve()), rates)
 
 
-def _stage_plan(stage: str, jobs: Sequence[Job]) -> StagePlan:
+def stage_plan(stage: str, jobs: Sequence[Job], device: Device) -> StagePlan:
+    """Return what jobs of one stage will take, where networks run on a device."""
     estimates = [job.work.estimate() for job in jobs]
     return StagePlan(
         stage=stage,
@@ -97,6 +146,9 @@ def _stage_plan(stage: str, jobs: Sequence[Job]) -> StagePlan:
         resource=jobs[0].resource.value if jobs else "",
         memory_mb=max((estimate.memory_mb for estimate in estimates), default=0),
         disk_gb=sum(estimate.disk_mb for estimate in estimates) / 1000,
+        read_gb=sum(estimate.read_mb for estimate in estimates) / 1000,
+        cpu_s=(cost.start_s(stage) if jobs else 0.0) + sum(estimate.cpu_s for estimate in estimates),
+        device=device if stage == "represent" else "cpu",
     )
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Self, TextIO
 
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 
 # What a task's value may name: paths in the run directory without which it does not count.
 FILES = "files"
+_BEGIN = "begin"  # kind of the line of a driver that begins to work
 
 
 @dataclass(slots=True)
@@ -37,16 +39,33 @@ class JobRecord:
         Whether every phase was finished.
     value : object
         What its last task returned.
+    written_mb : float or None
+        Size of what a finished job left; None where that is not known.
+    dropped_s : float
+        CPU time of tasks that were finished and are of no use, since the job was begun anew.
     """
 
     tasks: dict[str, dict[str, Any]] = field(default_factory=dict)
     done: bool = False
     value: Any = None
+    written_mb: float | None = None
+    dropped_s: float = 0.0
 
     @property
     def seconds(self) -> float:
         """Wall time of its tasks, added up."""
         return sum(float(line["seconds"]) for line in self.tasks.values())
+
+    @property
+    def cpu_seconds(self) -> float:
+        """CPU time of its tasks, added up; what an earlier version recorded has none."""
+        return sum(float(line.get("cpu_seconds", 0.0)) for line in self.tasks.values())
+
+    @property
+    def measured(self) -> bool:
+        """Whether the job is done and all that it took is known; earlier versions recorded less."""
+        known = all("cpu_seconds" in line for line in self.tasks.values())
+        return self.done and self.written_mb is not None and known
 
     @property
     def peak_mb(self) -> int:
@@ -55,28 +74,42 @@ class JobRecord:
 
 
 class History:
-    """The state that the lines of a record file add up to."""
+    """The state that the lines of a record file add up to.
+
+    Attributes
+    ----------
+    jobs : dict of str to JobRecord
+        By their keys.
+    wall_seconds : float
+        How long drivers have worked on the run, all starts together, each until its last task was done.
+    """
 
     def __init__(self, lines: Iterable[dict[str, Any]] = ()) -> None:
         self.jobs: dict[str, JobRecord] = {}
+        self.wall_seconds = 0.0
+        self._heard: float | None = None
         self._owner: dict[str, str] = {}
         for line in lines:
             self.add(line)
 
     def add(self, line: dict[str, Any]) -> None:
         """Take one more line into account."""
+        self._time(line)
+        if line["kind"] == _BEGIN:
+            return
         key = line["job"]
         record = self.jobs.setdefault(key, JobRecord())
         match line["kind"]:
             case "start":
                 if line["fresh"]:
-                    self.jobs[key] = JobRecord()
+                    self.jobs[key] = JobRecord(dropped_s=record.dropped_s + record.cpu_seconds)
                 self._own(line)
             case "task":
                 record.tasks[line["task"]] = line
                 record.value = line["value"]
             case "done":
                 record.done = True
+                record.written_mb = line.get("written_mb")
             case "failed":
                 self._own(line)
 
@@ -91,6 +124,14 @@ class History:
     def is_resumable(self, job: Job, root: Path) -> bool:
         """Tell whether the finished tasks of an unfinished job still count: what its first phase made is there."""
         return not self.of(job.key).done and self._intact(job, root)
+
+    def _time(self, line: dict[str, Any]) -> None:
+        """Count the time since the line before, unless no driver was at work."""
+        if "at" not in line:
+            return
+        if self._heard is not None and line["kind"] != _BEGIN:
+            self.wall_seconds += max(line["at"] - self._heard, 0.0)
+        self._heard = line["at"]
 
     def _own(self, line: dict[str, Any]) -> None:
         self._owner.update(dict.fromkeys(line["outputs"], line["job"]))
@@ -133,6 +174,10 @@ class Records:
         self.history = History(_intact_lines(layout.records))
         self._stream: TextIO = layout.records.open("a", encoding="utf-8")
 
+    def begun(self) -> None:
+        """Note that this driver begins to work."""
+        self._append({"kind": _BEGIN, "job": "", "at": round(time.time(), 3)})
+
     def started(self, job: Job, *, fresh: bool) -> None:
         """Note that a job begins, and that its outputs are its own from now on."""
         self._append({"kind": "start", "job": job.key, "fresh": fresh, "outputs": self._names(job.outputs)})
@@ -140,12 +185,14 @@ class Records:
     def task_done(self, job: Job, outcome: Outcome) -> None:
         """Note a finished task."""
         line = {"kind": "task", "job": job.key, "task": outcome.key, "value": outcome.value}
-        line |= {"seconds": round(outcome.seconds, 3), "peak_mb": outcome.peak_mb, "worker": outcome.worker}
+        line |= {"seconds": round(outcome.seconds, 3), "cpu_seconds": round(outcome.cpu_seconds, 3)}
+        line |= {"peak_mb": outcome.peak_mb, "held_mb": outcome.held_mb, "worker": outcome.worker}
+        line["at"] = round(time.time(), 3)
         self._append(line)
 
-    def job_done(self, job: Job) -> None:
-        """Note that every phase of a job is finished."""
-        self._append({"kind": "done", "job": job.key})
+    def job_done(self, job: Job, written_mb: float) -> None:
+        """Note that every phase of a job is finished, and the size of what it left, in MB."""
+        self._append({"kind": "done", "job": job.key, "written_mb": round(written_mb, 3)})
 
     def job_failed(self, job: Job, message: str, overwritten: Iterable[Path]) -> None:
         """Note why a job failed, to be tried again by the next run, and whose outputs its failure writes over."""

@@ -75,6 +75,12 @@ class Refinement:
         return BlockPlan(grid.width, grid.height, _BLOCKS_A_SIDE * self.config.block_side)
 
     @property
+    def blocks(self) -> float:
+        """How many blocks there are at most."""
+        grid = self.fixed.working.grid
+        return grid.width * grid.height / self.config.block_side**2
+
+    @property
     def memory_mb(self) -> int:
         """Most memory of one region's task."""
         side = _BLOCKS_A_SIDE * self.config.block_side + 2 * self.config.block_reach

@@ -149,11 +149,13 @@ def run_inspected(
         driver = Driver(layout, records, bus, jobs, target=request.target, keep_work=keep_work)
         in_flight = _in_flight(config, profile)
         scheduler = _scheduler(jobs, records, driver, inspection, request, in_flight)
-        changed = write_run_json(request, inspection, layout, profile, works=not scheduler.finished)
+        works = not scheduler.finished
+        changed = write_run_json(request, inspection, layout, profile, works=works)
         names = tuple(pair.name for pair in inspection.pairs)
         bus.publish(Event(Kind.RUN_STARTED, pairs=names, data={"jobs": len(scheduler.open_jobs())}))
         try:
-            if not scheduler.finished:
+            if works:
+                records.begun()
                 wanted = ExecutorRequest(
                     config.execution, layout.cluster, profile, folders_read(inspection.pairs), partial(_notice, bus)
                 )
@@ -162,7 +164,7 @@ def run_inspected(
             results = tuple(driver.result(pair.name) for pair in inspection.pairs)
             seconds = time.monotonic() - started
             if request.target == "report" and (changed or not is_current(layout, results)):
-                write_batch(layout, results, inspection, records.history, jobs, seconds)
+                write_batch(layout, results, inspection, records.history, jobs, where.device)
     verdicts = Counter("-" if result.verdict is None else result.verdict.value for result in results)
     bus.publish(Event(Kind.RUN_DONE, data={"verdicts": dict(verdicts), "seconds": seconds}))
     return RunSummary(results, inspection.problems, seconds)

@@ -20,7 +20,7 @@ from comir_batch.registration.memory import reduction_for
 from comir_batch.representation.one_image import as_one_image
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
     from pathlib import Path
 
     from numpy.typing import NDArray
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     _Convert = Callable[[NDArray[np.generic]], NDArray[np.generic]]
 
 _GREY_PERCENTILES = (1.0, 99.5)
+_COMIR_BYTES = 2  # of a pixel, as it is stored by default
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +59,19 @@ def reduction(fixed: Side, moving: Side, config: RegisterConfig) -> int:
     a, b = fixed.working.grid, moving.working.grid
     seconded = config.second_metric == "raw"
     return reduction_for((a.width, a.height), (b.width, b.height), config.max_memory_gb, seconded=seconded)
+
+
+def read_mb(sides: Iterable[Side]) -> float:
+    """Return how many MB of decoded pixels loading both slides reads: chunks, and representations if there are any."""
+    return (
+        sum(
+            side.working.grid.width
+            * side.working.grid.height
+            * (side.working.info.pixel_bytes + _COMIR_BYTES * (side.representation is not None))
+            for side in sides
+        )
+        / 1e6
+    )
 
 
 def read_landmarks(paths: tuple[Path | None, Path | None], fixed: Side, moving: Side) -> Landmarks | None:

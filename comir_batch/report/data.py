@@ -7,7 +7,7 @@ or ``(Y, X)`` uint8 or float in 0..1. Maps may be coarser than the grid, but cov
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from comir_batch.core.slide import Photometric  # noqa: TC001  dataclass fields keep their types readable at run time
 from comir_batch.core.verdict import Verdict  # noqa: TC001
@@ -154,6 +154,51 @@ class StageCost:
     note: str = ""
 
 
+class Compared(NamedTuple):
+    """A figure as it was predicted, and as it was taken."""
+
+    predicted: float
+    taken: float
+
+    @property
+    def ratio(self) -> float | None:
+        """Taken over predicted; None where either is nothing."""
+        return self.taken / self.predicted if self.predicted > 0 and self.taken > 0 else None
+
+
+@dataclass(frozen=True, slots=True)
+class StageComparison:
+    """One stage over all pairs, as predicted and as taken.
+
+    Attributes
+    ----------
+    done, planned : int
+        Jobs (slides or pairs) that the figures are of, and all of the run.
+    cpu_s : Compared or None
+        CPU time; None on a GPU, whose time is not predicted.
+    worker_s : float
+        Wall time of the tasks, added up.
+    memory_mb : Compared
+        Of the largest task, in MB.
+    held_mb : float
+        What of it the worker had before that task.
+    written_mb : Compared
+        Before compression, and as it lies on the disk.
+    dropped_s : float
+        CPU time of work that was begun anew or is not finished.
+    """
+
+    stage: str
+    done: int
+    planned: int
+    cpu_s: Compared | None
+    worker_s: float
+    memory_mb: Compared
+    held_mb: float
+    written_mb: Compared
+    dropped_s: float = 0.0
+
+
 @dataclass(frozen=True, slots=True)
 class CandidateRow:
     """One start that the global search found; `scores` maps a score's name to its value."""
@@ -272,9 +317,11 @@ class BatchSummary:
     columns : tuple of str
         Metrics that get a column, in order.
     seconds : float
-        Wall time of the run, which is less than the sum over pairs where they ran side by side.
+        Wall time of the run, all its starts together; less than the sum over pairs where they ran side by side.
     costs : tuple of StageCost
         Each stage over all pairs: summed seconds and highest memory.
+    comparisons : tuple of StageComparison
+        Each stage over all pairs: what the plan said, and what it took.
     notes : tuple of str
         Sentences for the reader, for example how many rows were skipped and why.
     links : tuple of Link
@@ -285,6 +332,7 @@ class BatchSummary:
     columns: tuple[str, ...] = ()
     seconds: float = 0.0
     costs: tuple[StageCost, ...] = ()
+    comparisons: tuple[StageComparison, ...] = ()
     notes: tuple[str, ...] = ()
     links: tuple[Link, ...] = ()
     provenance: Provenance = field(default_factory=Provenance)

@@ -41,6 +41,8 @@ def _environment() -> Environment:
         sort_key=words.sort_key,
         duration=words.duration,
         memory=words.memory,
+        size=words.size,
+        times=words.times,
         described=words.describe,
     )
     environment.globals.update(asset=_asset, digest=_digest)

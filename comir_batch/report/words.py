@@ -45,6 +45,18 @@ def memory(megabytes: float) -> str:
     return f"{megabytes / 1000:.1f} GB" if megabytes >= 1000 else f"{megabytes:.0f} MB"
 
 
+def size(megabytes: float) -> str:
+    """Return the size of files as `memory` does, with two digits of small ones."""
+    return f"{megabytes:.2g} MB" if 0 < megabytes < 10 else memory(megabytes)
+
+
+def times(ratio: float | None) -> str:
+    """Return a ratio with two digits; a dash for none."""
+    if ratio is None:
+        return MISSING
+    return f"{ratio:.0f}" if ratio >= 10 else f"{ratio:.1f}" if ratio >= 1 else f"{ratio:.2g}"
+
+
 class MetricText(NamedTuple):
     """How a metric is shown: a label, its unit, and what it says in a sentence."""
 

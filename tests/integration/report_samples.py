@@ -14,11 +14,13 @@ from comir_batch.report.data import (
     BatchRow,
     BatchSummary,
     CandidateRow,
+    Compared,
     Link,
     Maps,
     PairPage,
     Provenance,
     SlideFacts,
+    StageComparison,
     StageCost,
     View,
     WorstPlace,
@@ -156,6 +158,12 @@ def batch(count: int, thumbnail: np.ndarray | None = None) -> tuple[list[BatchRo
             StageCost("chunk", 3300, 812),
             StageCost("represent", 72_000, 2310),
             StageCost("register", 98_000, 3120),
+        ),
+        comparisons=(
+            StageComparison("chunk", 120, 120, Compared(2900, 3100), 3300, Compared(860, 812), 140, Compared(1e4, 4e3)),
+            StageComparison(
+                "register", 58, 60, Compared(7e4, 9e4), 98_000, Compared(3100, 3120), 0, Compared(30, 20), 5
+            ),
         ),
         notes=("2 rows of the manifest were skipped: row 17, column moving: no such file.",),
         links=(Link("results.csv", "results.csv"), Link("run.json", "run.json", "configuration, hashes, versions")),

@@ -14,15 +14,19 @@ from ome_zarr.io import parse_url
 from ome_zarr.reader import Reader
 from ome_zarr_models import open_ome_zarr
 from tiffslide import TiffSlide
+from typer.testing import CliRunner
 
 from comir_batch.bench.known_motion import errors
+from comir_batch.cli.app import app
 from comir_batch.core.geometry import Grid
+from comir_batch.pipeline import plan
 from comir_batch.registration.elastix_maps import parse
 from comir_batch.training.ihc import MPP
 from comir_batch.warp.resample import warp_array
 
 pytestmark = pytest.mark.slow
 POINTS = runs.tissue_points()
+WRITERS = ("chunk", "register", "warp", "export", "report")
 SHAPES = [(1, 523, 541), (1, 262, 271)]
 
 
@@ -50,7 +54,7 @@ def test_every_promised_file_is_there_and_no_other(ran):
         *("transforms", "verdict.json", "report.html", "logs"),
     }
     top = {path.name for path in out.iterdir() if not path.name.startswith(".")}
-    tables = {"run.json", "results.csv", "report.html", "records.jsonl", "events.jsonl"}
+    tables = {"run.json", "results.csv", "costs.json", "report.html", "records.jsonl", "events.jsonl"}
     assert top == {*tables, "cluster", "logs", "pairs", "work"}
     assert not runs.stages(path.name for path in (out / "work").iterdir()) & {"chunk", "represent"}
     assert not runs.leftovers(out)
@@ -128,6 +132,50 @@ def test_table_and_verdict_agree(ran):
     assert int(row["tiles_located"]) > 4
     assert float(row["seconds"]) > 0
     assert int(row["peak_mb"]) > 100
+
+
+def test_what_each_stage_took_stands_beside_what_was_predicted(ran):
+    out, _ = ran
+    content = json.loads((out / "costs.json").read_text())
+    stages = {stage["stage"]: stage for stage in content["stages"]}
+    assert list(stages) == ["chunk", "register", "judge", "warp", "export", "report"]
+    for stage in stages.values():
+        predicted, taken = stage["predicted"], stage["taken"]
+        assert stage["jobs"] == stage["planned"]
+        assert taken["cpu_s"] > 0
+        assert 0 < taken["wall_s"] <= content["wall_s"]
+        assert taken["wall_s"] <= taken["worker_s"] + 0.01
+        assert predicted["cpu_s"] > 0
+        # Small images fill no buffers; a worker that has registered holds the libraries of elastix ever after.
+        assert predicted["memory_mb"] / 8 < taken["peak_mb"] < predicted["memory_mb"] + 1500
+        assert taken["written_mb"] < 4 * 1000 * predicted["disk_gb"] + 0.1
+    assert all(
+        stages[name]["taken"]["written_mb"] > stages[name]["predicted"]["disk_gb"] * 1000 / 8 for name in WRITERS
+    )
+    assert "The plan and what it took" in (out / "report.html").read_text(encoding="utf-8")
+
+
+def test_a_plan_goes_by_what_a_run_took(ran, slides):
+    out, _ = ran
+    _program, _run, *words = runs.command(slides / "manifest.csv", out, "--ome-tiff", "--like", str(out))
+    told = CliRunner().invoke(app, ["plan", *words])
+    assert told.exit_code == 0, told.output
+    head, *rows = [line.split("  ") for line in told.stdout.split("stages:\n")[1].splitlines()[:7]]
+    columns = [name.strip() for name in head if name.strip()]
+    assert {"CPU hours", "worker hours", "GB a task", "GB read", "GB written"} < set(columns)
+    content = json.loads((out / "costs.json").read_text())
+    hours = {row[0].strip(): float([cell for cell in row if cell.strip()][5]) for row in rows}
+    for stage in content["stages"]:
+        assert hours[stage["stage"]] == pytest.approx(stage["taken"]["cpu_s"] / 3600, rel=0.01)
+    assert f"by what {out} took" in told.stdout
+    assert not told.stderr
+
+
+def test_a_plan_that_does_not_fit_on_the_disk_is_a_warning(slides, monkeypatch):
+    monkeypatch.setattr(plan, "_free_gb", lambda _out: 0.0001)
+    told = CliRunner().invoke(app, ["plan", str(slides / "manifest.csv"), "--model", "none"])
+    assert told.exit_code == 0, told.output
+    assert "are free. Make room, choose another --out" in told.stderr
 
 
 def test_the_run_says_how_to_make_it_again(ran, slides):

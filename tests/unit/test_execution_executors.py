@@ -61,6 +61,11 @@ def allocate_in_child(megabytes: int) -> None:
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
+def burn_in_child(seconds: float) -> None:
+    code = f"import time\nwhile time.process_time() < {seconds}: pass"
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
 def nap(seconds: float) -> float:
     time.sleep(seconds)
     return seconds
@@ -207,6 +212,15 @@ def test_peak_memory_counts_the_process_and_its_children(make):
     before = map_tasks(executor, nap, [0.0])[0].peak_mb
     assert map_tasks(executor, allocate, [200])[0].peak_mb > before + 150
     assert map_tasks(executor, allocate_in_child, [200])[0].peak_mb > before + 150
+
+
+def test_cpu_time_counts_children_and_no_waiting(make):
+    executor = make()
+    (burnt,), (napped,) = map_tasks(executor, burn_in_child, [0.6]), map_tasks(executor, nap, [0.6])
+    assert burnt.cpu_seconds > 0.5
+    assert napped.cpu_seconds < 0.4
+    assert napped.seconds >= 0.6
+    assert 0 < napped.held_mb <= napped.peak_mb
 
 
 def test_nasty_paths_arrive_as_they_are(make, tmp_path):

@@ -141,3 +141,23 @@ def test_without_images_nothing_is_warped(folder):
     assert {job.stage for job in jobs.values()} == {"chunk", "register", "judge", "export", "report"}
     (export,) = [job for job in jobs.values() if job.stage == "export"]
     assert len(export.inputs) == 2
+
+
+def test_every_job_tells_what_it_will_take(folder):
+    estimates = {job.stage: job.work.estimate() for job in build(folder, export={"ome_tiff": True}).values()}
+    assert all(estimate.cpu_s > 0 and estimate.read_mb > 0 for estimate in estimates.values())
+    assert {stage for stage, estimate in estimates.items() if not estimate.disk_mb} == {"judge"}
+    pixels_mb = 320 * 300 / 1e6
+    assert estimates["warp"].disk_mb == estimates["warp"].read_mb == pytest.approx(pixels_mb)
+    assert estimates["chunk"].read_mb == pytest.approx(2 * pixels_mb)  # for the blocks, and for the overview
+
+
+def test_blocks_and_coarser_images_change_what_a_pair_will_take(folder):
+    def told(row=ROW, **settings):
+        return {job.stage: job.work.estimate() for job in build(folder, row, **settings).values()}
+
+    usual, blocks, coarse = told(), told("p,a.png,b.png,dapi,tritc,0.9,0.9,blocks,"), told(warp={"mpp": 1.8})
+    assert blocks["register"].tasks > usual["register"].tasks
+    assert blocks["register"].cpu_s > usual["register"].cpu_s
+    assert coarse["warp"].cpu_s < usual["warp"].cpu_s
+    assert coarse["warp"].disk_mb < usual["warp"].disk_mb

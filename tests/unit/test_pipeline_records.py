@@ -36,7 +36,7 @@ def test_what_is_written_is_known_to_the_next_driver(layout):
     mine = job(layout)
     with Records(layout, print) as records:
         finish(records, mine, "t1", "t2")
-        records.job_done(mine)
+        records.job_done(mine, 1.5)
     with Records(layout, print) as records:
         record = records.history.of(mine.key)
         assert records.history.is_done(mine, layout.root)
@@ -54,7 +54,7 @@ def test_a_torn_last_line_is_dropped_and_written_over(layout, torn):
     assert not read_history(layout.records).of(mine.key).done
     with Records(layout, print) as records:
         assert records.history.is_resumable(mine, layout.root)
-        records.job_done(mine)
+        records.job_done(mine, 1.5)
     assert [json.loads(line)["kind"] for line in layout.records.read_text().splitlines()] == ["start", "task", "done"]
 
 
@@ -65,7 +65,7 @@ def test_a_job_whose_output_is_gone_is_neither_done_nor_resumable(layout):
         assert records.history.is_resumable(mine, layout.root)
         mine.outputs[0].rmdir()
         assert not records.history.is_resumable(mine, layout.root)
-        records.job_done(mine)
+        records.job_done(mine, 1.5)
         assert not records.history.is_done(mine, layout.root)
         mine.outputs[0].mkdir()
         assert records.history.is_done(mine, layout.root)
@@ -79,7 +79,7 @@ def test_what_a_task_names_must_be_there_too(layout):
         made.mkdir()
         records.task_done(mine, Outcome("t1", value={"files": ["image"]}))
         records.task_done(mine, Outcome("t2", value=None))
-        records.job_done(mine)
+        records.job_done(mine, 1.5)
         assert records.history.is_done(mine, layout.root)
         made.rmdir()
         assert not records.history.is_done(mine, layout.root)
@@ -89,7 +89,7 @@ def test_a_job_that_others_wrote_over_counts_no_more(layout):
     first, second = job(layout, number="1"), job(layout, number="2")
     with Records(layout, print) as records:
         finish(records, first)
-        records.job_done(first)
+        records.job_done(first, 1.5)
         records.started(second, fresh=True)
         assert not records.history.is_done(first, layout.root)
     with Records(layout, print) as records:
@@ -101,7 +101,7 @@ def test_a_failure_that_wrote_over_a_file_takes_it_away(layout):
     first, second = job(layout), job(layout, "register", "2", "other")
     with Records(layout, print) as records:
         finish(records, first)
-        records.job_done(first)
+        records.job_done(first, 1.5)
         records.started(second, fresh=True)
         records.job_failed(second, "no tissue", [layout.root / "out"])
     with Records(layout, print) as records:

@@ -18,10 +18,12 @@ from comir_batch.report.data import (
     BatchRow,
     BatchSummary,
     CandidateRow,
+    Compared,
     Link,
     Maps,
     PairPage,
     SlideFacts,
+    StageComparison,
     View,
     WorstPlace,
 )
@@ -192,6 +194,18 @@ def test_a_long_index_has_no_pictures(count, pictures):
     page = Page(batch_page([row(str(index), thumbnail=thumbnail) for index in range(count)], BatchSummary("run")))
     assert len(page.all("img")) == pictures
     assert ("left out" in page.text) == (pictures == 0)
+
+
+def test_the_plan_stands_beside_what_was_taken():
+    stages = (
+        StageComparison("warp", 3, 4, Compared(60.0, 90.0), 120.0, Compared(600, 1500), 1400, Compared(2000, 500), 7.0),
+        StageComparison("represent", 4, 4, None, 30.0, Compared(900, 900), 0, Compared(0, 0)),
+    )
+    text = Page(batch_page([row("a")], BatchSummary("run", comparisons=stages))).text
+    warp, represent = re.findall(r"(?:warp|represent).*?(?=represent|Of the slides)", " ".join(text.split()))
+    for shown in ("7.0 s that was begun anew", "3 of 4", "1 min 30 s", "1.5", "held 1.4 GB", "2.5", "0.25"):
+        assert shown in warp
+    assert "on a GPU" in represent
 
 
 def test_a_run_without_pairs_has_an_index():

@@ -35,6 +35,18 @@ def test_memory(megabytes, text):
     assert words.memory(megabytes) == text
 
 
+@pytest.mark.parametrize(("megabytes", "text"), [(0, DASH), (0.0123, "0.012 MB"), (2.34, "2.3 MB"), (2310, "2.3 GB")])
+def test_size(megabytes, text):
+    assert words.size(megabytes) == text
+
+
+@pytest.mark.parametrize(
+    ("ratio", "text"), [(None, DASH), (0.123, "0.12"), (1.04, "1.0"), (2.36, "2.4"), (123.4, "123")]
+)
+def test_times(ratio, text):
+    assert words.times(ratio) == text
+
+
 @pytest.mark.parametrize(("value", "key"), [(None, ""), (math.nan, ""), (0.1, "0.1"), ("no", "no"), (0, "0")])
 def test_missing_values_have_no_sort_key(value, key):
     assert words.sort_key(value) == key

@@ -11,9 +11,16 @@ from comir_batch.core.task import Task
 from comir_batch.io.mask_reader import read_mask
 from comir_batch.io.open import open_slide
 from comir_batch.io.zarr_array import ZarrArray
+from comir_batch.pipeline import cost
 from comir_batch.pipeline.job import Estimate
 from comir_batch.pipeline.layout import SlideFiles
-from comir_batch.pipeline.overview import Overview, make_overview, overview_mb
+from comir_batch.pipeline.overview import (
+    Overview,
+    make_overview,
+    overview_disk_mb,
+    overview_mb,
+    overview_read_mb,
+)
 from comir_batch.pipeline.strips import read_reduced, strip_mb
 
 if TYPE_CHECKING:
@@ -71,9 +78,16 @@ class ChunkWork:
 
     def estimate(self) -> Estimate:
         """Return what it will take."""
-        grid = self.working.grid
-        disk_mb = grid.width * grid.height * self.working.info.pixel_bytes / 1e6
-        return Estimate(1 + len(self.blocks), max(self.memory_mb, self.overview_mb), disk_mb)
+        grid, info = self.working.grid, self.working.info
+        read, pixel_mb = info.grid(self.working.level), info.pixel_bytes / 1e6
+        read_mb = read.width * read.height * pixel_mb + overview_read_mb(info)
+        return Estimate(
+            tasks=1 + len(self.blocks),
+            memory_mb=max(self.memory_mb, self.overview_mb),
+            disk_mb=grid.width * grid.height * pixel_mb + overview_disk_mb(info),
+            read_mb=read_mb,
+            cpu_s=cost.chunk_s(read_mb),
+        )
 
     def phase(self, number: int, key: str) -> Sequence[Task] | None:
         """First the overview, then the blocks with tissue."""

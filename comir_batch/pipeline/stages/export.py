@@ -13,6 +13,7 @@ from comir_batch.io.ome_tiff_writer import TiffImage, write_ome_tiff
 from comir_batch.io.transform_files import read_json as read_transform_json
 from comir_batch.io.transform_files import write_itk
 from comir_batch.io.zarr_array import ZarrArray, sweep_leftovers
+from comir_batch.pipeline import cost
 from comir_batch.pipeline.by_hand import read_by_hand, standing
 from comir_batch.pipeline.conversion import write_sidecars
 from comir_batch.pipeline.files import read_json, remove_tree, write_bytes, write_json
@@ -78,8 +79,14 @@ class ExportWork:
     def estimate(self) -> Estimate:
         """Return what it will take; the OME-Zarr is there already."""
         pixels = sum(grid.width * grid.height for grid in aligned_levels(self.aligned)) if self.config.ome_tiff else 0
-        disk_mb = pixels * self.info.pixel_bytes / 1e6
-        return Estimate(1 + self.config.ome_tiff, BASE_MB + _TIFF_MB * self.config.ome_tiff, disk_mb)
+        tiff_mb, memory_mb = pixels * self.info.pixel_bytes / 1e6, BASE_MB + _TIFF_MB * self.config.ome_tiff
+        return Estimate(
+            tasks=1 + self.config.ome_tiff,
+            memory_mb=memory_mb,
+            disk_mb=cost.PUBLISH_MB + tiff_mb,
+            read_mb=tiff_mb,
+            cpu_s=cost.export_s(tiff_mb),
+        )
 
     def phase(self, number: int, key: str) -> Sequence[Task] | None:
         """First the transforms, the verdict and the OME-Zarr's metadata, then the OME-TIFF."""

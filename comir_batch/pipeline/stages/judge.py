@@ -10,13 +10,14 @@ import numpy as np
 
 from comir_batch.core.task import Task
 from comir_batch.io.transform_files import read_json as read_transform_json
+from comir_batch.pipeline import cost
 from comir_batch.pipeline.evidence import Found, gather, sights
 from comir_batch.pipeline.files import read_arrays, read_json, write_arrays, write_json
 from comir_batch.pipeline.job import Estimate
 from comir_batch.pipeline.layout import JudgeFiles, RegisterFiles
 from comir_batch.pipeline.refinement import read_counts
 from comir_batch.pipeline.start import start_transform
-from comir_batch.pipeline.views import Side, load_views, read_landmarks, reduction
+from comir_batch.pipeline.views import Side, load_views, read_landmarks, read_mb, reduction
 from comir_batch.quality.points import judge_landmarks
 from comir_batch.quality.verdict import judge
 from comir_batch.registration.fit import Attempt
@@ -64,9 +65,12 @@ class JudgeWork:
     @property
     def memory_mb(self) -> int:
         """Most memory of the task; less than registration takes of the same images."""
+        return registration_memory_mb(self._pixels)
+
+    @property
+    def _pixels(self) -> int:
         pixels = max(side.working.grid.width * side.working.grid.height for side in (self.fixed, self.moving))
-        factor = reduction(self.fixed, self.moving, self.registration)
-        return registration_memory_mb(pixels // factor**2)
+        return pixels // reduction(self.fixed, self.moving, self.registration) ** 2
 
     def phase(self, number: int, key: str) -> Sequence[Task] | None:
         """One task."""
@@ -74,7 +78,8 @@ class JudgeWork:
 
     def estimate(self) -> Estimate:
         """Return what it will take."""
-        return Estimate(1, self.memory_mb)
+        read = read_mb((self.fixed, self.moving))
+        return Estimate(1, self.memory_mb, read_mb=read, cpu_s=cost.judge_s(self._pixels))
 
 
 def judge_pair(work: JudgeWork) -> dict[str, Any]:

@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING, Any
 from comir_batch.core.task import Task
 from comir_batch.core.transform import Composite
 from comir_batch.io.transform_files import read_transform, write_json
+from comir_batch.pipeline import cost
 from comir_batch.pipeline.files import write_arrays
 from comir_batch.pipeline.files import write_json as write_plain_json
 from comir_batch.pipeline.job import Estimate
 from comir_batch.pipeline.layout import RegisterFiles
 from comir_batch.pipeline.refinement import Refinement
-from comir_batch.pipeline.views import Side, load_views, read_landmarks, reduction
+from comir_batch.pipeline.views import Side, load_views, read_landmarks, read_mb, reduction
 from comir_batch.registration.memory import registration_memory_mb
 from comir_batch.registration.outline import outlines
 from comir_batch.registration.register import register
@@ -71,9 +72,14 @@ class RegisterWork:
     @property
     def memory_mb(self) -> int:
         """Most memory of the task, elastix' child process included."""
+        return registration_memory_mb(self._pair.pixels, seconded=self.config.second_metric == "raw")
+
+    @property
+    def _pair(self) -> cost.PairSize:
         sides = (self.fixed.working.grid, self.moving.working.grid)
         pixels = max(g.width * g.height for g in sides) // self.reduction**2
-        return registration_memory_mb(pixels, seconded=self.config.second_metric == "raw")
+        represented = self.fixed.representation is not None
+        return cost.PairSize(sides[0].reduced(self.reduction), pixels, represented, self.deformable)
 
     @property
     def refinement(self) -> Refinement:
@@ -82,7 +88,12 @@ class RegisterWork:
 
     def estimate(self) -> Estimate:
         """Return what it will take."""
-        return Estimate(2 + len(self.refinement.regions) if self.by_blocks else 1, self.memory_mb)
+        tasks, times, cpu_s = 1, 1, cost.register_s(self._pair, self.config)
+        if self.by_blocks:
+            tasks, times = 2 + len(self.refinement.regions), 2
+            cpu_s += cost.blocks_s(self.refinement.blocks)
+        read = times * read_mb((self.fixed, self.moving))
+        return Estimate(tasks, self.memory_mb, cost.REGISTER_MB, read_mb=read, cpu_s=cpu_s)
 
     def phase(self, number: int, key: str) -> Sequence[Task] | None:
         """One task for the pair; then, if it is refined, one for each region and one that fits their blocks."""

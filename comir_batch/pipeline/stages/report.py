@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import comir_batch
 from comir_batch.core.task import Task
 from comir_batch.core.verdict import Verdict
+from comir_batch.pipeline import cost
 from comir_batch.pipeline.files import read_json, write_arrays, write_text
 from comir_batch.pipeline.job import STAGES, Estimate
 from comir_batch.pipeline.layout import RegisterFiles
@@ -17,6 +18,7 @@ from comir_batch.pipeline.records import FILES, read_history
 from comir_batch.pipeline.review import decision_text, settings_by_hand
 from comir_batch.pipeline.stages.chunk import BASE_MB
 from comir_batch.pipeline.start import start_transform
+from comir_batch.pipeline.views import read_mb
 from comir_batch.report.data import CandidateRow, Link, PairPage, Provenance, SlideFacts, StageCost
 from comir_batch.report.decision import with_decision
 from comir_batch.report.figures import fit, overlay
@@ -73,12 +75,16 @@ class ReportWork:
     @property
     def memory_mb(self) -> int:
         """Most memory of the task: the registered images of both views, and the pictures."""
-        pixels = max(side.working.grid.width * side.working.grid.height for side in self.sides) // self.factor**2
-        return BASE_MB + _PICTURES_MB + int(pixels * _BYTES_PER_PIXEL / 1e6)
+        return BASE_MB + _PICTURES_MB + int(self._pixels * _BYTES_PER_PIXEL / 1e6)
+
+    @property
+    def _pixels(self) -> int:
+        return max(side.working.grid.width * side.working.grid.height for side in self.sides) // self.factor**2
 
     def estimate(self) -> Estimate:
         """Return what it will take."""
-        return Estimate(1, self.memory_mb)
+        read = read_mb(self.sides)
+        return Estimate(1, self.memory_mb, cost.PAGE_MB, read_mb=read, cpu_s=cost.report_s(self._pixels))
 
 
 def write_page(work: ReportWork) -> dict[str, Any]:

@@ -10,6 +10,7 @@ import numpy as np
 from comir_batch.core.block import BlockPlan
 from comir_batch.core.task import Task
 from comir_batch.io.zarr_array import ZarrArray
+from comir_batch.pipeline import cost
 from comir_batch.pipeline.files import read_json, write_json
 from comir_batch.pipeline.job import Estimate
 from comir_batch.pipeline.layout import SlideFiles
@@ -17,6 +18,7 @@ from comir_batch.pipeline.overview import Overview
 from comir_batch.pipeline.stages.chunk import BASE_MB, tissue_blocks
 from comir_batch.representation.memory import TILE, memory_mb
 from comir_batch.representation.normalise import Range, intensity_range
+from comir_batch.representation.operations import multiplications, pixels_seen
 from comir_batch.representation.store import find_model
 
 if TYPE_CHECKING:
@@ -76,10 +78,16 @@ class RepresentWork:
 
     def estimate(self) -> Estimate:
         """Return what it will take."""
-        grid, item = self.working.grid, np.dtype(self.config.dtype).itemsize
-        disk_mb = grid.width * grid.height * self.card.architecture.latent_channels * item / 1e6
-        tiles = sum(-(-block.width // TILE) * -(-block.height // TILE) for block in self.blocks)
-        return Estimate(1 + len(self.blocks), self.memory_mb, disk_mb, tiles)
+        grid, item, network = self.working.grid, np.dtype(self.config.dtype).itemsize, self.card.architecture
+        pixels = grid.width * grid.height
+        return Estimate(
+            tasks=1 + len(self.blocks),
+            memory_mb=self.memory_mb,
+            disk_mb=pixels * network.latent_channels * item / 1e6,
+            tiles=sum(-(-block.width // TILE) * -(-block.height // TILE) for block in self.blocks),
+            read_mb=pixels * self.working.info.pixel_bytes / 1e6,
+            cpu_s=cost.represent_s(multiplications(network) * pixels_seen(network, self.blocks)),
+        )
 
     def phase(self, number: int, key: str) -> Sequence[Task] | None:
         """First the intensity ranges of the slide, then the blocks with tissue."""

@@ -12,12 +12,14 @@ from comir_batch.core.task import Task
 from comir_batch.io.open import open_slide
 from comir_batch.io.transform_files import read_json
 from comir_batch.io.zarr_array import ZarrArray
+from comir_batch.pipeline import cost
 from comir_batch.pipeline.files import remove_tree
 from comir_batch.pipeline.job import Estimate
 from comir_batch.pipeline.layout import RegisterFiles, level_path
 from comir_batch.pipeline.stages.chunk import BASE_MB, background
 from comir_batch.warp.reduce import halve_labels, reduce_area
 from comir_batch.warp.resample import memory_mb, warp_block
+from comir_batch.warp.source import choose_level
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -80,8 +82,21 @@ class WarpWork:
     def estimate(self) -> Estimate:
         """Return what it will take."""
         tasks = 1 + sum(len(self.blocks(level)) for level in range(len(self.levels)))
-        pixels = sum(grid.width * grid.height for grid in self.levels)
-        return Estimate(tasks, self.memory_mb, pixels * self.info.pixel_bytes / 1e6)
+        *finer, coarsest = (_decoded_mb(grid, self.info) for grid in self.levels)
+        written_mb = sum(finer) + coarsest
+        return Estimate(
+            tasks=tasks,
+            memory_mb=self.memory_mb,
+            disk_mb=written_mb,
+            read_mb=_decoded_mb(self._source, self.info) + sum(finer),  # each level is made of the finer one
+            cpu_s=cost.warp_s(written_mb),
+        )
+
+    @property
+    def _source(self) -> Grid:
+        """Pixels of the level that is read, if the sections are of one size; the transform may choose the next one."""
+        level, _ = choose_level(self.info, self.aligned.mpp_x / self.info.grid().mpp_x)
+        return self.info.grid(level)
 
     def phase(self, number: int, key: str) -> Sequence[Task] | None:
         """First the empty arrays, then level after level."""
@@ -95,6 +110,10 @@ class WarpWork:
             Task(f"{key}-l{level}b{index}", function, (self, level, region), memory_mb=self.memory_mb)
             for index, region in enumerate(self.blocks(level))
         ]
+
+
+def _decoded_mb(grid: Grid, info: SlideInfo) -> float:
+    return grid.width * grid.height * info.pixel_bytes / 1e6
 
 
 def aligned_grid(fixed: Grid, mpp: float) -> Grid:

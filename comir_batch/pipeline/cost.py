@@ -38,7 +38,7 @@ _WARP, _WARP_MB = 0.25, 0.045  # a pair; written
 _PUBLISH, _TIFF_MB = 0.4, 0.04  # a pair; written
 _PAGE, _PAGE_MPX = 1.6, 0.4  # a pair
 # What a worker loads once: torch, elastix. A plan counts one worker, for it does not know how many there will be.
-_START = {"represent": 2.0, "register": 19.0}
+_START = {"represent": 2.0, "register": 4.0}
 
 REGISTER_MB, PUBLISH_MB, PAGE_MB = 0.5, 0.1, 3.0
 """Size of what is left of a pair beside its images, by register, by export and by report: elastix' files, the transform

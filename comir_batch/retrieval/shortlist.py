@@ -161,7 +161,7 @@ def _best_discs(seen: Plane, gallery: Sequence[NDArray[np.int8]]) -> tuple[NDArr
         for each, start, end in zip(gallery, starts, starts[1:], strict=False)
         for first in range(0, int(end - start), _PIECE)
     ]
-    with ThreadPoolExecutor(min(os.cpu_count() or 1, _THREADS)) as pool:
+    with ThreadPoolExecutor(_threads()) as pool:
         list(pool.map(lambda piece: _best_cosines(seen, *piece), pieces))
     wanted = min(max(_AGAIN, math.ceil(_AGAIN_SHARE * len(flat))), len(flat))
     chosen = np.argpartition(-flat, wanted - 1)[:wanted]
@@ -189,15 +189,23 @@ def _gathered(gallery: Sequence[NDArray[np.int8]], slides: NDArray[np.intp], row
 
 
 def _compared_again(query: Query, discs: Plane) -> _Compared:
-    score = np.full(len(discs), -np.inf, np.float32)
-    pose, beside = np.zeros(len(discs), np.intp), np.zeros(len(discs), np.intp)
-    for number, away in enumerate(_BESIDE):
-        cosines: Plane = discs @ at_all_poses(query, away).T
-        best = cosines.argmax(axis=1)
-        values = np.take_along_axis(cosines, best[:, None], axis=1)[:, 0]
-        better = values > score
-        score[better], pose[better], beside[better] = values[better], best[better], number
-    return _Compared(score, pose, beside)
+    with ThreadPoolExecutor(_threads()) as pool:
+        found = list(pool.map(lambda away: _best_pose(at_all_poses(query, away), discs), _BESIDE))
+    scores, at = np.stack([score for score, _ in found]), np.stack([pose for _, pose in found])
+    beside = scores.argmax(axis=0)
+    every = np.arange(len(discs))
+    return _Compared(scores[beside, every], at[beside, every], beside)
+
+
+def _best_pose(seen: Plane, discs: Plane) -> tuple[Plane, NDArray[np.intp]]:
+    """Return the best cosine of each disc with any pose, and which that is."""
+    cosines: Plane = discs @ seen.T
+    best = cosines.argmax(axis=1)
+    return cosines[np.arange(len(discs)), best], best
+
+
+def _threads() -> int:
+    return min(os.cpu_count() or 1, _THREADS)
 
 
 def _best_in_buckets(slides: NDArray[np.intp], places: NDArray[np.float64], score: Plane) -> NDArray[np.intp]:

@@ -1,6 +1,6 @@
 """Where in a large gallery a query may lie: signatures compared first, cells only where these agree.
 
-Correlating every place with every pose takes as much longer as there is more to search. Signatures are some thirty
+Correlating every place with every pose takes as much longer as there is more to search. Signatures are some twenty
 times as quick: coarse in place, so that the best of them are compared again with what the query has a few pixels beside
 its middle, and the best of those correlated as `lookup` does it, near the place and the pose that they name.
 """
@@ -22,7 +22,6 @@ from comir_batch.retrieval.lookup import (
     STEP_DEG,
     Hit,
     best_poses,
-    cell_side,
     distinct,
     looked_up_part,
     mean_energy,
@@ -43,6 +42,7 @@ if TYPE_CHECKING:
 
 SHORTLISTED = 200
 """Places that are correlated by cells."""
+_SMALLEST = 200  # pixels of a query's shorter side
 _AGAIN, _AGAIN_SHARE = 4000, 0.01  # discs that are compared again: at least so many, and such a share of all
 _BESIDE = [(x, y) for x in (-16 / 3, 0.0, 16 / 3) for y in (-16 / 3, 0.0, 16 / 3)]  # pixels: discs lie 16 apart
 _AT_ONCE = 512  # discs whose cosines at all poses stay in the cache
@@ -78,8 +78,8 @@ class Searched:
 
 
 def can_be_shortlisted(query: Query) -> bool:
-    """Return whether a query is large enough: signatures are of the larger cells."""
-    return cell_side(query) == CELL_PX
+    """Return whether a query is large enough: a disc is 240 pixels wide, and of 164 pixels a quarter was not found."""
+    return bool(min(query.mask.shape) >= _SMALLEST)
 
 
 def shortlist(query: Query, gallery: Sequence[NDArray[np.int8]], count: int) -> list[Hit]:
@@ -105,7 +105,11 @@ def shortlist(query: Query, gallery: Sequence[NDArray[np.int8]], count: int) -> 
         If the query is too small.
     """
     if not can_be_shortlisted(query):
-        raise SlideError(f"a query of {query.side} pixels is too small for a shortlist; look at all places")
+        height, width = query.mask.shape
+        raise SlideError(
+            f"a query of {width} x {height} pixels is too small for a shortlist, which takes {_SMALLEST} a side; "
+            "compare it with all places"
+        )
     slides, rows = _best_discs(at_all_poses(query), gallery)
     lattice = np.array([each.shape[1] for each in gallery])[slides]
     places = np.column_stack([rows % lattice, rows // lattice]) * STRIDE_PX + (CELL_PX - 1) / 2

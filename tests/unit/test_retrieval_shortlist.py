@@ -158,8 +158,8 @@ def test_slides_added_later_are_searched_as_those_that_came_at_once(made_up, tmp
     assert (tmp_path / "grown" / "signatures" / "1.npy").stat().st_mtime_ns == before
     for first, second in zip(grown.slides, whole.slides, strict=True):
         assert np.array_equal(grown.signatures(first), whole.signatures(second))
-    seen = query_of(crop(texture(3, (300, 320)), (150, 160), 192, 75, mirrored=True))
-    image = QueryImage(seen, Grid(192, 192, 1.0, 1.0), np.zeros((1, 8, 8)))
+    seen = query_of(crop(texture(3, (300, 320)), (150, 160), 208, 75, mirrored=True))
+    image = QueryImage(seen, Grid(208, 208, 1.0, 1.0), np.zeros((1, 8, 8)))
     places = [
         [(match.slide.name, match.score) for match in Finder(each, 0, "shortlist").places(image, each.slides)]
         for each in (grown, whole)

@@ -9,13 +9,10 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from comir_batch.bench.visual_words import Ranker
+from comir_batch.bench.retrieval_methods import METHODS, USUAL, made
 from comir_batch.core.errors import ConfigError
 from comir_batch.pipeline.files import write_json, write_text
-from comir_batch.retrieval.cells import Cells
-from comir_batch.retrieval.lookup import look_up
-from comir_batch.retrieval.place import place
-from comir_batch.retrieval.templates import Query
+from comir_batch.representation.imagenet import ImageNetFeatures
 from comir_batch.training.crops import Pose
 from comir_batch.training.pairs import prepare
 from comir_batch.training.sampling import Sampler
@@ -24,28 +21,23 @@ from comir_batch.training.unseen import unseen_parts, whole_parts
 from comir_batch.training.validate import crop_representation
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from collections.abc import Callable, Sequence
     from pathlib import Path
 
     from numpy.typing import NDArray
 
     from comir_batch.core.config import ExecutionConfig
     from comir_batch.core.events import Subscriber
-    from comir_batch.core.geometry import Region
     from comir_batch.execution.stop import StopRequest
     from comir_batch.representation.store import Model
-    from comir_batch.retrieval.lookup import Hit
-    from comir_batch.retrieval.place import Placed
     from comir_batch.training.sampling import Network, Place
 
     Image = NDArray[np.float32]
 
 FIELD = 256
 """Pixels of a field's side, at the model's pixel size."""
-_VERIFIED, _LOOKED_UP = 12, 30
 _WHERE = 0.02  # of the query's width: what counts as located
 _SHIFT = 0.125  # of a query's side, either way
-METHODS = ("raw, words", "CoMIR, words", "raw, cells", "CoMIR, cells", "CoMIR, cells, verified")
 COLUMNS = ("direction", "query", "method", "top 1", "top 5", "top 10", "located", "queries", "gallery")
 
 
@@ -80,6 +72,8 @@ class RetrievalRequest:
         Fields of unseen tissue that are looked for, in each direction, and other fields, of anywhere else.
     whole : bool
         Look for fields of all tissue, learnt from or not.
+    methods : tuple of str
+        Of `METHODS`.
     """
 
     model: Model
@@ -90,6 +84,7 @@ class RetrievalRequest:
     distractors: int = 200
     seed: int = 0
     whole: bool = False
+    methods: tuple[str, ...] = USUAL
 
 
 class Row(NamedTuple):
@@ -123,7 +118,7 @@ class _Field:
 def measure_retrieval(
     request: RetrievalRequest, stop: StopRequest, subscriber: Subscriber, say: Callable[[str], object]
 ) -> list[Row]:
-    """Measure all methods in both directions and write ``retrieval.json`` and ``retrieval.md``.
+    """Measure methods in both directions and write ``retrieval.json`` and ``retrieval.md``.
 
     The gallery of a query is its own field and the distractors that do not overlap it: those that do are right, too.
 
@@ -134,6 +129,7 @@ def measure_retrieval(
     StoppedError
         If it was asked to stop; of what it did only the slides that were read are kept.
     """
+    require_methods(request.methods)
     card = request.model.card
     pairs = prepare(request.pairs, request.out / "data", card.mpp, request.execution, subscriber, stop=stop).pairs
     parts, which = whole_parts(card, pairs) if request.whole else unseen_parts(card, pairs)
@@ -152,10 +148,11 @@ def measure_retrieval(
         gallery, looked_for = unseen.networks[searched], unseen.networks[1 - searched]
         say(f"{looked_for.modality} in {gallery.modality}: {len(targets) + len(others)} fields are represented")
         fields = [_field(gallery, place, stop) for place in (*targets, *others)]
-        bench = _Bench(fields, len(targets), looked_for, f"{looked_for.modality} in {gallery.modality}", card.mpp)
+        bench = _Bench(fields, len(targets), looked_for, gallery.modality, card.mpp, request.methods)
         for condition in CONDITIONS:
-            rows += bench.measured(condition, np.random.default_rng(request.seed + 1), stop)
-            say("\n".join("  ".join(row.cells()) for row in rows[-len(METHODS) :]))
+            measured = bench.measured(condition, np.random.default_rng(request.seed + 1), stop)
+            say("\n".join("  ".join(row.cells()) for row in measured))
+            rows += measured
     _write(request.out, rows, which)
     return rows
 
@@ -166,43 +163,63 @@ def _field(network: Network, place: Place, stop: StopRequest) -> _Field:
     return _Field(place, raw.mean(axis=0), crop_representation(network.representer, raw)[0])
 
 
+def require_methods(names: Sequence[str]) -> None:
+    """Refuse names that are not in `METHODS`, and packages that are missing, before anything is computed.
+
+    Raises
+    ------
+    ConfigError
+        With what is wrong.
+    """
+    unknown = [name for name in names if name not in METHODS]
+    if unknown:
+        raise ConfigError(f"there is no method {unknown[0]!r}; choose from: {'; '.join(METHODS)}")
+    if any(name.endswith("ImageNet") for name in names):
+        ImageNetFeatures()
+
+
 class _Bench:
     """The gallery of one direction."""
 
-    def __init__(self, fields: Sequence[_Field], targets: int, network: Network, direction: str, mpp: float) -> None:
-        self._fields, self._targets, self._network = fields, targets, network
-        self._direction, self._mpp = direction, mpp
-        everywhere = np.ones((FIELD, FIELD), bool)
-        self._cells = {
-            "raw": [Cells.of(field.raw, everywhere) for field in fields],
-            "CoMIR": [Cells.of(field.comir, everywhere) for field in fields],
-        }
-        self._words = {
-            "raw": Ranker([field.raw for field in fields]),
-            "CoMIR": Ranker([field.comir for field in fields]),
-        }
+    def __init__(
+        self,
+        fields: Sequence[_Field],
+        targets: int,
+        network: Network,
+        searched: str,
+        mpp: float,
+        methods: Sequence[str],
+    ) -> None:
+        self._fields, self._targets, self._network, self._mpp = fields, targets, network, mpp
+        self._direction = f"{network.modality} in {searched}"
+        images = {"raw": [field.raw for field in fields], "CoMIR": [field.comir for field in fields]}
+        self._methods = made(methods, images)
 
-    def measured(self, condition: Condition, rng: np.random.Generator, stop: StopRequest) -> Iterator[Row]:
-        """Yield a row for each method."""
+    def measured(self, condition: Condition, rng: np.random.Generator, stop: StopRequest) -> list[Row]:
+        """Return a row for each method that can look for queries of such a size."""
         ranks: dict[str, list[int]] = defaultdict(list)
         located: dict[str, list[bool]] = defaultdict(list)
         sizes = []
+        side = round(condition.share * FIELD)
         for number in range(self._targets):
-            stop.check()
             pose, truth = self._pose(number, condition, rng)
-            side = round(condition.share * FIELD)
             raw = self._network.reader(self._fields[number].place).read(pose, side)
             seen = {"raw": raw.mean(axis=0), "CoMIR": crop_representation(self._network.representer, raw)[0]}
             gallery = self._gallery(number)
             sizes.append(len(gallery))
-            for name, found, apart in self._answers(seen, gallery, truth):
-                ranks[name].append(found.index(number) + 1 if number in found else 0)
-                if apart is not None and found[:1] == [number]:
-                    located[name].append(apart <= _WHERE * side)
-        for name in METHODS:
-            yield Row(
-                self._direction, condition.name, name, tuple(ranks[name]), tuple(located[name]), float(np.mean(sizes))
-            )
+            for name, method in self._methods.items():
+                stop.check()
+                found = method.find(seen[name.partition(",")[0]], gallery)
+                if found is None:
+                    continue
+                ranks[name].append(found.order.index(number) + 1 if number in found.order else 0)
+                if found.middle is not None and found.order[:1] == [number]:
+                    located[name].append(math.dist(found.middle, truth) <= _WHERE * side)
+        gallery_size = float(np.mean(sizes))
+        return [
+            Row(self._direction, condition.name, name, tuple(each), tuple(located[name]), gallery_size)
+            for name, each in ranks.items()
+        ]
 
     def _pose(self, number: int, condition: Condition, rng: np.random.Generator) -> tuple[Pose, NDArray[np.float64]]:
         """Return where the query lies on its slide, and its middle in pixels of its field."""
@@ -224,40 +241,6 @@ class _Bench:
 
         others = range(self._targets, len(self._fields))
         return [number, *(k for k in others if apart(self._fields[k].place))]
-
-    def _answers(
-        self, seen: dict[str, Image], gallery: Sequence[int], truth: NDArray[np.float64]
-    ) -> Iterator[tuple[str, list[int], float | None]]:
-        """Yield each method's name, its ranking, and how many pixels its best place lies from the truth."""
-        kept = set(gallery)
-        for kind, image in seen.items():
-            yield f"{kind}, words", [k for k in self._words[kind].rank(image).tolist() if k in kept], None
-            query = Query(image, np.ones(image.shape, bool))
-            hits = look_up(query, [self._cells[kind][k] for k in gallery], _LOOKED_UP)
-            apart = math.dist((hits[0].x, hits[0].y), truth) if hits else None
-            yield f"{kind}, cells", _in_order(gallery[hit.slide] for hit in hits), apart
-            if kind == "CoMIR":
-                checked = [(k, placed) for k, placed in self._verified(query, gallery, hits) if placed is not None]
-                checked.sort(key=lambda pair: -pair[1].score)
-                middle = [(side - 1) / 2 for side in image.shape[::-1]]
-                where = math.dist(checked[0][1].transform.map([middle])[0], truth) if checked else None
-                order = [*(k for k, _ in checked), *(gallery[hit.slide] for hit in hits[_VERIFIED:])]
-                yield f"{kind}, cells, verified", _in_order(order), where
-
-    def _verified(
-        self, query: Query, gallery: Sequence[int], hits: Sequence[Hit]
-    ) -> Iterator[tuple[int, Placed | None]]:
-        for hit in hits[:_VERIFIED]:
-            image = self._fields[gallery[hit.slide]].comir
-
-            def read(region: Region, image: Image = image) -> tuple[Image, NDArray[np.bool_]]:
-                return image[region.slices], np.ones(region.shape, bool)
-
-            yield gallery[hit.slide], place(query, hit, read, (FIELD, FIELD))
-
-
-def _in_order(numbers: Iterable[int]) -> list[int]:
-    return list(dict.fromkeys(numbers))
 
 
 def _write(out: Path, rows: Sequence[Row], which: str) -> None:

@@ -11,12 +11,13 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import cv2
 import numpy as np
+from scipy.sparse import csr_matrix
 
-from comir_batch.bench.dense_sift import SYMMETRIES, Lattice, describe
+from comir_batch.bench.dense_sift import LENGTH, SYMMETRIES, Lattice, describe, normalised
 from comir_batch.core.errors import TaskError
 from comir_batch.retrieval.templates import linear
 
@@ -26,12 +27,15 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     Descriptors = NDArray[np.float32]
+    Image = NDArray[np.float32]
 
 _BATCH = 4096
 _ROUNDS = 60
 _AT_ONCE = 8192  # descriptors whose distances to all words are held in memory
 _STRONGEST = 0.8
-_WORDS, _LEARNT = 2048, 100_000
+WORDS = 2048
+"""Of a vocabulary, by default."""
+_LEARNT = 100_000
 _COMMON, _RARE = 0.9, 0.01
 _ANGLES = range(0, 90, 15)  # with the symmetries, all angles
 
@@ -147,37 +151,105 @@ def _batches(chosen: Descriptors, rng: np.random.Generator) -> Iterator[Descript
         yield chosen[rng.integers(0, len(chosen), min(_BATCH, len(chosen)))]
 
 
+class Features(Protocol):
+    """What of an image is counted."""
+
+    symmetries: NDArray[np.intp]
+
+    def described(self, image: Image, mask: NDArray[np.bool_]) -> tuple[Descriptors, NDArray[np.float32]]:
+        """Return ``(N, D)`` descriptors and their strengths."""
+
+    def views(self, image: Image) -> Iterator[tuple[Image, NDArray[np.bool_]]]:
+        """Yield a query as it is described, with masks: with the symmetries, these are all its poses."""
+
+
+class DenseSift:
+    """Blocks of four widths on a lattice of 8 pixels; a query is turned in steps of 15 degrees."""
+
+    symmetries = SYMMETRIES
+
+    def described(self, image: Image, mask: NDArray[np.bool_]) -> tuple[Descriptors, NDArray[np.float32]]:
+        """See `Features`."""
+        parts = describe(image, mask, Lattice())
+        kept = [(part.descriptors[part.inside], part.strengths[part.inside]) for part in parts]
+        return np.concatenate([each for each, _ in kept]), np.concatenate([each for _, each in kept])
+
+    def views(self, image: Image) -> Iterator[tuple[Image, NDArray[np.bool_]]]:
+        """See `Features`."""
+        for angle in _ANGLES:
+            yield _turned(image, angle)
+
+
+class SiftKeypoints:
+    """SIFT's own keypoints (Lowe, IJCV 2004), which tell how they are turned, but not whether they are mirrored."""
+
+    symmetries = np.arange(LENGTH)[None]
+
+    def described(self, image: Image, mask: NDArray[np.bool_]) -> tuple[Descriptors, NDArray[np.float32]]:
+        """See `Features`; strengths are the detector's responses."""
+        found, raw = cv2.SIFT.create().detectAndCompute(evened(image, mask), mask.astype(np.uint8))
+        if raw is None:
+            return np.zeros((0, LENGTH), np.float32), np.zeros(0, np.float32)
+        return normalised(np.asarray(raw, np.float32))[0], np.array([point.response for point in found], np.float32)
+
+    def views(self, image: Image) -> Iterator[tuple[Image, NDArray[np.bool_]]]:
+        """See `Features`."""
+        everywhere = np.ones(image.shape, bool)
+        yield image, everywhere
+        yield np.ascontiguousarray(image[:, ::-1]), everywhere
+
+
+def evened(image: Image, mask: NDArray[np.bool_]) -> NDArray[np.uint8]:
+    """Return 8-bit grey values, the lowest and the highest half per cent clipped."""
+    low, high = np.percentile(image[mask], (0.5, 99.5))
+    return np.asarray(np.clip((image - low) / max(high - low, 1e-9), 0, 1) * 255, dtype=np.uint8)
+
+
 class Ranker:
     """Ranks images by the cosine of their histograms of words, weighted by how rare these are (tf-idf).
 
-    Words of more than nine tenths of the images, or of fewer than one in a hundred, do not count.
+    Words of more than nine tenths of the images, or of fewer than one in a hundred, do not count. The histograms lie in
+    an inverted index: for each word the images that have it, so that a query meets those of its own words alone.
 
     Parameters
     ----------
     images : sequence of (Y, X) float32
         At least two.
+    features : Features
+        What of them is counted.
+    words : int
+        Size of the vocabulary.
     """
 
-    def __init__(self, images: Sequence[NDArray[np.float32]]) -> None:
-        described = [_described(image, np.ones(image.shape, bool)) for image in images]
-        self._vocabulary = learn(described, _WORDS, SYMMETRIES, most=_LEARNT)
+    def __init__(self, images: Sequence[Image], features: Features | None = None, words: int = WORDS) -> None:
+        self._features = features or DenseSift()
+        described = [self._features.described(image, np.ones(image.shape, bool)) for image in images]
+        self._vocabulary = learn(described, words, self._features.symmetries, most=_LEARNT)
         counts = np.array([self._histogram(descriptors) for descriptors, _ in described])
         share = (counts > 0).mean(axis=0)
         counted = (share <= _COMMON) & (share >= _RARE)
         self._weights = np.where(counted, np.log(1 / np.maximum(share, 1e-6)), 0)
-        self._images = self._weighted(counts)
+        self._index = csr_matrix(self._weighted(counts).T)
 
-    def rank(self, query: NDArray[np.float32]) -> NDArray[np.intp]:
+    def rank(self, query: Image) -> NDArray[np.intp]:
         """Return the images' numbers, best first, by the best of all the query's poses."""
+        return np.argsort(-self.cosines(query), kind="stable")
+
+    def cosines(self, query: Image) -> NDArray[np.float64]:
+        """Return the cosine of each image with the best of the query's poses."""
+        found: NDArray[np.float64] = (csr_matrix(self._weighted(self.histograms(query))) @ self._index).toarray()
+        return np.asarray(found.max(axis=0))
+
+    def histograms(self, query: Image) -> NDArray[np.float64]:
+        """Return how often a query has each word at each pose, ``(poses, words)``."""
         turned = []
-        for angle in _ANGLES:
-            histogram = self._histogram(_described(*_turned(query, angle))[0])
+        for view, mask in self._features.views(query):
+            histogram = self._histogram(self._features.described(view, mask)[0])
             for names in self._vocabulary.renamed:
                 renamed = np.zeros_like(histogram)
                 renamed[names] = histogram
                 turned.append(renamed)
-        scores = (self._weighted(np.array(turned)) @ self._images.T).max(axis=0)
-        return np.argsort(-scores, kind="stable")
+        return np.array(turned)
 
     def _histogram(self, descriptors: Descriptors) -> NDArray[np.float64]:
         size = len(self._vocabulary)
@@ -186,13 +258,6 @@ class Ranker:
     def _weighted(self, counts: NDArray[np.float64]) -> NDArray[np.float64]:
         weighted = counts * self._weights
         return np.asarray(weighted / np.maximum(np.linalg.norm(weighted, axis=1, keepdims=True), 1e-9))
-
-
-def _described(image: NDArray[np.float32], mask: NDArray[np.bool_]) -> tuple[Descriptors, NDArray[np.float32]]:
-    """Return the descriptors of all blocks inside an image, ``(N, 128)``, and their strengths."""
-    parts = describe(image, mask, Lattice())
-    kept = [(part.descriptors[part.inside], part.strengths[part.inside]) for part in parts]
-    return np.concatenate([each for each, _ in kept]), np.concatenate([each for _, each in kept])
 
 
 def _turned(image: NDArray[np.float32], angle: float) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:

@@ -213,7 +213,7 @@ def registration_cost(  # noqa: PLR0913  a parameter an option
 
 
 @app.command("retrieval")
-def retrieval(
+def retrieval(  # noqa: PLR0913  a parameter an option
     model: Annotated[str, typer.Argument(help="A name, or a folder.")],
     pairs: Annotated[Path, typer.Argument(help="Manifest of aligned pairs of the model's modalities.")],
     *,
@@ -221,6 +221,10 @@ def retrieval(
     count: Annotated[int, typer.Option(min=1, help="Fields that are looked for, in each direction.")] = 30,
     distractors: Annotated[int, typer.Option(min=1, help="Other fields in the gallery.")] = 200,
     whole: Annotated[bool, typer.Option("--whole", help="Look for fields of all tissue, learnt from or not.")] = False,
+    method: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME", help="What is measured; again for each. An unknown one: all names."),
+    ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Of the fields and poses.")] = 0,
 ) -> None:
     """Look for crops of one modality among fields of the other: by visual words, by cells, raw and represented."""
@@ -229,18 +233,37 @@ def retrieval(
 
         require_computing()
         from comir_batch.bench.retrieval import COLUMNS, RetrievalRequest, measure_retrieval
+        from comir_batch.bench.retrieval_methods import USUAL
         from comir_batch.cli.progress import show_progress
         from comir_batch.core.config import ExecutionConfig
         from comir_batch.execution.stop import StopRequest
         from comir_batch.representation.store import find_model
 
         here = ExecutionConfig(executor="serial", device="cpu")
-        request = RetrievalRequest(find_model(model), pairs, out, here, count, distractors, seed, whole)
+        chosen = tuple(method or USUAL)
+        request = RetrievalRequest(find_model(model), pairs, out, here, count, distractors, seed, whole, chosen)
         stop = StopRequest()
         with show_progress() as subscriber, stop.on_signals():
             rows = measure_retrieval(request, stop, subscriber, lambda text: typer.echo(text, err=True))
         print_table("retrieval", COLUMNS, [row.cells() for row in rows])
         typer.echo(f"table: {out / 'retrieval.md'}")
+
+
+@app.command("retrieval-speed")
+def retrieval_speed(
+    patches: Annotated[list[int] | None, typer.Option(min=1, help="Patches of a gallery; again for more.")] = None,
+    repeats: Annotated[int, typer.Option(min=1, help="Of each look-up; the quickest counts.")] = 5,
+    *,
+    all_places: Annotated[bool, typer.Option("--all-places", help="Time look-ups of all places, too.")] = False,
+) -> None:
+    """Time look-ups in made-up galleries, by default of 1000, 10,000 and 100,000 patches, and size their indexes."""
+    with exit_codes():
+        from comir_batch.bench.retrieval_speed import COLUMNS, measure_speed
+
+        rows = [
+            speed.cells() for speed in measure_speed(patches or [1000, 10_000, 100_000], repeats, all_places=all_places)
+        ]
+        print_table("retrieval-speed", COLUMNS, rows)
 
 
 @app.command("training")

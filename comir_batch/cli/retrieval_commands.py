@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -65,6 +65,10 @@ def query(  # noqa: PLR0913  a parameter an option
     verified: Annotated[
         int, typer.Option(min=0, max=30, help="Places that are compared pixel by pixel; 0 ranks by coarse cells alone.")
     ] = 12,
+    look_up: Annotated[
+        Literal["auto", "all", "shortlist"],
+        typer.Option(help="Compare all places, or a shortlist; auto: a shortlist in more than 2000 patches."),
+    ] = "auto",
     mpp: Annotated[
         float | None, typer.Option(min=0, help="µm of a pixel of the image, if the file does not say.")
     ] = None,
@@ -87,7 +91,7 @@ def query(  # noqa: PLR0913  a parameter an option
         require_computing()
         single = SlideRow(0, image.stem, SlideSpec(image.resolve(), 0, channel, mpp or None), modality.lower())
         rows = read_slides(image) if is_table else (single,)
-        request = QueryRequest(index, rows, top, verified, device or "auto")
+        request = QueryRequest(index, rows, top, verified, device or "auto", look_up)
         answers = list(answer(request, lambda text: typer.echo(text, err=True)))
         if csv is not None:
             write_csv(csv, answers)

@@ -7,8 +7,8 @@ import json
 import os
 import shutil
 import time
-from contextlib import suppress
-from typing import TYPE_CHECKING, Any
+from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 
@@ -29,11 +29,18 @@ def write_bytes(path: Path, content: bytes) -> None:
 
     The temporary name is always the same, so that what a killed writer left goes when the file is written again.
     """
+    with _partial(path) as stream:
+        stream.write(content)
+
+
+@contextmanager
+def _partial(path: Path) -> Iterator[BinaryIO]:
+    """Open the temporary file that becomes the named one if all goes well."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.partial")
     try:
         with temporary.open("wb") as stream:
-            stream.write(content)
+            yield stream
             stream.flush()
             os.fsync(stream.fileno())
         temporary.replace(path)
@@ -101,6 +108,18 @@ def write_arrays(path: Path, **arrays: NDArray[Any]) -> None:
     buffer = io.BytesIO()
     np.savez_compressed(buffer, allow_pickle=False, **arrays)
     write_bytes(path, buffer.getvalue())
+
+
+def write_array(path: Path, array: NDArray[Any]) -> None:
+    """Write one array as .npy atomically, without a copy of it in memory."""
+    with _partial(path) as stream:
+        np.save(stream, array, allow_pickle=False)
+
+
+def map_array(path: Path) -> NDArray[Any]:
+    """Open what `write_array` wrote; it is read from the file where it is looked at."""
+    mapped: NDArray[Any] = np.load(path, mmap_mode="r", allow_pickle=False)
+    return mapped
 
 
 def read_arrays(path: Path) -> dict[str, NDArray[Any]]:

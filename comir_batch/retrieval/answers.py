@@ -28,10 +28,10 @@ if TYPE_CHECKING:
 
     from comir_batch.pipeline.representing import SlideRow
     from comir_batch.representation.device import Device
-    from comir_batch.retrieval.find import Match
+    from comir_batch.retrieval.find import LookUp, Match
     from comir_batch.retrieval.query_image import QueryImage
 
-COLUMNS = ("query", "rank", "slide_id", "score", "margin", "x_um", "y_um", "angle_deg", "mirrored")
+COLUMNS = ("query", "rank", "slide_id", "score", "margin", "x_um", "y_um", "angle_deg", "mirrored", "looked_up")
 _PICTURED = 5
 _SIDE = 320
 
@@ -50,6 +50,8 @@ class QueryRequest:
         Slides to tell of.
     verified : int
         Places that are compared pixel by pixel.
+    look_up : {"auto", "all", "shortlist"}
+        See `find.Finder`.
     """
 
     index: Path
@@ -57,6 +59,7 @@ class QueryRequest:
     top: int
     verified: int
     device: Device = "auto"
+    look_up: LookUp = "auto"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -69,12 +72,15 @@ class Answer:
         The best place in each slide, best first.
     margin : float
         See `find.margin`, over all places, in whichever slide.
+    looked_up : {"all", "shortlist"}
+        How, once it was chosen.
     """
 
     name: str
     image: QueryImage
     matches: tuple[Match, ...]
     margin: float
+    looked_up: LookUp
 
 
 def answer(request: QueryRequest, say: Callable[[str], object]) -> Iterator[Answer]:
@@ -92,18 +98,20 @@ def answer(request: QueryRequest, say: Callable[[str], object]) -> Iterator[Answ
     index = Index.open(request.index)
     for row in request.rows:
         require_known(index.model, row.modality)
-    finder, bad = Finder(index, request.verified), []
+    finder, bad = Finder(index, request.verified, request.look_up), []
     for row in request.rows:
+        searched = finder.searched(row.modality)
         try:
             image = open_query(row.spec, row.modality, index.model, request.device)
+            places = finder.places(image, searched)
         except SlideError as error:
             if not row.row:
                 raise
             bad.append(Problem(row.row, "path", str(error), "Mend the image, or leave the row out"))
             say(f"{row.name}: {error}")
             continue
-        places = finder.places(image, finder.searched(row.modality))
-        yield Answer(row.name, image, tuple(best_of_each(places)[: request.top]), margin(places))
+        best = tuple(best_of_each(places)[: request.top])
+        yield Answer(row.name, image, best, margin(places), finder.chosen(image, searched))
     if bad and len(bad) == len(request.rows):
         raise ManifestError(bad)
 
@@ -124,6 +132,7 @@ def cells_of(each: Answer) -> list[tuple[str, ...]]:
                 f"{y:.1f}",
                 f"{match.angle:.1f}",
                 "yes" if match.mirrored else "no",
+                each.looked_up,
             )
         )
     return rows

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal, TypeAlias
 
 import numpy as np
 
@@ -13,6 +13,7 @@ from comir_batch.core.transform import Affine
 from comir_batch.retrieval.cells import represented_mask
 from comir_batch.retrieval.lookup import look_up
 from comir_batch.retrieval.place import place
+from comir_batch.retrieval.shortlist import Searched, can_be_shortlisted, look_up_shortlisted
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -27,6 +28,11 @@ if TYPE_CHECKING:
 
 LOOKED_UP, VERIFIED = 30, 12
 """Places that are looked up, and how many of them are verified."""
+LARGE = 2000
+"""Patches above which a gallery is looked up by a shortlist, unless told otherwise: a second or so for all places."""
+_PATCH = 128  # pixels of the working level: patches of 256 pixels, which overlap by half, one for each such square
+LookUp: TypeAlias = Literal["auto", "all", "shortlist"]
+"""How places are looked up."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -76,11 +82,14 @@ class Finder:
         Where to look.
     verified : int
         Places that are verified; 0 ranks by cells alone.
+    look_up : {"auto", "all", "shortlist"}
+        By default a shortlist in more than `LARGE` patches, of which small queries have none.
     """
 
-    def __init__(self, index: Index, verified: int = VERIFIED) -> None:
-        self._index, self._verified = index, verified
+    def __init__(self, index: Index, verified: int = VERIFIED, look_up: LookUp = "auto") -> None:
+        self._index, self._verified, self._look_up = index, verified, look_up
         self._cells: dict[str, Cells] = {}
+        self._loaded: dict[str, Searched] = {}
 
     def searched(self, modality: str) -> tuple[IndexedSlide, ...]:
         """Return the slides that a query of a modality is compared with: those of the others, else all.
@@ -95,9 +104,25 @@ class Finder:
             raise ConfigError(f"the index {self._index.folder} has no slides; add some with comir-batch index")
         return tuple(slide for slide in slides if slide.modality != modality) or slides
 
+    def chosen(self, image: QueryImage, slides: Sequence[IndexedSlide]) -> LookUp:
+        """Return how a query is looked up in some slides: what was asked for, else what their number calls for."""
+        if self._look_up != "auto":
+            return self._look_up
+        shortlisted = patches(slides) > LARGE and can_be_shortlisted(image.query)
+        return "shortlist" if shortlisted else "all"
+
     def places(self, image: QueryImage, slides: Sequence[IndexedSlide]) -> list[Match]:
-        """Return the places in some slides that a query may come from: those that were verified first, best first."""
-        hits = look_up(image.query, [self._cells_of(slide) for slide in slides], LOOKED_UP)
+        """Return the places in some slides that a query may come from: those that were verified first, best first.
+
+        Raises
+        ------
+        SlideError
+            If a shortlist was asked for, and the query is too small for one.
+        """
+        if self.chosen(image, slides) == "shortlist":
+            hits = look_up_shortlisted(image.query, [self._searched_in(slide) for slide in slides], LOOKED_UP)
+        else:
+            hits = look_up(image.query, [self._cells_of(slide) for slide in slides], LOOKED_UP)
         checked = [self._verify(image, hit, slides[hit.slide]) for hit in hits[: self._verified]]
         matches = sorted((match for match in checked if match is not None), key=lambda match: -match.score)
         return matches + [_unverified(image, hit, slides[hit.slide]) for hit in hits[self._verified :]]
@@ -106,6 +131,11 @@ class Finder:
         if slide.name not in self._cells:
             self._cells[slide.name] = self._index.cells(slide)
         return self._cells[slide.name]
+
+    def _searched_in(self, slide: IndexedSlide) -> Searched:
+        if slide.name not in self._loaded:
+            self._loaded[slide.name] = Searched.of(self._index.cells(slide), self._index.signatures(slide))
+        return self._loaded[slide.name]
 
     def _verify(self, image: QueryImage, hit: Hit, slide: IndexedSlide) -> Match | None:
         grid = slide.represented.grid
@@ -118,6 +148,12 @@ class Finder:
         if found is None:
             return None
         return Match(slide, _in_um(found.transform, image.grid, grid), found.score, verified=True)
+
+
+def patches(slides: Sequence[IndexedSlide]) -> int:
+    """Return how many patches of 256 pixels, one every 128, cover some slides."""
+    grids = [slide.represented.grid for slide in slides]
+    return sum(math.ceil(grid.width / _PATCH) * math.ceil(grid.height / _PATCH) for grid in grids)
 
 
 def _unverified(image: QueryImage, hit: Hit, slide: IndexedSlide) -> Match:

@@ -2,9 +2,10 @@
 
 ::
 
-    index.json     version, model, slides
-    cells/ID.npz   cells of a slide's representation
-    run/           a run directory, as far as the represent stage
+    index.json          version, model, slides
+    cells/ID.npz        cells of a slide's representation
+    signatures/ID.npy   signatures of its discs, for the shortlist of a large index
+    run/                a run directory, as far as the represent stage
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ import numpy as np
 from comir_batch.core.errors import ConfigError, ModelError
 from comir_batch.core.geometry import Grid
 from comir_batch.core.slide import SlideSpec
-from comir_batch.pipeline.files import read_arrays, read_json, write_arrays, write_json
+from comir_batch.pipeline.files import map_array, read_arrays, read_json, write_array, write_arrays, write_json
 from comir_batch.pipeline.representing import (
     RepresentedSlide,
     RepresentRequest,
@@ -28,15 +29,18 @@ from comir_batch.pipeline.representing import (
 )
 from comir_batch.representation.store import Model, find_model
 from comir_batch.retrieval.cells import CELL, Cells, read_cells
+from comir_batch.retrieval.signatures import CELL_PX, signatures
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+    from numpy.typing import NDArray
 
     from comir_batch.core.config import RunConfig
     from comir_batch.core.events import Subscriber
     from comir_batch.execution.stop import StopRequest
 
-FORMAT, VERSION = "comir-batch index", 1
+FORMAT, VERSION = "comir-batch index", 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,6 +127,10 @@ class Index:
         arrays = read_arrays(_cells(self.folder, slide.name))
         return Cells(arrays["values"].astype(np.float32), arrays["weight"].astype(np.float32))
 
+    def signatures(self, slide: IndexedSlide) -> NDArray[np.int8]:
+        """Open the signatures of a slide's discs, ``(rows, columns, L)``; read where they are looked at."""
+        return map_array(_signatures(self.folder, slide.name))
+
     def save(self) -> None:
         """Write index.json; it appears whole."""
         card = self.model.card
@@ -180,8 +188,8 @@ def build_index(request: IndexRequest, subscriber: Subscriber, stop: StopRequest
     for row, made in zip(request.rows, represented, strict=True):
         stop.check()
         new = IndexedSlide(row.name, row.modality, row.spec, digests[row.name], made, row.mask)
-        if slides.get(row.name) != new or not _cells(index.folder, row.name).is_file():
-            _write_cells(index.folder, new)
+        if slides.get(row.name) != new or not _is_whole(index.folder, row.name):
+            _write(index.folder, new)
         slides[row.name] = new
     index = Index(index.folder, index.model, tuple(slides.values()))
     index.save()
@@ -206,11 +214,16 @@ def _begun(request: IndexRequest) -> Index:
     return Index(folder.resolve(), request.model, ())
 
 
-def _write_cells(folder: Path, slide: IndexedSlide) -> None:
+def _write(folder: Path, slide: IndexedSlide) -> None:
     grid = slide.represented.grid
     cells = read_cells(slide.represented.read, (grid.width, grid.height))
     half = {"values": cells.values.astype(np.float16), "weight": cells.weight.astype(np.float16)}
+    write_array(_signatures(folder, slide.name), signatures(cells.coarser(CELL_PX // CELL).banded()))
     write_arrays(_cells(folder, slide.name), **half)
+
+
+def _is_whole(folder: Path, name: str) -> bool:
+    return _cells(folder, name).is_file() and _signatures(folder, name).is_file()
 
 
 def _json(folder: Path) -> Path:
@@ -219,6 +232,10 @@ def _json(folder: Path) -> Path:
 
 def _cells(folder: Path, name: str) -> Path:
     return folder / "cells" / f"{name}.npz"
+
+
+def _signatures(folder: Path, name: str) -> Path:
+    return folder / "signatures" / f"{name}.npy"
 
 
 def _model(recorded: dict[str, str]) -> Model:

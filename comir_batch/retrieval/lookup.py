@@ -18,7 +18,7 @@ from comir_batch.retrieval.cells import CELL
 from comir_batch.retrieval.templates import Query, linear, templates
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
     from numpy.typing import NDArray
 
@@ -30,10 +30,12 @@ if TYPE_CHECKING:
 _LARGE_CELL = 8
 _SMALL = 160  # pixels of a query's side below which its cells are the finest
 _MOST = 384  # pixels of a query's side that are looked up: its part with most in it
-_STEP_DEG = 5.0
+STEP_DEG = 5.0
+"""Between the angles at which a query is compared."""
 _FLAT = 0.1  # of the slide's mean energy: what is added to a window's, so that noise where little varies is no match
 _LEAST_INSIDE = 0.4
-_APART = 4.0  # cells between distinct places
+APART = 4.0
+"""Cells between distinct places."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,11 +90,11 @@ def look_up(query: Query, slides: Sequence[Cells], count: int) -> list[Hit]:
     count : int
         Places that are wanted; distinct ones, several may lie in one slide.
     """
-    part, away = _part(query)
+    part, away = looked_up_part(query)
     side = cell_side(part)
-    made = templates(part, side, _STEP_DEG)
+    made = templates(part, side, STEP_DEG)
     hits = [hit for number, slide in enumerate(slides) for hit in _hits(number, slide, made, count)]
-    return [hit.moved(hit.matrix @ away) for hit in distinct(hits, _APART * side, count)]
+    return [hit.moved(hit.matrix @ away) for hit in distinct(hits, APART * side, count)]
 
 
 def distinct(hits: Sequence[Hit], apart: float, count: int) -> list[Hit]:
@@ -107,8 +109,11 @@ def distinct(hits: Sequence[Hit], apart: float, count: int) -> list[Hit]:
     return kept
 
 
-def _part(query: Query) -> tuple[Query, NDArray[np.float64]]:
-    """Return the part of a large query with most that counts, and the way from its middle to the query's."""
+def looked_up_part(query: Query) -> tuple[Query, NDArray[np.float64]]:
+    """Return the part of a large query with most that counts, and the way from its middle to the query's.
+
+    Smaller queries are looked up whole. The way is ``(x, y)`` in pixels of the query.
+    """
     height, width = query.mask.shape
     rows, columns = min(height, _MOST), min(width, _MOST)
     sums = cv2.integral(query.mask.astype(np.uint8))
@@ -122,7 +127,9 @@ def _part(query: Query) -> tuple[Query, NDArray[np.float64]]:
 
 def _hits(number: int, slide: Cells, made: Templates, count: int) -> list[Hit]:
     """Return a few places of a slide at which some pose scores higher than any does beside them."""
-    scores, poses = _best_poses(slide.coarser(made.side // CELL), made)
+    cells, around = slide.coarser(made.side // CELL), made.values.shape[1] // 2
+    banded, there = np.pad(cells.banded(), around), np.pad(cells.weight > 0, around)
+    scores, poses = best_poses(banded, there, made, range(len(made.values)))
     rows, columns = np.nonzero((scores == ndimage.maximum_filter(scores, 3)) & (scores > -1))
     found = scores[rows, columns]
     middle = (made.side - 1) / 2
@@ -139,24 +146,59 @@ def _hits(number: int, slide: Cells, made: Templates, count: int) -> list[Hit]:
     ]
 
 
-def _best_poses(cells: Cells, made: Templates) -> tuple[Plane, NDArray[np.intp]]:
-    """Return the score of the best pose with its middle on each cell, -1 where too little overlaps, and which it is."""
+def best_poses(
+    banded: Plane, there: NDArray[np.bool_], made: Templates, numbers: Iterable[int], energy: float | None = None
+) -> tuple[Plane, NDArray[np.intp]]:
+    """Correlate some poses of a query with every place of banded cells at which their square fits.
+
+    Parameters
+    ----------
+    banded : (Y, X) float32
+        Banded cells of a slide or of a part of it.
+    there : (Y, X) bool
+        Cells that count.
+    made : Templates
+        Of n cells a side.
+    numbers : iterable of int
+        The poses.
+    energy : float or None
+        What the squares of such cells sum up to at a place of the slide on average; by default at these places.
+
+    Returns
+    -------
+    scores : (Y - n + 1, X - n + 1) float32
+        Correlation of the best of the poses with its middle on each cell; -1 where too little overlaps.
+    poses : of the same shape, int
+        Which it is.
+    """
     side = made.values.shape[1]
-    padded = np.pad(cells.banded(), side // 2)
-    best = np.full(cells.values.shape, -np.inf, np.float32)
+    best = np.full(tuple(size - side + 1 for size in banded.shape), -np.inf, np.float32)
     poses = np.zeros(best.shape, np.intp)
-    for number, template in enumerate(made.values):
-        products = cv2.matchTemplate(padded, template, cv2.TM_CCORR)
+    for number in numbers:
+        products = cv2.matchTemplate(banded, made.values[number], cv2.TM_CCORR)
         poses[products > best] = number
         np.maximum(best, products, out=best)
-    energy = _sums(cells.banded() ** 2, side)
-    floor = _FLAT * float(energy.mean()) + 1e-12
-    inside = _sums((cells.weight > 0).astype(np.float32), side)
-    enough = inside >= _LEAST_INSIDE * float(made.inside.sum(axis=(1, 2)).mean())
-    return np.where(enough, best / np.sqrt(np.maximum(energy, 0) + floor), -1).astype(np.float32), poses
+    energies = _sums(banded**2, side)
+    floor = _FLAT * (float(energies.mean()) if energy is None else energy) + 1e-12
+    enough = _sums(there.astype(np.float32), side) >= _LEAST_INSIDE * made.area
+    return np.where(enough, best / np.sqrt(np.maximum(energies, 0) + floor), -1).astype(np.float32), poses
+
+
+def mean_energy(banded: Plane, side: int) -> float:
+    """Return the mean over all cells of a slide of the sum of squares in so many cells a side about each."""
+    rows, columns = (_covered(size, side) for size in banded.shape)
+    return float(rows @ (banded**2) @ columns) / banded.size
+
+
+def _covered(size: int, side: int) -> NDArray[np.float32]:
+    """Return in how many windows about one of so many cells in a row each of these lies."""
+    place = np.arange(size)
+    last, first = np.minimum(place + side // 2, size - 1), np.maximum(place - side // 2, 0)
+    return (last - first + 1).astype(np.float32)
 
 
 def _sums(plane: Plane, side: int) -> Plane:
-    """Return the sums over squares about each cell."""
+    """Return the sums over all squares that fit."""
     sums = cv2.boxFilter(plane, -1, (side, side), normalize=False, borderType=cv2.BORDER_CONSTANT)
-    return np.asarray(sums, dtype=np.float32)
+    inner = slice(side // 2, plane.shape[0] - side // 2), slice(side // 2, plane.shape[1] - side // 2)
+    return np.asarray(sums[inner], dtype=np.float32)

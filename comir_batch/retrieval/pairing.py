@@ -88,9 +88,9 @@ def propose(
     )
     fixed_slides, moving_slides = _asked(fixed, request.fixed), _asked(moving, request.moving)
     if _area(fixed_slides) >= _area(moving_slides):
-        found = _compared(moving_slides, Finder(fixed), fixed_slides, partial(_told, stop, say))
+        found = _compared(moving_slides, Finder(fixed, look_up="all"), fixed_slides, partial(_told, stop, say))
         return _ordered(_assigned(moving_slides, fixed_slides, found, searched_is_fixed=True))
-    found = _compared(fixed_slides, Finder(moving), moving_slides, partial(_told, stop, say))
+    found = _compared(fixed_slides, Finder(moving, look_up="all"), moving_slides, partial(_told, stop, say))
     return _ordered(_assigned(fixed_slides, moving_slides, found, searched_is_fixed=False))
 
 

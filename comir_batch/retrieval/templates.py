@@ -57,6 +57,8 @@ class Templates:
         Whether it is.
     side : int
         Pixels along each side of a cell.
+    area : float
+        Cells inside the query, on average.
     """
 
     values: Plane
@@ -64,6 +66,7 @@ class Templates:
     angles: NDArray[np.float64]
     mirrored: NDArray[np.bool_]
     side: int
+    area: float
 
     def near(self, angle: float, *, mirrored: bool, within: float) -> NDArray[np.intp]:
         """Return the numbers of the poses within so many degrees of one."""
@@ -93,13 +96,15 @@ def templates(query: Query, cell: int, step_deg: float) -> Templates:
     angles = np.arange(0, 360, step_deg)
     poses = [(float(angle), mirrored) for mirrored in (False, True) for angle in angles]
     cells = Cells.of(query.pixels, query.mask)
-    made = [_template(cells, cell, count, linear(angle, mirrored=mirrored)) for angle, mirrored in poses]
+    made = [_turned(cells, cell, count, linear(angle, mirrored=mirrored)) for angle, mirrored in poses]
+    inside = np.stack([inside for _, inside in made])
     return Templates(
         np.stack([values for values, _ in made]),
-        np.stack([inside for _, inside in made]),
+        inside,
         np.array([angle for angle, _ in poses]),
         np.array([mirrored for _, mirrored in poses]),
         cell,
+        float(inside.sum(axis=(1, 2)).mean()),
     )
 
 
@@ -108,11 +113,40 @@ def _cells_of(query: Query, cell: int) -> int:
     return max(round(query.side / cell) // 2 * 2 + 1, 3)
 
 
-def _template(cells: Cells, cell: int, count: int, matrix: NDArray[np.float64]) -> tuple[Plane, Plane]:
+def turned_cells(
+    query: Query, cell: int, count: int, matrix: NDArray[np.float64], away: tuple[float, float] = (0, 0)
+) -> tuple[Plane, Plane]:
+    """Return a query's banded cells at one pose, and where they are.
+
+    Parameters
+    ----------
+    query : Query
+        What is looked for.
+    cell : int
+        Pixels along each side of a cell; a multiple of `CELL`.
+    count : int
+        Cells along each side of the square that is returned, an odd number.
+    matrix : (2, 2) float64
+        Query pixels ``(x, y)`` to slide pixels.
+    away : (float, float)
+        Way ``(x, y)`` in pixels from the query's middle to that of the square.
+
+    Returns
+    -------
+    values, inside : (n, n) float32
+        As in `Templates`.
+    """
+    return _turned(Cells.of(query.pixels, query.mask), cell, count, matrix, away)
+
+
+def _turned(
+    cells: Cells, cell: int, count: int, matrix: NDArray[np.float64], away: tuple[float, float] = (0, 0)
+) -> tuple[Plane, Plane]:
     height, width = cells.values.shape
     finer = cell // cells.side
     canvas = count * finer
-    middle, there = np.array([(width - 1) / 2, (height - 1) / 2]), np.full(2, (canvas - 1) / 2)
+    middle = np.array([(width - 1) / 2, (height - 1) / 2]) + np.array(away) / cells.side
+    there = np.full(2, (canvas - 1) / 2)
     back = np.linalg.inv(matrix)
     to_query = np.column_stack([back, middle - back @ there])
     flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP

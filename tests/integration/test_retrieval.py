@@ -73,18 +73,19 @@ def test_a_crop_is_found_and_placed_and_slides_can_be_added(folder, tmp_path):
     assert "slides: 2 dapi" in made.stdout
     assert "(other)" in made.stderr
     assert "(part): started" not in made.stderr
-    told = invoke(
-        *("query", tmp_path / "index", folder / "crop.png", "--modality", "tritc", "--mpp", MPP, "--device", "cpu"),
-        *("--csv", tmp_path / "found.csv", "--html", tmp_path / "found.html"),
-    )
-    assert told.exit_code == 0, told.output
-    with (tmp_path / "found.csv").open(encoding="utf-8") as stream:
-        first = next(csv.DictReader(stream))
-    assert (first["slide_id"], first["mirrored"]) == ("part", "yes")
-    assert float(first["x_um"]) == pytest.approx(210 * MPP, abs=2)
-    assert float(first["y_um"]) == pytest.approx(230 * MPP, abs=2)
-    assert float(first["angle_deg"]) == pytest.approx(130, abs=1)
-    assert float(first["margin"]) > 1.3
+    for how, looked_up in (("auto", "all"), ("shortlist", "shortlist")):
+        told = invoke(
+            *("query", tmp_path / "index", folder / "crop.png", "--modality", "tritc", "--mpp", MPP, "--device", "cpu"),
+            *("--csv", tmp_path / "found.csv", "--html", tmp_path / "found.html", "--look-up", how),
+        )
+        assert told.exit_code == 0, told.output
+        with (tmp_path / "found.csv").open(encoding="utf-8") as stream:
+            first = next(csv.DictReader(stream))
+        assert (first["slide_id"], first["mirrored"], first["looked_up"]) == ("part", "yes", looked_up)
+        assert float(first["x_um"]) == pytest.approx(210 * MPP, abs=2)
+        assert float(first["y_um"]) == pytest.approx(230 * MPP, abs=2)
+        assert float(first["angle_deg"]) == pytest.approx(130, abs=1)
+        assert float(first["margin"]) > 1.3
     assert "<img" in (tmp_path / "found.html").read_text(encoding="utf-8")
     refused = invoke("index", folder / "part.csv", "--model", "rgb-nir", "--out", tmp_path / "index")
     assert refused.exit_code == 3

@@ -2,18 +2,32 @@
 
 from __future__ import annotations
 
+import sys
+
 import cv2
 import numpy as np
 import pytest
 
+from comir_batch.bench import retrieval_speed
 from comir_batch.bench.dense_sift import SYMMETRIES, Lattice, describe
-from comir_batch.bench.retrieval import COLUMNS, Row
-from comir_batch.bench.visual_words import Ranker, Vocabulary, balanced
+from comir_batch.bench.retrieval import COLUMNS, Row, require_methods
+from comir_batch.bench.retrieval_methods import METHODS, Found, Reranked, made, patches
+from comir_batch.bench.visual_words import DenseSift, Ranker, SiftKeypoints, Vocabulary, balanced
+from comir_batch.core.errors import ConfigError
+from comir_batch.retrieval.signatures import length
 
 
 def smooth(seed, side=129):
     noise = np.random.default_rng(seed).normal(size=(side, side)).astype(np.float32)
     return cv2.GaussianBlur(noise, (0, 0), 3)
+
+
+def everywhere(image):
+    return np.ones(image.shape, bool)
+
+
+def unit(rows):
+    return rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-9)
 
 
 def changed(array, symmetry):
@@ -77,3 +91,82 @@ def test_a_row_counts_ranks_and_what_was_not_found():
     assert [row.top(count) for count in (1, 5, 10)] == [0.25, 0.5, 0.5]
     assert dict(zip(COLUMNS, row.cells(), strict=True))["located"] == "1.000"
     assert row._replace(located=()).cells()[6] == ""
+
+
+def test_an_inverted_index_scores_as_the_cosine_of_whole_histograms_does():
+    images = [smooth(seed) for seed in range(5)]
+    ranker = Ranker(images, words=256)
+    counts = np.array([ranker._histogram(DenseSift().described(image, everywhere(image))[0]) for image in images])
+    query = ranker.histograms(changed(images[4], 6))
+    dense = unit(query * ranker._weights) @ unit(counts * ranker._weights).T
+    assert ranker.cosines(changed(images[4], 6)) == pytest.approx(dense.max(axis=0))
+    assert dense.max() == pytest.approx(1, abs=0.02)
+
+
+def test_keypoints_rank_a_turned_and_mirrored_image_first_and_a_blank_one_somewhere():
+    images = [smooth(seed) for seed in range(6)]
+    ranker = Ranker(images, SiftKeypoints(), words=64)
+    assert ranker.rank(changed(images[2], 5))[0] == 2
+    assert sorted(ranker.rank(np.zeros((64, 64), np.float32))) == list(range(6))
+
+
+def test_patches_cover_a_field_from_border_to_border():
+    field = np.arange(100.0).reshape(10, 10).astype(np.float32)
+    cut = list(patches(field, (4, 6)))
+    assert [patch.shape for patch in cut] == [(4, 6)] * 6
+    assert set(np.concatenate([patch.ravel() for patch in cut])) == set(range(100))
+    assert [patch.shape for patch in patches(field, (12, 12))] == [(10, 10)]
+
+
+@pytest.mark.parametrize("name", ["CoMIR, signatures", "CoMIR, shortlist, verified"])
+def test_methods_find_a_turned_and_mirrored_field_among_those_of_the_gallery(name):
+    fields = [smooth(seed, 256) for seed in range(5)]
+    method = made([name], {"CoMIR": fields})[name]
+    found = method.find(changed(fields[3], 7), [0, 2, 3, 4])
+    assert found.order[0] == 3
+    assert set(found.order) <= {0, 2, 3, 4}
+
+
+def test_the_first_fields_are_ranked_again_by_words_of_their_patches(monkeypatch):
+    monkeypatch.setattr("comir_batch.bench.retrieval_methods._RERANKED", 2)
+    monkeypatch.setattr("comir_batch.bench.retrieval_methods._NEW_WORDS", 64)
+    fields = [smooth(seed, 160) for seed in range(4)]
+
+    class Wrong:
+        def find(self, _query, _gallery):
+            return Found([1, 3, 0, 2])
+
+    found = Reranked(fields, Wrong()).find(changed(fields[3][64:, 64:], 7), [0, 1, 2, 3])
+    assert found.order == [3, 1, 0, 2]
+
+
+def test_a_small_query_has_no_shortlist_and_an_unknown_method_is_refused():
+    fields = [smooth(seed, 256) for seed in range(2)]
+    methods = made(["raw, signatures", "raw, shortlist", "raw, shortlist, verified"], {"raw": fields})
+    assert all(method.find(fields[0][:128, :128], [0, 1]) is None for method in methods.values())
+    require_methods(METHODS[:3])
+    with pytest.raises(ConfigError, match="no method 'cells'; choose from: raw, words; raw, keypoints"):
+        require_methods(["cells"])
+
+
+def test_the_learned_baseline_says_what_it_needs(monkeypatch):
+    monkeypatch.setitem(sys.modules, "efficientnet_lite_pytorch", None)
+    with pytest.raises(ConfigError, match=r"pip install 'comir-batch\[baseline\]'"):
+        require_methods(["raw, ImageNet"])
+
+
+def test_the_learned_baseline_knows_a_field_from_another():
+    pytest.importorskip("efficientnet_lite_pytorch")
+    fields = [smooth(seed, 128) for seed in range(3)]
+    method = made(["raw, ImageNet"], {"raw": fields})["raw, ImageNet"]
+    assert method.find(changed(fields[1], 5), [0, 1, 2]).order[0] == 1
+
+
+def test_a_speed_counts_whole_slides_and_what_they_take(monkeypatch):
+    monkeypatch.setattr(retrieval_speed, "_SIDE", 512)
+    first, second = retrieval_speed.measure_speed([10, 17], 1, all_places=False)
+    assert (first.patches, second.patches) == (16, 32)
+    assert second.index_mb == 2 * first.index_mb
+    assert first.index_mb == pytest.approx((32 * 32 * length() + 128 * 128 * 4) / 1e6)
+    assert 0 < first.signatures.wall < first.shortlisted.wall
+    assert dict(zip(retrieval_speed.COLUMNS, first.cells(), strict=True))["all places (s, CPU s)"] == ""

@@ -1,0 +1,44 @@
+"""`bench slides` and `bench throughput`: large inputs that are files, and how fast stages are beside other programs."""
+
+from __future__ import annotations
+
+from pathlib import Path  # noqa: TC003  typer resolves the annotations
+from typing import Annotated, Literal
+
+import typer
+
+from comir_batch.cli.failures import exit_codes
+
+
+def add_to(app: typer.Typer) -> None:
+    """Add the commands to the sub-program."""
+    app.command("slides")(slides)
+
+
+def slides(  # noqa: PLR0913  a parameter an option
+    fixed: Annotated[Path, typer.Argument(help="A slide.")],
+    moving: Annotated[Path, typer.Argument(help="A slide whose pixels lie on the first one's.")],
+    *,
+    modalities: Annotated[tuple[str, str], typer.Option(metavar="FIXED MOVING", help="Their modalities.")],
+    out: Annotated[Path, typer.Option("--out", "-o", metavar="DIR", help="Made, or empty.")],
+    side: Annotated[int, typer.Option(min=64, max=200_000, help="Of both slides, in pixels.")] = 20_000,
+    kind: Annotated[Literal["ome-tiff", "ome-zarr"], typer.Option("--format", help="Of both.")] = "ome-tiff",
+    compression: Annotated[
+        Literal["jpeg", "deflate", "zstd", "none"], typer.Option(help="Of OME-TIFF; jpeg, quality 90, is lossy.")
+    ] = "jpeg",
+    angle: Annotated[float, typer.Option(help="Turn of the moving slide in degrees.")] = 5.0,
+    amplitude: Annotated[float, typer.Option(min=0, help="Largest displacement of the deformation in µm.")] = 12.0,
+    seed: Annotated[int, typer.Option(min=0, help="Of the deformation and of the landmarks.")] = 0,
+) -> None:
+    """Write a large pair with a known truth: real pixels in mirrored tiles, so the layout is made up.
+
+    Block by block; memory does not grow with the side. An OME-TIFF needs the place of its pixels, uncompressed, twice.
+    """
+    with exit_codes():
+        from comir_batch.bench.recovery import AlignedPair
+        from comir_batch.bench.slides import SlidesRequest, build_slides
+
+        pair = AlignedPair(fixed, moving, modalities)
+        request = SlidesRequest(pair, side, kind, out, compression, angle, amplitude, seed)
+        manifest = build_slides(request, lambda text: typer.echo(text, err=True))
+        typer.echo(f"manifest: {manifest}\ntruth:    {out / 'truth.json'}\nThe layout of these slides is made up.")

@@ -176,23 +176,53 @@ def _moved(moving: MirroredSlide, grid: Grid, truth: Composite) -> Pixels:
 
 
 def _write(request: SlidesRequest, side: str, info: SlideInfo, pixels: Pixels, tell: Tell) -> None:
-    """Write one slide; it appears whole, by a rename."""
     source = request.pair.fixed if side == "fixed" else request.pair.moving
-    out = request.path(side)
-    attributes = {"comir_batch": {"layout": f"made up, mirrored tiles of {source.name}"}}
-    name = f"{side}, mirrored tiles of {source.name}"
-    levels = aligned_levels(info.grid())
-    image = NgffImage(name, levels, info.channels, info.dtype, is_rgb=info.is_rgb, attributes=attributes)
+    made_up = MadeUp(
+        f"{side}, mirrored tiles of {source.name}", info, pixels, request.compression, _uuid(request, side)
+    )
+    write_made_up(made_up, request.path(side), lambda text: tell(f"{side}: {text}"))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class MadeUp:
+    """A slide that does not exist yet.
+
+    Attributes
+    ----------
+    name : str
+        What the file says of it.
+    info : SlideInfo
+        Its finest level, channels and type.
+    pixels : callable
+        Returns the ``(C, Y, X)`` pixels of a region of the finest level.
+    compression : str
+        Of an OME-TIFF.
+    uuid : UUID
+        Of an OME-TIFF.
+    """
+
+    name: str
+    info: SlideInfo
+    pixels: Pixels
+    compression: str
+    uuid: UUID
+
+
+def write_made_up(slide: MadeUp, out: Path, tell: Tell) -> None:
+    """Write a slide with its pyramid, as OME-Zarr or OME-TIFF by the name; it appears whole, by a rename."""
+    info = slide.info
+    attributes = {"comir_batch": {"layout": f"made up, {slide.name}"}}
+    image = NgffImage(
+        slide.name, aligned_levels(info.grid()), info.channels, info.dtype, is_rgb=info.is_rgb, attributes=attributes
+    )
     folder = out.with_name(f".{out.name}.unfinished")
     remove_tree(folder)
     try:
-        arrays = _filled(
-            folder, image, background(info.photometric, info.dtype), pixels, lambda text: tell(side + text)
-        )
-        if request.format == "ome-tiff":
-            tell(f"{side}: {out.name}")
-            said = TiffImage(name, levels[0], info.channels, info.is_rgb, _uuid(request, side))
-            write_ome_tiff(arrays, out, said, request.compression)
+        arrays = _filled(folder, image, background(info.photometric, info.dtype), slide.pixels, tell)
+        if out.name.endswith(_SUFFIXES["ome-tiff"]):
+            tell(out.name)
+            said = TiffImage(slide.name, image.levels[0], info.channels, info.is_rgb, slide.uuid)
+            write_ome_tiff(arrays, out, said, slide.compression)
         else:
             write_ngff_metadata(folder, image)
             folder.rename(out)
@@ -210,7 +240,7 @@ def _filled(folder: Path, image: NgffImage, fill: float, pixels: Pixels, tell: T
     finest = BlockPlan(image.levels[0].width, image.levels[0].height, _SHARD)
     for number, region in enumerate(finest):
         if number % -(-len(finest) // 10) == 0:
-            tell(f": {100 * number // len(finest)} %")
+            tell(f"{100 * number // len(finest)} %")
         arrays[0].write(region, pixels(region))
     for finer, coarser in pairwise(arrays):
         add_level(finer, coarser)

@@ -69,7 +69,7 @@ class Material:
         """The square in words."""
         return f"{self.side} x {self.side} px, {len(self.pixels)} x {self.info.dtype}"
 
-    def spectral(self) -> NDArray[np.generic]:
+    def brightest(self) -> NDArray[np.generic]:
         """Return one ``(Y, X)`` channel: the largest of all, contiguous."""
         return np.ascontiguousarray(self.pixels.max(axis=0))
 

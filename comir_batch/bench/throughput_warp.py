@@ -33,7 +33,7 @@ _LEVELS, _SHARE, _MEAN = 1.0, 0.999, 0.5
 
 def comparisons(material: Material) -> Iterator[Comparison]:
     """Yield the warps of a bent and of an affine transform."""
-    pixels, grid = material.spectral(), material.grid
+    pixels, grid = material.brightest(), material.grid
     affine = _affine(grid)
     with Transformix(pixels, grid, material.folder / "transformix") as transformix:
         for name, transform in (

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from typing import TYPE_CHECKING, Any, Self
@@ -38,7 +39,7 @@ class Transformix:
     def __init__(self, pixels: NDArray[np.generic], grid: Grid, folder: Path) -> None:
         self._pixels, self._grid, self._folder = pixels, grid, folder
         self._child: subprocess.Popen[str] | None = None
-        self._files: dict[int, str] = {}
+        self._files: dict[Composite, str] = {}
 
     def warp(self, transform: Composite) -> Path:
         """Let transformix warp, linearly interpolated, and return where the first result of this transform lies.
@@ -74,13 +75,13 @@ class Transformix:
 
     def _file(self, transform: Composite) -> str:
         """Write a transform's files once, and return the last one's name."""
-        if id(transform) not in self._files:
+        if transform not in self._files:
             name = f"Transform{len(self._files)}"
             last = write_chain(transform, self._grid, self._folder, name)
             if last is None:
                 raise TaskError("transformix has no file for a transform that moves nothing")
-            self._files[id(transform)] = last.name
-        return self._files[id(transform)]
+            self._files[transform] = last.name
+        return self._files[transform]
 
     def _running(self) -> subprocess.Popen[str]:
         if self._child is None:
@@ -94,9 +95,11 @@ class Transformix:
         return self._child
 
     def _started(self) -> subprocess.Popen[str]:
+        # as where it registers, see registration/elastix_process.py
+        environment = {**os.environ, "ITK_GLOBAL_DEFAULT_THREADER": "Pool"}
         command = [sys.executable, "-m", "comir_batch.bench.transformix_child", str(self._folder.resolve())]
         pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL}
-        return subprocess.Popen(command, text=True, encoding="utf-8", **pipes)  # noqa: S603  our own module
+        return subprocess.Popen(command, text=True, encoding="utf-8", env=environment, **pipes)  # noqa: S603  our own module
 
     def _exchange(self, child: subprocess.Popen[str], line: str, expected: str) -> None:
         assert child.stdin is not None  # noqa: S101  for mypy

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -75,8 +76,8 @@ def _chunked(work: ChunkWork, folder: Path) -> Read:
         shard=work.config.shard,
         fill=background(info.photometric, info.dtype),
     )
-    for region in here.blocks:
-        chunk_block((here, region))
+    with ThreadPoolExecutor(1) as worker:  # a fresh one each time, which has no slide open yet
+        list(worker.map(chunk_block, [(here, region) for region in here.blocks]))
     return lambda: ZarrArray.open(here.files.pixels).read(Region(0, 0, grid.width, grid.height))
 
 

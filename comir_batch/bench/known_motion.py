@@ -133,7 +133,7 @@ def errors(found: Composite, truth: Composite, points: NDArray[np.float64]) -> E
 
 
 def _truth(grid: Grid, motion: Motion) -> tuple[Composite, NDArray[np.float64]]:
-    bend = _smooth(grid, motion)
+    bend = smooth_bend(grid, motion)
     angle = math.radians(motion.angle_deg)
     turn = np.array([[math.cos(angle), -math.sin(angle)], [math.sin(angle), math.cos(angle)]])
     matrix = turn @ np.diag([-1.0 if motion.mirrored else 1.0, 1.0])
@@ -144,13 +144,24 @@ def _truth(grid: Grid, motion: Motion) -> tuple[Composite, NDArray[np.float64]]:
     return Composite((bend, Affine(matrix, offset))), size
 
 
-def _smooth(grid: Grid, motion: Motion) -> BSpline:
+def smooth_bend(grid: Grid, motion: Motion, step: int = 16) -> BSpline:
+    """Return a motion's deformation alone, a spline that reaches over all of a grid.
+
+    Parameters
+    ----------
+    grid : Grid
+        The fixed slide's.
+    motion : Motion
+        Its `amplitude_um`, `spacing_um` and `seed` count.
+    step : int
+        Pixels between the points on which the largest displacement is measured; their number sets the memory.
+    """
     spacing = motion.spacing_um
     columns, rows = (math.ceil(size / spacing) + 6 for size in grid.size_um)
     origin = np.array([grid.origin_x, grid.origin_y]) - 2.5 * spacing
     coefficients = np.random.default_rng(motion.seed).normal(size=(2, rows, columns))
     bend = BSpline(origin, np.array([spacing, spacing]), coefficients)
-    largest = np.linalg.norm(bend.displacement(_lattice(grid, 16)[0]), axis=1).max()
+    largest = np.linalg.norm(bend.displacement(_lattice(grid, step)[0]), axis=1).max()
     return BSpline(origin, bend.spacing, coefficients * motion.amplitude_um / largest)
 
 

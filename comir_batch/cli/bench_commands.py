@@ -8,12 +8,16 @@ from typing import Annotated
 
 import typer
 
-from comir_batch.cli import options  # noqa: TC001  typer resolves the annotations
+from comir_batch.cli import (
+    options,
+    throughput_commands,
+)
 from comir_batch.cli.failures import exit_codes
 from comir_batch.cli.settings import overrides
 from comir_batch.cli.tables import print_table
 
 app = typer.Typer(name="bench", help="Measure on pairs with a known truth.", no_args_is_help=True)
+throughput_commands.add_to(app)
 
 
 @app.command("recovery")

@@ -143,11 +143,11 @@ def _tiles(level: ZarrArray, *, is_rgb: bool) -> Iterator[NDArray[np.generic]]:
     """Yield the tiles of each page in TIFF's order, from a few tiles at once; the last ones may be smaller."""
     if is_rgb:
         for strip in _strips(level):
-            yield from _cut(np.moveaxis(strip, 0, -1), _tile(level))
+            yield from map(_interleaved, _cut(strip, _tile(level)))
         return
     for channel in range(level.shape[0]):
         for strip in _strips(level):
-            yield from _cut(strip[channel], _tile(level))
+            yield from map(np.ascontiguousarray, _cut(strip[channel], _tile(level)))
 
 
 def _strips(level: ZarrArray) -> Iterator[NDArray[np.generic]]:
@@ -160,5 +160,14 @@ def _strips(level: ZarrArray) -> Iterator[NDArray[np.generic]]:
 
 
 def _cut(strip: NDArray[np.generic], side: int) -> Iterator[NDArray[np.generic]]:
-    for x in range(0, strip.shape[1], side):
-        yield np.ascontiguousarray(strip[:, x : x + side])
+    for x in range(0, strip.shape[-1], side):
+        yield strip[..., x : x + side]
+
+
+def _interleaved(tile: NDArray[np.generic]) -> NDArray[np.generic]:
+    """Return ``(Y, X, C)`` of ``(C, Y, X)``."""
+    # Channel by channel is four times as quick as a contiguous copy of the turned axes.
+    pixels = np.empty((*tile.shape[1:], len(tile)), tile.dtype)
+    for index, channel in enumerate(tile):
+        pixels[..., index] = channel
+    return pixels

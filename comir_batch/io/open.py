@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import tifffile
@@ -15,7 +17,7 @@ from comir_batch.io.slide_reader import damage_as_error
 from comir_batch.io.tiff_reader import TiffReader, complaints_as_error
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
     from comir_batch.core.slide import PixelSource, SlideSpec
@@ -57,6 +59,47 @@ def open_slide(spec: SlideSpec) -> PixelSource:
         source.close()
         raise
     return source
+
+
+class _Kept(threading.local):
+    """The slide that a thread has kept open, with what it was opened by; another thread does not see it."""
+
+    slide: tuple[object, PixelSource] | None = None
+
+
+_KEPT = _Kept()
+
+
+@contextmanager
+def kept_slide(spec: SlideSpec) -> Iterator[PixelSource]:
+    """Open a slide as `open_slide` does, and keep it open for the next call with the same spec in this thread.
+
+    For tasks that read a slide block by block: opening one takes as long as reading a few blocks. A file that was
+    replaced or changed meanwhile is opened anew; one that could not be read is not kept.
+    """
+    wanted = (spec, _stamp(spec.path))
+    kept, _KEPT.slide = _KEPT.slide, None
+    if kept is not None and kept[0] != wanted:
+        kept[1].close()
+        kept = None
+    slide = open_slide(spec) if kept is None else kept[1]
+    try:
+        yield slide
+    except BaseException:
+        slide.close()
+        raise
+    if _KEPT.slide is not None:  # of a call within this one
+        _KEPT.slide[1].close()
+    _KEPT.slide = (wanted, slide)
+
+
+def _stamp(path: Path) -> object:
+    """Return what changes with a file; nothing equals that of a file which is not there."""
+    try:
+        status = path.stat()
+    except OSError:
+        return object()
+    return status.st_dev, status.st_ino, status.st_mtime_ns, status.st_size
 
 
 def _adapter(path: Path) -> _Adapter:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import reduce
 from typing import TYPE_CHECKING, Self
 
 import numpy as np
@@ -152,7 +153,10 @@ class SlideReader(ABC):
         """
         index, level = len(levels) - 1, levels[-1]
         with damage_as_error(self.spec.path, f"its level {index}"):
-            samples = [self._pixels(box).min(axis=0).ravel() for box in _samples(level.width, level.height, index)]
+            # min(axis=0) is slow where colours are interleaved, and took a quarter of the time that opening takes.
+            samples = [
+                reduce(np.minimum, self._pixels(box)).ravel() for box in _samples(level.width, level.height, index)
+            ]
         return "dark" if np.median(np.concatenate(samples)) < _DARK_BELOW else "brightfield"
 
 

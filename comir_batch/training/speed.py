@@ -14,6 +14,7 @@ from comir_batch.core.geometry import Region
 from comir_batch.representation.inference import Representer
 from comir_batch.representation.network import DenseUNet, preset
 from comir_batch.representation.normalise import Range
+from comir_batch.representation.weights import load, read_network
 from comir_batch.training.critics import CRITICS
 from comir_batch.training.loss import info_nce
 
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
+    from comir_batch.representation.device import Device
+    from comir_batch.representation.store import Model
     from comir_batch.training.critics import Critic
 
     Loss = Callable[[Tensor, Tensor, float, Critic], Tensor]
@@ -137,8 +140,7 @@ def _inference(side: int) -> Iterator[Contest]:
     def ours() -> object:
         return subject.represent(lambda seen: pixels[:, *seen.slices], (side, side), region, [Range(0, 255)])
 
-    count = -(-side // subject.tile)
-    tile = -(-side // (count * subject.stride)) * subject.stride + 2 * subject.halo
+    count, tile = tiles_of(subject, side)
     for number, seen, name in ((count**2, tile, "tiles"), (1, side + 2 * subject.halo, "one pass")):
         inputs = [torch.rand(1, 1, seen, seen).contiguous(memory_format=torch.channels_last) for _ in range(number)]
         note = (
@@ -146,6 +148,41 @@ def _inference(side: int) -> Iterator[Contest]:
             f"ours puts {count**2} x {tile} x {tile} in, float32"
         )
         yield Contest(f"inference, {name}", ours, lambda inputs=inputs: _run(network, inputs), note)  # type: ignore[misc]
+
+
+def tiles_of(subject: Representer, side: int) -> tuple[int, int]:
+    """Return into how many tiles a block is cut along an axis, and their length in pixels with the halo."""
+    count = -(-side // subject.tile)
+    return count, -(-side // (count * subject.stride)) * subject.stride + 2 * subject.halo
+
+
+def network_alone(
+    model: Model, modality: str, device: Device, blocks: Sequence[tuple[int, int]]
+) -> Callable[[], object]:
+    """Return what runs nothing but a model's network on random tiles that are on the device already.
+
+    Parameters
+    ----------
+    model : Model
+        With its weights.
+    modality : str
+        Which of its networks.
+    device : {"auto", "cpu", "cuda"}
+        Where it runs.
+    blocks : sequence of (int, int)
+        ``(height, width)`` of the blocks that the stage represents, which start on the network's stride.
+    """
+    subject = load(model, modality, device)
+    network = read_network(model, modality).eval().requires_grad_(requires_grad=False).to(subject.device)
+    network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # missing in torch's stubs
+    inputs = [
+        torch.rand(1, subject.card.architecture.in_channels, height, width)
+        .contiguous(memory_format=torch.channels_last)
+        .to(subject.device)
+        for (rows, height), (columns, width) in ((tiles_of(subject, h), tiles_of(subject, w)) for h, w in blocks)
+        for _ in range(rows * columns)
+    ]
+    return lambda: [output.cpu() for output in _run(network, inputs)]
 
 
 def _run(network: DenseUNet, inputs: Sequence[Tensor]) -> list[Tensor]:

@@ -9,7 +9,7 @@ from comir_batch.core.block import BlockPlan, touches
 from comir_batch.core.geometry import Region
 from comir_batch.core.task import Task
 from comir_batch.io.mask_reader import read_mask
-from comir_batch.io.open import open_slide
+from comir_batch.io.open import kept_slide, open_slide
 from comir_batch.io.zarr_array import ZarrArray
 from comir_batch.pipeline import cost
 from comir_batch.pipeline.job import Estimate
@@ -145,6 +145,6 @@ def chunk_block(task: tuple[ChunkWork, Region]) -> None:
         min(region.y1 * factor, source_grid.height),
         work.working.level,
     )
-    with open_slide(work.slide) as source:
+    with kept_slide(work.slide) as source:
         pixels = read_reduced(source.read, wanted, factor, work.working.info.pixel_bytes)
     ZarrArray.open(work.files.pixels).write(region, pixels)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from comir_batch.core.block import BlockPlan
 from comir_batch.core.geometry import Grid, Region
 from comir_batch.core.task import Task
-from comir_batch.io.open import open_slide
+from comir_batch.io.open import kept_slide
 from comir_batch.io.transform_files import read_json
 from comir_batch.io.zarr_array import ZarrArray
 from comir_batch.pipeline import cost
@@ -157,7 +157,7 @@ def warp_one(task: tuple[WarpWork, int, Region]) -> None:
     """Warp one block of the finest level; runs on a worker."""
     work, level, region = task
     transform = read_json(RegisterFiles(work.register).transform)
-    with open_slide(work.moving) as moving:
+    with kept_slide(work.moving) as moving:
         pixels = warp_block(moving, transform, work.aligned, region, work.config, fill=work.fill, labels=work.labels)
     ZarrArray.open(level_path(work.image, level)).write(region, pixels)
 

@@ -1,0 +1,84 @@
+"""`bench slides` and `bench throughput`: large inputs that are files, and how fast stages are beside other programs."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path  # noqa: TC003  typer resolves the annotations
+from typing import Annotated, Literal
+
+import typer
+
+from comir_batch.cli.failures import exit_codes
+
+
+def add_to(app: typer.Typer) -> None:
+    """Add the commands to the sub-program."""
+    app.command("slides")(slides)
+    app.command("throughput")(throughput)
+
+
+def slides(  # noqa: PLR0913  a parameter an option
+    fixed: Annotated[Path, typer.Argument(help="A slide.")],
+    moving: Annotated[Path, typer.Argument(help="A slide whose pixels lie on the first one's.")],
+    *,
+    modalities: Annotated[tuple[str, str], typer.Option(metavar="FIXED MOVING", help="Their modalities.")],
+    out: Annotated[Path, typer.Option("--out", "-o", metavar="DIR", help="Made, or empty.")],
+    side: Annotated[int, typer.Option(min=64, max=200_000, help="Of both slides, in pixels.")] = 20_000,
+    kind: Annotated[Literal["ome-tiff", "ome-zarr"], typer.Option("--format", help="Of both.")] = "ome-tiff",
+    compression: Annotated[
+        Literal["jpeg", "deflate", "zstd", "none"], typer.Option(help="Of OME-TIFF; jpeg, quality 90, is lossy.")
+    ] = "jpeg",
+    angle: Annotated[float, typer.Option(help="Turn of the moving slide in degrees.")] = 5.0,
+    amplitude: Annotated[float, typer.Option(min=0, help="Largest displacement of the deformation in µm.")] = 12.0,
+    seed: Annotated[int, typer.Option(min=0, help="Of the deformation and of the landmarks.")] = 0,
+) -> None:
+    """Write a large pair with a known truth: real pixels in mirrored tiles, so the layout is made up.
+
+    Block by block; memory does not grow with the side. An OME-TIFF needs the place of its pixels, uncompressed, twice.
+    """
+    with exit_codes():
+        from comir_batch.bench.recovery import AlignedPair
+        from comir_batch.bench.slides import SlidesRequest, build_slides
+
+        pair = AlignedPair(fixed, moving, modalities)
+        request = SlidesRequest(pair, side, kind, out, compression, angle, amplitude, seed)
+        manifest = build_slides(request, lambda text: typer.echo(text, err=True))
+        typer.echo(f"manifest: {manifest}\ntruth:    {out / 'truth.json'}\nThe layout of these slides is made up.")
+
+
+def throughput(  # noqa: PLR0913  a parameter an option
+    slide: Annotated[Path, typer.Argument(help="A real slide; its pixels are laid out in mirrored tiles.")],
+    *,
+    out: Annotated[Path, typer.Option("--out", "-o", metavar="DIR", help="Takes throughput.json and throughput.md.")],
+    side: Annotated[int, typer.Option(min=64, max=30_000, help="Of the square that is measured, in pixels.")] = 4096,
+    repeats: Annotated[int, typer.Option(min=1, help="Interleaved repeats; the median counts.")] = 5,
+    threads: Annotated[int, typer.Option(min=1, help="Of everybody.")] = 1,
+    only: Annotated[
+        list[str] | None,
+        typer.Option(metavar="ROWS", help="represent, warp, ome-zarr, ome-tiff or chunk; repeatable."),
+    ] = None,
+    model: Annotated[str, typer.Option(help="Whose network represents.")] = "dapi-tritc",
+    modality: Annotated[str, typer.Option(help="Which of its networks; by default the first.")] = "",
+    network_side: Annotated[int, typer.Option(min=64, help="Of the square that is represented, in pixels.")] = 1024,
+) -> None:
+    """Time representing, warping, writing and chunking beside other programs, in turn on the same pixels.
+
+    Programs that are not installed are named in the table; pip install 'comir-batch[peers]' brings all of them.
+    """
+    with exit_codes():
+        from comir_batch.bench.threads import limited
+
+        with limited(threads):  # before the libraries are imported
+            from comir_batch.pipeline.packages import require_computing
+
+            require_computing()
+            from comir_batch.bench.comparison import COLUMNS
+            from comir_batch.bench.throughput import ThroughputRequest, measure_throughput
+            from comir_batch.cli.tables import print_table
+
+            request = ThroughputRequest(
+                slide, side, out, repeats, threads, tuple(only or ()), model, modality, network_side, tuple(sys.argv)
+            )
+            rows = measure_throughput(request, lambda text: typer.echo(text, err=True))
+            print_table("throughput", COLUMNS, [row.cells() for row in rows])
+            typer.echo(f"table: {out / 'throughput.md'}")

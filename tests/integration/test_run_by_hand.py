@@ -37,7 +37,7 @@ def test_an_accepted_pair_that_a_person_rejects_counts_as_rejected_and_can_be_ta
     assert summary.exit_code == 4
     assert runs.tasks(copied, since) == []
     changed = {name for name, time in runs.snapshot(copied).items() if before.get(name) != time}
-    assert changed <= {"run.json", "report.html", "results.csv"}
+    assert changed <= {"run.json", "report.html", "results.csv", "costs.json"}
     assert "the fold, top left" in (copied / "report.html").read_text()
     assert runs.results(copied)["p1"] == row
     assert command("review", copied, "p1", "accept").exit_code == 0

@@ -77,7 +77,7 @@ class Outcome:
     cpu_seconds : float
         CPU time that the worker's process and its children spent meanwhile.
     peak_mb : int
-        Highest resident memory in MiB of the worker's process and its children, seen while it ran.
+        Highest resident memory in MB (10^6 bytes) of the worker's process and its children, seen while it ran.
     held_mb : int
         What of it they had when it began: libraries, and what a worker keeps for the next task of the same kind.
     worker : str

@@ -42,13 +42,13 @@ class PeakMemory:
 
     @property
     def peak_mb(self) -> int:
-        """Highest sum seen so far, in MiB."""
-        return round(self._peak / _MIB)
+        """Highest sum seen so far, in MB (10^6 bytes), as tasks are sized; limits are in MiB."""
+        return round(self._peak / 1e6)
 
     @property
     def held_mb(self) -> int:
-        """What they had when the block was entered, in MiB."""
-        return round(self._held / _MIB)
+        """What they had when the block was entered, in MB."""
+        return round(self._held / 1e6)
 
     def __enter__(self) -> Self:
         self._sample()
@@ -65,7 +65,7 @@ class PeakMemory:
         while not self._done.wait(_SAMPLE_EVERY_S):
             self._sample()
             if 0 < self._limit < self._peak and self._on_excess is not None:
-                self._on_excess(self.peak_mb)
+                self._on_excess(self._peak // _MIB)
                 return
 
     def _sample(self) -> None:

@@ -15,8 +15,6 @@ if TYPE_CHECKING:
     from comir_batch.pipeline.job import Device, Job
     from comir_batch.pipeline.records import History, JobRecord
 
-_MIB = 2**20 / 1e6  # in MB
-
 
 class Taken(NamedTuple):
     """What the finished jobs of a stage took.
@@ -100,8 +98,8 @@ def _taken(records: Sequence[JobRecord]) -> Taken:
         cpu_s=sum(record.cpu_seconds for record in records),
         worker_s=sum(record.seconds for record in records),
         wall_s=_covered((line["at"] - line["seconds"], line["at"]) for line in lines),
-        peak_mb=most["peak_mb"] * _MIB,
-        held_mb=most["held_mb"] * _MIB,
+        peak_mb=most["peak_mb"],
+        held_mb=most["held_mb"],
         written_mb=sum(record.written_mb or 0.0 for record in records),
     )
 

@@ -69,8 +69,7 @@ def test_a_resumed_run_adds_up_and_does_not_count_the_time_in_between(layout, cl
     )
     (account,) = stage_accounts([mine], history, "cpu")
     assert (account.taken.cpu_s, account.taken.worker_s, account.taken.wall_s) == (5.0, 10.0, 10.0)
-    assert account.taken.peak_mb == pytest.approx(900 * 2**20 / 1e6)
-    assert account.taken.held_mb == pytest.approx(600 * 2**20 / 1e6)
+    assert (account.taken.peak_mb, account.taken.held_mb) == (900, 600)
     assert account.taken.written_mb == 3.0
     assert account.dropped_s == 0.0
     assert history.wall_seconds == 4.0 + 4.0

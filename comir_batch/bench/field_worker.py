@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from comir_batch.training.split import Part
 
 _REVISION = 8  # raised when fields or others' methods change
-_OUR_REVISION = 9  # raised when what settings make of a field changes
+_OUR_REVISION = 10  # raised when what settings make of a field changes
 _GREY = Input(reduction="mean", low=1.0, high=99.5)  # what a run compares as raw images
 
 

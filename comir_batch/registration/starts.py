@@ -205,6 +205,10 @@ class Starts:
         """Return whether a view finds a transform as likely as a start, but for chance."""
         return self._lost(start, transform).get(view.name, 0.0) <= _tolerable(start.likelihood[view.name])
 
+    def significance(self, transform: Composite, view: View) -> float:
+        """Return a transform's significance on a view's held-out tiles; NaN where too little overlaps."""
+        return self._judges[view.name].significance(transform)
+
     def _lost(self, start: Start, transform: Composite) -> dict[str, float]:
         after = self._likelihood(transform)
         return {
@@ -260,8 +264,9 @@ def full_fit(
 
     A view that tells little of a place can draw a good start away. What it finds then is less likely than the start
     was, by the other view or by both together. Held-out tiles tell which of them to believe: the other view is fitted,
-    too, where it is the more significant one there, and its fit stays unless it loses what the view itself had told.
-    Where the first view's own nats are lost as well, the start stays.
+    too, where it is the more significant one there, or where the first one's fit loses half of the significance that
+    the start had in that view itself. Its fit stays unless it loses what the view itself had told. Else the start
+    stays, where the first view's own nats or half of its significance are lost.
     """
     view, others = final_view(views, best, config)
     fitted = fit(view)
@@ -270,12 +275,18 @@ def full_fit(
     (other,) = others
     if starts.stand_for(best, fitted.transform, other):
         return Final(view, others, fitted)
-    if _held_out(best, other) > _held_out(best, view):
+    astray = starts.significance(fitted.transform, view) < _held_out(best, view) / 2
+    if astray or _held_out(best, other) > _held_out(best, view):
         instead = fit(other)
         if starts.keeps(best, instead.transform, other):
             return Final(other, [view], instead, set_aside=True)
-    if not starts.keeps(best, fitted.transform, view):
-        fitted = unfitted(best.transform, fitted, "less likely than the start by both views")
+    if astray or not starts.keeps(best, fitted.transform, view):
+        worse = (
+            "less significant on held-out tiles than the start"
+            if astray
+            else "less likely than the start by both views"
+        )
+        fitted = unfitted(best.transform, fitted, worse)
     return Final(view, others, fitted)
 
 

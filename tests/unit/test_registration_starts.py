@@ -47,11 +47,15 @@ def test_a_single_view_is_taken_whatever_it_says():
 class Compared(Starts):
     """Starts whose likelihoods of what each view's fit finds are given; a fit's transform is the name of its view."""
 
-    def __init__(self, found):
-        self._found = found
+    def __init__(self, found, z=20.0):
+        self._found, self._z = found, z
 
     def _likelihood(self, transform):
         return self._found[transform]
+
+    def significance(self, transform, view):
+        assert transform == view.name  # each fit is asked for its own view
+        return self._z
 
 
 @pytest.mark.parametrize(
@@ -107,6 +111,24 @@ def test_the_start_stays_where_fits_lose_their_own_views_nats(raw_z):
         Attempt("by the preset", "less likely than the start by both views"),
         Attempt("not at all: the start"),
     )
+
+
+@pytest.mark.parametrize(
+    ("z", "raw", "chosen", "last"),
+    [
+        (11.0, {"comir": 70.0, "raw": 130.0}, "comir", "as configured"),
+        (9.0, {"comir": 70.0, "raw": 130.0}, "raw", "as configured"),
+        (9.0, {"comir": 70.0, "raw": 40.0}, "comir", "not at all: the start"),
+        (math.nan, {"comir": 70.0, "raw": 130.0}, "comir", "as configured"),
+    ],
+)
+def test_a_fit_that_loses_half_of_its_own_views_significance_has_gone_astray(z, raw, chosen, last):
+    start = Start(Composite((MOVE,)), {"comir": 80.0, "raw": 130.0}, {"comir": 20.0, "raw": 9.0})
+    found = Compared({"comir": {"comir": 90.0, "raw": 23.0}, "raw": raw}, z)
+    fitted = (Attempt("as configured"),)
+    final = full_fit(found, start, [COMIR, RAW], RegisterConfig(), lambda view: Fitted(view.name, fitted))
+    assert (final.view.name, final.set_aside) == (chosen, chosen == "raw")
+    assert final.fitted.attempts[-1].name == last
 
 
 def test_of_many_nats_a_tenth_means_nothing():

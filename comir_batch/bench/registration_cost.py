@@ -194,7 +194,7 @@ class _Costing:
         return starts, starts.found()[0]
 
     def _whole(self, view: View) -> View:
-        """Return a view with its held-out tiles: their holes, eroded for coarse resolutions, would leave no mask."""
+        """Return a view with its held-out tiles, which whoever takes elastix alone has no need to leave out."""
         return next(v for v in seconded(self._views, self._config.second_metric) if v.name == view.name)
 
     def _forward(self, view: View, start: Composite) -> Composite:

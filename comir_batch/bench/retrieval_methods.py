@@ -11,11 +11,11 @@ import numpy as np
 
 from comir_batch.bench.visual_words import DenseSift, Ranker, SiftKeypoints, evened
 from comir_batch.representation.imagenet import ImageNetFeatures
-from comir_batch.retrieval.cells import CELL, Cells
+from comir_batch.retrieval.cells import Cells
 from comir_batch.retrieval.lookup import look_up
 from comir_batch.retrieval.place import place
 from comir_batch.retrieval.shortlist import Searched, can_be_shortlisted, look_up_shortlisted, shortlist
-from comir_batch.retrieval.signatures import CELL_PX, signatures
+from comir_batch.retrieval.signatures import signatures_of
 from comir_batch.retrieval.templates import Query
 
 if TYPE_CHECKING:
@@ -213,7 +213,7 @@ class _Parts:
     @cached_property
     def searched(self) -> list[Searched]:
         cells = self.everywhere.cells
-        return [Searched.of(each, signatures(each.coarser(CELL_PX // CELL).banded())) for each in cells]
+        return [Searched.of(each, signatures_of(each)) for each in cells]
 
 
 _KINDS: Mapping[str, Callable[[_Parts], Method]] = {

@@ -16,10 +16,10 @@ from typing import TYPE_CHECKING, NamedTuple, TypeVar
 import cv2
 import numpy as np
 
-from comir_batch.retrieval.cells import CELL, Cells, read_cells
+from comir_batch.retrieval.cells import Cells, read_cells
 from comir_batch.retrieval.lookup import look_up
 from comir_batch.retrieval.shortlist import SHORTLISTED, Searched, look_up_shortlisted, shortlist
-from comir_batch.retrieval.signatures import CELL_PX, signatures
+from comir_batch.retrieval.signatures import signatures_of
 from comir_batch.retrieval.templates import Query
 
 if TYPE_CHECKING:
@@ -109,7 +109,7 @@ def noise(side: int) -> Image:
 
 def _built(image: Image) -> tuple[Cells, NDArray[np.int8]]:
     cells = read_cells(lambda region: image[None, *region.slices], (image.shape[1], image.shape[0]))
-    return cells, signatures(cells.coarser(CELL_PX // CELL).banded())
+    return cells, signatures_of(cells)
 
 
 def timed(call: Callable[[], _T], repeats: int) -> tuple[Time, _T]:

@@ -25,7 +25,7 @@ from comir_batch.io.ome_tiff_writer import TiffImage, write_ome_tiff
 from comir_batch.io.open import open_slide
 from comir_batch.io.transform_files import write_json as write_transform_json
 from comir_batch.io.zarr_array import ZarrArray
-from comir_batch.pipeline.files import remove_tree, write_json
+from comir_batch.pipeline.files import make_folder, remove_tree, write_json
 from comir_batch.pipeline.layout import level_path
 from comir_batch.pipeline.overview import make_overview
 from comir_batch.pipeline.stages.chunk import background
@@ -128,14 +128,14 @@ def build_slides(request: SlidesRequest, tell: Tell) -> Path:
         MirroredSlide(open_slide(SlideSpec(request.pair.moving)), request.side) as moving,
     ):
         _require_alike(fixed.source, moving.source, request)
-        request.out.mkdir(parents=True, exist_ok=True)
         grid = fixed.info.grid()
         truth = known_truth(grid, request)
-        points = _landmarks(fixed, truth, request.seed)
+        points, moved = _landmarks(fixed, truth, request.seed), _moved(moving, grid, truth)
+        make_folder(request.out)
         write_transform_json(truth, request.out / "truth.json")
         write_json(request.out / "about.json", _about(request, len(points)))
         _write(request, "fixed", fixed.info, fixed.read, tell)
-        _write(request, "moving", moving.info, _moved(moving, grid, truth), tell)
+        _write(request, "moving", moving.info, moved, tell)
     for name, marks in zip(SIDES, (points, truth.map(points)), strict=True):
         _write_points(request.out / f"{name}_landmarks.csv", marks)
     return _write_manifest(request)
@@ -285,7 +285,7 @@ def _landmarks(fixed: MirroredSlide, truth: Composite, seed: int) -> NDArray[np.
     chosen = pixels[on_tissue & inside][:LANDMARKS]
     if not len(chosen):
         raise ConfigError(
-            "no tissue of the fixed slide lies on the moving one. Give other slides, or a smaller --angle"
+            "no tissue of the fixed slide lies on the moving one. Give other slides, or less --angle or --amplitude"
         )
     return grid.to_um(chosen)
 

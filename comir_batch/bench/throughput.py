@@ -17,8 +17,9 @@ from comir_batch.bench.comparison import COLUMNS, Row, compare
 from comir_batch.bench.material import Material, pixels_of
 from comir_batch.bench.threads import libraries_limited
 from comir_batch.core.errors import ConfigError
-from comir_batch.pipeline.files import remove_tree, write_json, write_text
+from comir_batch.pipeline.files import make_folder, remove_tree, write_json, write_text
 from comir_batch.pipeline.provenance import versions
+from comir_batch.representation.store import find_model
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -96,7 +97,8 @@ def measure_throughput(request: ThroughputRequest, tell: Callable[[str], None]) 
         If the slide cannot be read.
     """
     chosen = _chosen(request.only)
-    request.out.mkdir(parents=True, exist_ok=True)
+    _require_modality(request)
+    make_folder(request.out)
     folder = request.out / ".measuring"
     remove_tree(folder)
     folder.mkdir()
@@ -111,6 +113,15 @@ def measure_throughput(request: ThroughputRequest, tell: Callable[[str], None]) 
     finally:
         remove_tree(folder)
     return rows
+
+
+def _require_modality(request: ThroughputRequest) -> None:
+    card = find_model(request.model).card
+    if request.modality and not card.knows(request.modality):
+        known = " and ".join(modality.modality for modality in card.modalities)
+        raise ConfigError(
+            f"the model {card.name} is for {known}, not for {request.modality}; give --modality one of them"
+        )
 
 
 def _chosen(only: Iterable[str]) -> list[str]:

@@ -10,7 +10,7 @@ import typer
 
 from comir_batch.cli import options  # noqa: TC001  typer resolves the annotations
 from comir_batch.cli.failures import exit_codes
-from comir_batch.cli.run_commands import image_options
+from comir_batch.cli.run_commands import image_options, require_tiff
 from comir_batch.cli.settings import overrides
 
 
@@ -56,6 +56,7 @@ def render(  # noqa: PLR0913  a parameter an option
         from comir_batch.pipeline.rendering import RenderRequest, render_run
 
         resolved = load_config(config, overrides(given, settings))
+        require_tiff(compression, resolved)
         directory = run_directory or out / "run"
         words = tuple(flag for flag, wanted in flags.items() if wanted)
         request = RenderRequest(manifest, profile, out, directory, resolved, words, skip_bad_rows)

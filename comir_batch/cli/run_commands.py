@@ -18,6 +18,7 @@ from comir_batch.cli.tables import print_table
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from comir_batch.core.config import RunConfig
     from comir_batch.pipeline.layout import Layout
     from comir_batch.pipeline.run import RunRequest, RunSummary
 
@@ -77,6 +78,7 @@ def run(  # noqa: PLR0913  a parameter an option
         from comir_batch.core.config import load_config
 
         resolved = load_config(config, overrides(given, settings))  # wrong settings need no torch to be told
+        require_tiff(compression, resolved)
 
         from comir_batch.pipeline.run import RunRequest
 
@@ -112,6 +114,20 @@ def image_options(
         "export.ome_tiff": tiff or only_tiff or None,
         "export.tiff_compression": compression,
     }
+
+
+def require_tiff(compression: str | None, config: RunConfig) -> None:
+    """Refuse a codec for an image that is not written.
+
+    Raises
+    ------
+    ConfigError
+        If that was asked for.
+    """
+    from comir_batch.core.errors import ConfigError
+
+    if compression is not None and not config.export.ome_tiff:
+        raise ConfigError("--compression is the codec of aligned.ome.tif, and none is written; add --ome-tiff")
 
 
 def _stage_command(stage: str) -> Callable[..., None]:

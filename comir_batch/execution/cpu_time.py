@@ -8,7 +8,8 @@ import psutil
 class CpuTime:
     """CPU time of this process and its children since the clock was made.
 
-    Children that ended meanwhile count as soon as they are waited for.
+    Children that ended meanwhile count as soon as they are waited for. Where a worker has several tasks in hand (slots
+    of a GPU), each of them counts what all spend.
     """
 
     def __init__(self) -> None:

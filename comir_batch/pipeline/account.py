@@ -75,7 +75,7 @@ def stage_accounts(jobs: Iterable[Job], history: History, device: Device) -> tup
 def account_json(accounts: Iterable[StageAccount], wall_s: float) -> dict[str, Any]:
     """Return costs.json's content; seconds, MB (10^6 bytes) and GB."""
     return {
-        "format": "comir-batch costs",
+        "format": cost.FORMAT,
         "revision": cost.REVISION,
         "machine": cost.MACHINE,
         "wall_s": round(wall_s, 1),

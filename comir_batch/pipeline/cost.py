@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     from comir_batch.registration.elastix_maps import ParameterMap
     from comir_batch.registration.parameters import Metric
 
+FORMAT = "comir-batch costs"
+"""Of costs.json."""
+
 REVISION = 1
 """Raised when a prediction of CPU time changes, lest what a run took is laid over another model than its own."""
 

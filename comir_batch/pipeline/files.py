@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 
+from comir_batch.core.errors import ConfigError
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
     from pathlib import Path
@@ -67,6 +69,20 @@ def remove_tree(folder: Path) -> None:
     shutil.rmtree(removed, ignore_errors=True)
 
 
+def make_folder(folder: Path) -> None:
+    """Make a folder that a user named, with those above it.
+
+    Raises
+    ------
+    ConfigError
+        If that cannot be.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(f"cannot make the folder {folder}: {error.strerror}. Choose another --out") from error
+
+
 def size_mb(paths: Iterable[Path]) -> float:
     """Return the size in MB (10^6 bytes) of files, and of all files in folders; what is not there has none."""
     return sum(_size(file) for path in paths for file in _files(path)) / 1e6
@@ -82,7 +98,7 @@ def _files(path: Path) -> Iterator[Path]:
 def _size(file: Path) -> int:
     try:
         return file.lstat().st_size
-    except FileNotFoundError:  # a writer that was taken for dead has renamed it
+    except OSError:  # a writer that was taken for dead has renamed it; a size is not worth a run
         return 0
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from comir_batch.core.errors import RunDirectoryError
 from comir_batch.pipeline import cost
@@ -28,12 +28,12 @@ def read_rates(run_directory: Path) -> dict[tuple[str, Device], Rate]:
     Raises
     ------
     RunDirectoryError
-        If it is no run directory, or what it took was compared with other constants.
+        If it is no run directory, its costs.json is none, or what it took was compared with other constants.
     """
     path = Layout(run_directory.resolve()).costs
     if not path.is_file():
         raise RunDirectoryError(f"{run_directory} has no {path.name}. Name the directory of a run that has its report")
-    content = read_json(path)
+    content = _costs(path)
     if content["revision"] != cost.REVISION:
         raise RunDirectoryError(
             f"{path} is of revision {content['revision']} of the predictions, and this version has {cost.REVISION}. "
@@ -44,6 +44,16 @@ def read_rates(run_directory: Path) -> dict[tuple[str, Device], Rate]:
         for stage in content["stages"]
         if stage["predicted"]["cpu_s"] > 0 and stage["taken"]["worker_s"] > 0
     }
+
+
+def _costs(path: Path) -> dict[str, Any]:
+    try:
+        content = read_json(path)
+    except ValueError:
+        content = None
+    if not isinstance(content, dict) or content.get("format") != cost.FORMAT:
+        raise RunDirectoryError(f"{path} is damaged, or none of ours. Run the same command again, which writes it anew")
+    return content
 
 
 def _rate(stage: dict[str, dict[str, float]]) -> Rate:

@@ -13,7 +13,7 @@ from comir_batch.core.transform import Affine
 from comir_batch.retrieval.cells import represented_mask
 from comir_batch.retrieval.lookup import look_up
 from comir_batch.retrieval.place import place
-from comir_batch.retrieval.shortlist import Searched, can_be_shortlisted, look_up_shortlisted
+from comir_batch.retrieval.shortlist import Searched, can_be_shortlisted, look_up_shortlisted, require_shortlistable
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -110,6 +110,17 @@ class Finder:
             return self._look_up
         shortlisted = patches(slides) > LARGE and can_be_shortlisted(image.query)
         return "shortlist" if shortlisted else "all"
+
+    def require_large_enough(self, image: QueryImage) -> None:
+        """Refuse a query that is too small for a shortlist, where one was asked for.
+
+        Raises
+        ------
+        SlideError
+            If it is.
+        """
+        if self._look_up == "shortlist":
+            require_shortlistable(image.query)
 
     def places(self, image: QueryImage, slides: Sequence[IndexedSlide]) -> list[Match]:
         """Return the places in some slides that a query may come from: those that were verified first, best first.

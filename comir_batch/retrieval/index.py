@@ -29,7 +29,7 @@ from comir_batch.pipeline.representing import (
 )
 from comir_batch.representation.store import Model, find_model
 from comir_batch.retrieval.cells import CELL, Cells, read_cells
-from comir_batch.retrieval.signatures import CELL_PX, signatures
+from comir_batch.retrieval.signatures import signatures_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -218,7 +218,7 @@ def _write(folder: Path, slide: IndexedSlide) -> None:
     grid = slide.represented.grid
     cells = read_cells(slide.represented.read, (grid.width, grid.height))
     half = {"values": cells.values.astype(np.float16), "weight": cells.weight.astype(np.float16)}
-    write_array(_signatures(folder, slide.name), signatures(cells.coarser(CELL_PX // CELL).banded()))
+    write_array(_signatures(folder, slide.name), signatures_of(cells))
     write_arrays(_cells(folder, slide.name), **half)
 
 

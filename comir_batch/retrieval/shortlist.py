@@ -82,6 +82,22 @@ def can_be_shortlisted(query: Query) -> bool:
     return bool(min(query.mask.shape) >= _SMALLEST)
 
 
+def require_shortlistable(query: Query) -> None:
+    """Refuse a query that is too small for a shortlist.
+
+    Raises
+    ------
+    SlideError
+        If it is.
+    """
+    if not can_be_shortlisted(query):
+        height, width = query.mask.shape
+        raise SlideError(
+            f"a query of {width} x {height} pixels is too small for a shortlist, which takes {_SMALLEST} a side; "
+            "compare it with all places"
+        )
+
+
 def shortlist(query: Query, gallery: Sequence[NDArray[np.int8]], count: int) -> list[Hit]:
     """Return the places whose signatures agree best with a query's, best first.
 
@@ -104,12 +120,7 @@ def shortlist(query: Query, gallery: Sequence[NDArray[np.int8]], count: int) -> 
     SlideError
         If the query is too small.
     """
-    if not can_be_shortlisted(query):
-        height, width = query.mask.shape
-        raise SlideError(
-            f"a query of {width} x {height} pixels is too small for a shortlist, which takes {_SMALLEST} a side; "
-            "compare it with all places"
-        )
+    require_shortlistable(query)
     slides, rows = _best_discs(at_all_poses(query), gallery)
     lattice = np.array([each.shape[1] for each in gallery])[slides]
     places = np.column_stack([rows % lattice, rows // lattice]) * STRIDE_PX + (CELL_PX - 1) / 2
@@ -143,7 +154,8 @@ def look_up_shortlisted(query: Query, slides: Sequence[Searched], count: int) ->
     rough = shortlist(part, [slide.signatures for slide in slides], SHORTLISTED)
     made = templates(part, CELL_PX, STEP_DEG)
     energies = {number: mean_energy(slides[number].banded, made.values.shape[1]) for number in {h.slide for h in rough}}
-    hits = [_near(hit, slides[hit.slide], made, energies[hit.slide]) for hit in rough]
+    near = (_near(hit, slides[hit.slide], made, energies[hit.slide]) for hit in rough)
+    hits = [hit for hit in near if hit.score > -1]  # where enough overlaps
     return [hit.moved(hit.matrix @ away) for hit in distinct(hits, APART * CELL_PX, count)]
 
 

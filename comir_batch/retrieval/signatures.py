@@ -16,6 +16,7 @@ import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 from scipy.special import jn_zeros, jv
 
+from comir_batch.retrieval.cells import CELL
 from comir_batch.retrieval.templates import turned_cells
 
 if TYPE_CHECKING:
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from comir_batch.retrieval.cells import Cells
     from comir_batch.retrieval.templates import Query
 
     Plane = NDArray[np.float32]
@@ -99,6 +101,11 @@ def length() -> int:
 def even() -> int:
     """Return how many of these come first that half a turn leaves as they are; it changes the sign of the others."""
     return int((_functions().order % 2 == 0).sum())
+
+
+def signatures_of(cells: Cells) -> NDArray[np.int8]:
+    """Describe the discs of a slide, as `signatures` does, from its finest cells."""
+    return signatures(cells.coarser(CELL_PX // CELL).banded())
 
 
 def signatures(banded: Plane) -> NDArray[np.int8]:

@@ -144,6 +144,20 @@ def test_the_command_writes_a_table_with_the_machine(slide, tmp_path):
     assert {row["group"] for row in told["rows"]} == {"ome-tiff"}
     assert "libvips tiffsave" in (out / "throughput.md").read_text()
     assert not list(out.glob(".*"))
-    refused = CliRunner().invoke(app, [*words, "--only", "nothing"])
-    assert refused.exit_code == 3
-    assert "represent, warp, ome-zarr, ome-tiff, chunk" in refused.stderr
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--only", "nothing"], "represent, warp, ome-zarr, ome-tiff, chunk"),
+        (["--modality", "foo"], "the model dapi-tritc is for dapi and tritc, not for foo"),
+        (["--out", "{file}"], "cannot make the folder"),
+    ],
+)
+def test_mistakes_are_told_before_anything_is_read(slide, tmp_path, options, said):
+    file = tmp_path / "file"
+    file.touch()
+    words = ["bench", "throughput", str(slide), "--out", str(tmp_path / "out"), "--side", "300"]
+    refused = CliRunner().invoke(app, [*words, *(option.format(file=file) for option in options)])
+    assert refused.exit_code == 3, refused.output
+    assert said in " ".join(refused.stderr.split())

@@ -158,11 +158,19 @@ def test_hours_on_a_gpu_are_known_from_a_run_alone():
     assert Plan(1, (stage,), 1.0, {("represent", "cuda"): Rate(0.1, 0.02)}).hours(stage) == (0.1, 0.02)
 
 
-@pytest.mark.parametrize(("content", "message"), [(None, "has no costs.json"), (0, "revision 0 of the predictions")])
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (None, "has no costs.json"),
+        ('{"format": "comir-batch costs", "revision": 0, "stages": []}', "revision 0 of the predictions"),
+        ('{"format": "another"}', "damaged, or none of ours"),
+        ("{", "damaged, or none of ours"),
+    ],
+)
 def test_a_run_that_does_not_tell_is_refused(layout, content, message):
     layout.root.mkdir()
     if content is not None:
-        write_json(layout.costs, {"revision": content, "stages": []})
+        layout.costs.write_text(content)
     with pytest.raises(RunDirectoryError, match=message):
         read_rates(layout.root)
     assert cost.REVISION > 0

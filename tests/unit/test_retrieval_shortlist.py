@@ -26,7 +26,7 @@ from comir_batch.retrieval.index import Index, IndexRequest, build_index
 from comir_batch.retrieval.lookup import best_poses, look_up, mean_energy
 from comir_batch.retrieval.query_image import QueryImage
 from comir_batch.retrieval.shortlist import Searched, look_up_shortlisted, shortlist
-from comir_batch.retrieval.signatures import STRIDE_PX, at_all_poses, even, length, poses, signatures
+from comir_batch.retrieval.signatures import STRIDE_PX, at_all_poses, even, length, poses, signatures, signatures_of
 from comir_batch.retrieval.templates import Query, linear, templates
 
 
@@ -51,7 +51,7 @@ def query_of(image):
 
 def searched(image):
     cells = Cells.of(image, np.ones(image.shape, bool))
-    return Searched.of(cells, signatures(cells.coarser(2).banded()))
+    return Searched.of(cells, signatures_of(cells))
 
 
 def test_a_signature_times_a_query_is_the_cosine_of_what_both_have_in_the_functions():
@@ -97,6 +97,15 @@ def test_the_true_place_is_on_the_shortlist_and_looked_up_as_among_all_places(an
     best = look_up_shortlisted(query, gallery, 5)[0]
     full = look_up(query, [Cells.of(image, np.ones(image.shape, bool)) for image in images], 5)[0]
     assert best == replace(full, score=pytest.approx(full.score, abs=1e-4))
+
+
+def test_places_where_too_little_overlaps_are_no_hits():
+    mask = np.zeros((1024, 1024), bool)
+    mask[400:576, 400:576] = True
+    cells = Cells.of(np.where(mask, texture(10, (1024, 1024)), np.float32(0)), mask)
+    hits = look_up_shortlisted(query_of(texture(20)[:256, :256]), [Searched.of(cells, signatures_of(cells))], 30)
+    assert hits
+    assert min(hit.score for hit in hits) > 0
 
 
 def test_the_shortlist_is_the_same_however_the_gallery_is_cut_into_slides(monkeypatch):

@@ -104,19 +104,17 @@ def test_jpeg_of_16_bits_is_refused_before_anything_is_run(tmp_path):
     assert "the moving slide of the pair p1 has uint16 pixels, and JPEG holds 8-bit ones" in result.stderr
 
 
-def test_a_codec_without_a_tiff_is_refused(slides, tmp_path):
-    arguments = ["run", str(slides / "manifest.csv"), "--out", str(tmp_path / "run"), "--compression", "jpeg"]
-    result = CliRunner().invoke(app, arguments)
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--no-images", "--ome-tiff"], "export.images is false"),
+        (["--compression", "jpeg"], "none is written; add --ome-tiff"),
+    ],
+)
+def test_choices_that_contradict_each_other_are_refused(slides, tmp_path, options, said):
+    result = CliRunner().invoke(app, ["run", str(slides / "manifest.csv"), "--out", str(tmp_path / "run"), *options])
     assert result.exit_code == 3
-    assert "none is written; add --ome-tiff" in result.stderr
-    assert not (tmp_path / "run").exists()
-
-
-def test_a_tiff_without_images_is_refused(slides, tmp_path):
-    arguments = ["run", str(slides / "manifest.csv"), "--out", str(tmp_path / "run"), "--no-images", "--ome-tiff"]
-    result = CliRunner().invoke(app, arguments)
-    assert result.exit_code == 3
-    assert "export.images is false" in result.stderr
+    assert said in result.stderr
     assert not (tmp_path / "run").exists()
 
 

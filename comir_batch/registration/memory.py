@@ -12,8 +12,9 @@ _BYTES_BESIDE = 60
 def registration_memory_mb(pixels: int, *, seconded: bool = False) -> int:
     """Return the memory in MB (10^6 bytes) that registration needs for two images of so many pixels each.
 
-    elastix' process holds 1.06 GB of libraries and 29 bytes a pixel (measured with B-splines at 1024 x 1024 and
-    4096 x 4096 pixels); the caller holds pixels and masks of up to two views and copies on their way: 110 bytes in all.
+    An upper bound: elastix' process holds 0.4 GB of libraries and 29 bytes a pixel, the caller its own ones, pixels
+    and masks of up to three views, and copies on their way. Whole registrations took 1.4, 2.1 and 5.0 GB at 2048, 4096
+    and 8192 pixels a side (docs/benchmarks.md, "Cost of registration"), where this says 1.6, 2.9 and 8.5.
     Where elastix is given raw images besides (`seconded`), it holds three pairs.
     """
     return _BASE_MB + math.ceil(pixels * (_BYTES_PER_PIXEL + _BYTES_BESIDE * seconded) / 1e6)

@@ -57,6 +57,19 @@ def drive(slurm, site_profile, tmp_path, monkeypatch):
 
 
 @pytest.fixture
+def larger_elastix(tmp_path):
+    """Return a profile's prologue after which elastix' process holds half a gigabyte more than estimates know of."""
+    site = tmp_path / "site"
+    site.mkdir()
+    (site / "sitecustomize.py").write_text(
+        "import sys\n"
+        "if any('elastix_child' in word for word in sys.orig_argv):\n"
+        "    sys.held = bytearray(b'x') * 500_000_000\n"
+    )
+    return (f"export PYTHONPATH='{site}'",)
+
+
+@pytest.fixture
 def memory_group():
     """Return a function that confines processes to what they have and so much more; SLURM's cgroups do the same."""
     groups = [line.split(":", 2) for line in Path("/proc/self/cgroup").read_text().splitlines()]
@@ -191,9 +204,10 @@ def test_a_gpu_worker_without_a_cuda_device_refuses(start, site_profile, slurm):
     assert [job.partition for job in slurm.jobs(run.job_name, ended=True)].count("gpu") == 1
 
 
-def test_out_of_memory_it_is_tried_again_in_a_larger_job(start, site_profile, undisturbed, slurm):
-    """Registering takes a little more than its estimate, which fits the smaller job."""
-    run = start("raw", site_profile(cpu={"memory_gb": 1.15, "max_memory_gb": 2, "jobs": 1}, gpu=None))
+def test_out_of_memory_it_is_tried_again_in_a_larger_job(start, site_profile, undisturbed, slurm, larger_elastix):
+    """Registering takes more than its estimate, which fits the smaller job."""
+    sizes = {"memory_gb": 1.15, "max_memory_gb": 2, "jobs": 1}
+    run = start("raw", site_profile(cpu=sizes, gpu=None, prologue=larger_elastix))
     cluster_runs.assert_as_undisturbed(run, undisturbed, RAW)
     retried = run.retried()
     assert {event["stage"] for event in retried} == {"register"}
@@ -203,8 +217,9 @@ def test_out_of_memory_it_is_tried_again_in_a_larger_job(start, site_profile, un
     assert slurm.call("squeue", "--noheader", "--states=all", f"--jobs={ids}", "--format=%m").split() == ["1178M", "2G"]
 
 
-def test_out_of_memory_in_the_largest_job_is_the_pairs_error(start, site_profile):
-    run = start("raw", site_profile(cpu={"memory_gb": 1.15, "max_memory_gb": 1.15, "jobs": 1}, gpu=None))
+def test_out_of_memory_in_the_largest_job_is_the_pairs_error(start, site_profile, larger_elastix):
+    sizes = {"memory_gb": 1.15, "max_memory_gb": 1.15, "jobs": 1}
+    run = start("raw", site_profile(cpu=sizes, gpu=None, prologue=larger_elastix))
     cluster_runs.assert_ended_with(run, 4, "register: out of memory: it took 1", "and had 1178 MB", "max_memory_gb")
 
 

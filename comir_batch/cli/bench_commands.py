@@ -253,6 +253,39 @@ def retrieval(  # noqa: PLR0913  a parameter an option
         typer.echo(f"table: {out / 'retrieval.md'}")
 
 
+@app.command("pairing")
+def pairing(  # noqa: PLR0913  a parameter an option
+    model: Annotated[str, typer.Argument(help="A name, or a folder.")],
+    pairs: Annotated[Path, typer.Argument(help="Manifest of aligned pairs of the model's modalities.")],
+    *,
+    out: Annotated[Path, typer.Option("--out", "-o", metavar="DIR", help="Takes the fields, and pairing.md.")],
+    count: Annotated[int, typer.Option(min=1, help="Fields of each modality that have a partner.")] = 40,
+    alone: Annotated[int, typer.Option(min=0, help="More of each that have none.")] = 5,
+    side: Annotated[int, typer.Option(min=48, help="Of the fields, in pixels of the model's pixel size.")] = 128,
+    whole: Annotated[bool, typer.Option("--whole", help="Take fields of all tissue, learnt from or not.")] = False,
+    seed: Annotated[int, typer.Option(min=0, help="Of the fields, their order and their poses.")] = 0,
+    settings: options.Settings = None,
+) -> None:
+    """Pair two shuffled folders of fields, some of which have no partner, and count what is said rightly."""
+    with exit_codes():
+        from comir_batch.pipeline.packages import require_computing
+
+        require_computing()
+        from comir_batch.bench.pairing import COLUMNS, PairingRequest, measure_pairing
+        from comir_batch.cli.progress import show_progress
+        from comir_batch.core.config import load_config
+        from comir_batch.execution.stop import StopRequest
+        from comir_batch.representation.store import find_model
+
+        config = load_config(None, overrides({"execution.device": "cpu"}, settings))
+        request = PairingRequest(find_model(model), pairs, out, config, count, alone, side, seed, whole)
+        stop = StopRequest()
+        with show_progress() as subscriber, stop.on_signals():
+            measured = measure_pairing(request, stop, subscriber, lambda text: typer.echo(text, err=True))
+        print_table("pairing", COLUMNS, [tuple(map(str, row)) for row in measured.rows])
+        typer.echo(f"tables: {out / 'pairing.md'}")
+
+
 @app.command("retrieval-speed")
 def retrieval_speed(
     patches: Annotated[list[int] | None, typer.Option(min=1, help="Patches of a gallery; again for more.")] = None,

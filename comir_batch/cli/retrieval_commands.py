@@ -121,7 +121,7 @@ def pair(  # noqa: PLR0913  a parameter an option
         from comir_batch.execution.stop import StopRequest
         from comir_batch.pipeline.packages import require_computing
         from comir_batch.representation.store import find_model
-        from comir_batch.retrieval.pairing import PairRequest, propose
+        from comir_batch.retrieval.pairing import PairRequest, compare, proposed
         from comir_batch.retrieval.proposals import REPORT, report_row, write_proposals
         from comir_batch.retrieval.tables import read_slides
 
@@ -132,7 +132,7 @@ def pair(  # noqa: PLR0913  a parameter an option
         request = PairRequest(*tables, (fixed, moving), known, out, folder, config, tuple(sys.argv))
         stop = StopRequest()
         with show_progress() as subscriber, stop.on_signals():
-            proposals = propose(request, subscriber, stop, lambda text: typer.echo(text, err=True))
+            proposals = proposed(compare(request, subscriber, stop, lambda text: typer.echo(text, err=True)))
         manifest, report = write_proposals(out, proposals, known)
         print_table("pairs", REPORT, [report_row(each) for each in proposals])
         typer.echo(f"manifest: {manifest}\nreport:   {report}")

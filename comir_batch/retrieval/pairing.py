@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import cv2
 import numpy as np
@@ -64,12 +64,27 @@ class PairRequest:
     command: tuple[str, ...] = ()
 
 
-def propose(
-    request: PairRequest, subscriber: Subscriber, stop: StopRequest, say: Callable[[str], object]
-) -> list[Proposal]:
-    """Represent both tables, compare everyone with everyone, and assign one to one; the surest first.
+class Compared(NamedTuple):
+    """The slides of both tables, and the places that each of those that are looked for was found at.
 
-    The table with the larger slides is searched for those of the other.
+    Attributes
+    ----------
+    queries, searched : list of IndexedSlide
+        Those that are looked for, of the table with the smaller slides, and those that they are looked for in.
+    found : list of list of Match
+        Verified places of each query, best first.
+    searched_is_fixed : bool
+        Whether the fixed ones are searched.
+    """
+
+    queries: list[IndexedSlide]
+    searched: list[IndexedSlide]
+    found: list[list[Match]]
+    searched_is_fixed: bool
+
+
+def compare(request: PairRequest, subscriber: Subscriber, stop: StopRequest, say: Callable[[str], object]) -> Compared:
+    """Represent both tables, and look for every slide of the one with the smaller slides in the other.
 
     Raises
     ------
@@ -78,20 +93,37 @@ def propose(
     """
     _require_modalities(request)
     request = _with_fields_whole(request)
-    fixed, moving = (
+    indexes = [
         build_index(
             IndexRequest(table, rows, request.model, request.work / side, request.config, request.command),
             subscriber,
             stop,
         )
         for table, rows, side in zip(request.tables, (request.fixed, request.moving), ("fixed", "moving"), strict=True)
-    )
-    fixed_slides, moving_slides = _asked(fixed, request.fixed), _asked(moving, request.moving)
-    if _area(fixed_slides) >= _area(moving_slides):
-        found = _compared(moving_slides, Finder(fixed, look_up="all"), fixed_slides, partial(_told, stop, say))
-        return _ordered(_assigned(moving_slides, fixed_slides, found, searched_is_fixed=True))
-    found = _compared(fixed_slides, Finder(moving, look_up="all"), moving_slides, partial(_told, stop, say))
-    return _ordered(_assigned(fixed_slides, moving_slides, found, searched_is_fixed=False))
+    ]
+    fixed, moving = (_asked(index, rows) for index, rows in zip(indexes, (request.fixed, request.moving), strict=True))
+    searched_is_fixed = _area(fixed) >= _area(moving)
+    queries, searched, index = (moving, fixed, indexes[0]) if searched_is_fixed else (fixed, moving, indexes[1])
+    found = _places(queries, Finder(index, look_up="all"), searched, partial(_told, stop, say))
+    return Compared(queries, searched, found, searched_is_fixed)
+
+
+def proposed(compared: Compared) -> list[Proposal]:
+    """Assign one to one, and return a proposal for every slide; the surest first."""
+    queries, searched, found, searched_is_fixed = compared
+    columns = {slide.name: number for number, slide in enumerate(searched)}
+    scores = np.zeros((len(queries), len(searched)))
+    for row, matches in enumerate(found):
+        for match in best_of_each(matches):
+            scores[row, columns[match.slide.name]] = match.score
+    chosen = dict(zip(*(side.tolist() for side in assign(scores)), strict=True))
+    proposals = []
+    for row, query in enumerate(queries):
+        column = chosen.get(row)
+        chosen_match = None if column is None else _in(found[row], searched[column])
+        proposals.append(_proposal(query, chosen_match, found[row], searched_is_fixed=searched_is_fixed))
+    proposals += _left(searched, proposals, searched_is_fixed=searched_is_fixed)
+    return sorted(proposals, key=lambda each: -each.confidence)
 
 
 def _require_modalities(request: PairRequest) -> None:
@@ -140,7 +172,7 @@ def _area(slides: Sequence[IndexedSlide]) -> float:
     return float(np.median([width * height for width, height in sizes]))
 
 
-def _compared(
+def _places(
     queries: Sequence[IndexedSlide], finder: Finder, searched: Sequence[IndexedSlide], say: Callable[[str], object]
 ) -> list[list[Match]]:
     found = []
@@ -155,27 +187,6 @@ def _told(stop: StopRequest, say: Callable[[str], object], text: str) -> None:
     """Tell of one slide that is done, and stop there if asked to."""
     say(text)
     stop.check()
-
-
-def _assigned(
-    queries: Sequence[IndexedSlide],
-    searched: Sequence[IndexedSlide],
-    found: Sequence[Sequence[Match]],
-    *,
-    searched_is_fixed: bool,
-) -> list[Proposal]:
-    columns = {slide.name: number for number, slide in enumerate(searched)}
-    scores = np.zeros((len(queries), len(searched)))
-    for row, matches in enumerate(found):
-        for match in best_of_each(matches):
-            scores[row, columns[match.slide.name]] = match.score
-    chosen = dict(zip(*(side.tolist() for side in assign(scores)), strict=True))
-    proposals = []
-    for row, query in enumerate(queries):
-        column = chosen.get(row)
-        chosen_match = None if column is None else _in(found[row], searched[column])
-        proposals.append(_proposal(query, chosen_match, found[row], searched_is_fixed=searched_is_fixed))
-    return proposals + _left(searched, proposals, searched_is_fixed=searched_is_fixed)
 
 
 def assign(scores: NDArray[np.float64]) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
@@ -215,7 +226,3 @@ def _left(
     if searched_is_fixed:
         return [Proposal(slide, None, Status.NO_PARTNER) for slide in left]
     return [Proposal(None, slide, Status.NO_PARTNER) for slide in left]
-
-
-def _ordered(proposals: Sequence[Proposal]) -> list[Proposal]:
-    return sorted(proposals, key=lambda each: -each.confidence)

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 SURE = 1.3
 """Times as high as the next place's a score must be for a pair to be sure: half way between right and wrong ones."""
-_STEEP = 16.0
+_STEEP = 12.7  # measured, with SURE: docs/retrieval.md, "Pair"
 _STANDS_OUT = 1.6  # times the median of a query's scores: a place that is no accident, sure or not
 _NOT = 1e-6  # instead of a score of nothing
 REPORT = ("pair_id", "fixed", "moving", "status", "confidence", "margin", "score", "instead")
@@ -76,8 +76,13 @@ class Proposal:
 
     @property
     def confidence(self) -> float:
-        """From 0 to 1, one half at a margin of `SURE`; grows with the margin, and is no measured probability."""
-        return float(1 / (1 + (SURE / max(self.margin, _NOT)) ** _STEEP))
+        """From 0 to 1; see `confidence_at`."""
+        return confidence_at(self.margin)
+
+
+def confidence_at(margin: float) -> float:
+    """Return how likely a pair of such a margin is right, one half at a margin of `SURE`."""
+    return float(1 / (1 + (SURE / max(margin, _NOT)) ** _STEEP))
 
 
 def judged(score: float, others: Sequence[float]) -> tuple[Status, float]:

@@ -13,6 +13,7 @@ from comir_batch.pipeline.overview import sample_nearest
 from comir_batch.representation.normalise import intensity_range, to_input
 from comir_batch.training.chunk_cache import ChunkCache
 from comir_batch.training.places import Mask, Places, part_grid, part_region
+from comir_batch.warp.resample import converted
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -68,6 +69,10 @@ class CropReader:
         The part's pixels at the working level, in the slide's µm.
     ranges : tuple of Range
         Intensities that become 0 and 1.
+    mpp : float
+        As given.
+    is_rgb : bool
+        Whether the slide is an RGB image.
 
     Raises
     ------
@@ -76,7 +81,8 @@ class CropReader:
     """
 
     def __init__(self, slide: ChunkedSlide, box: Box, card: Input, mpp: float, *, whole_ranges: bool = False) -> None:
-        self._stored, self._card, self._mpp = _CACHE.opened(slide.array()), card, mpp
+        self._stored, self._card, self.mpp = _CACHE.opened(slide.array()), card, mpp
+        self.is_rgb = slide.working.info.is_rgb
         self._masked = slide.masked
         self._region = part_region(slide, slide.grid, box)
         self.grid = part_grid(slide.grid, self._region)
@@ -96,6 +102,25 @@ class CropReader:
         ValueError
             If no pixel of the crop lies in the part.
         """
+        region, to_pixels = self._around(pose, side)
+        pixels = np.nan_to_num(to_input(self.pixels(region), self._card, self.ranges), copy=False)
+        return _warped(pixels, to_pixels, side).clip(0.0, self._ceiling)
+
+    def original(self, pose: Pose, side: int) -> NDArray[np.generic]:
+        """Return the same crop of the slide's own values, in their type.
+
+        Raises
+        ------
+        ValueError
+            If no pixel of the crop lies in the part.
+        """
+        region, to_pixels = self._around(pose, side)
+        pixels = self.pixels(region)
+        crop = _warped(pixels.astype(np.float32), to_pixels, side)
+        return converted(crop, pixels.dtype.name)
+
+    def _around(self, pose: Pose, side: int) -> tuple[Region, NDArray[np.float64]]:
+        """Return the region that a crop is interpolated from, and the map from the crop's pixels to the region's."""
         to_pixels = self._matrix(pose, side)
         ends = np.array([[0, 0, 1], [side, 0, 1], [0, side, 1], [side, side, 1]]) - np.array([0.5, 0.5, 0])
         corners = ends @ to_pixels.T
@@ -104,13 +129,8 @@ class CropReader:
         region = Region(int(x0), int(y0), int(x1), int(y1)).within(self.grid.width, self.grid.height)
         if region is None:
             raise ValueError(f"{pose} lies outside the part")
-        pixels = np.nan_to_num(to_input(self.pixels(region), self._card, self.ranges), copy=False)
         to_pixels[:, 2] -= region.x0, region.y0
-        flags = cv2.INTER_CUBIC | cv2.WARP_INVERSE_MAP
-        crop = [
-            cv2.warpAffine(c, to_pixels, (side, side), flags=flags, borderMode=cv2.BORDER_REFLECT_101) for c in pixels
-        ]
-        return np.stack(crop).clip(0.0, self._ceiling)
+        return region, to_pixels
 
     def valid(self, pose: Pose, side: int) -> NDArray[np.bool_]:
         """Return which pixels of a crop, ``(side, side)``, lie inside the part."""
@@ -147,10 +167,16 @@ class CropReader:
 
     def _matrix(self, pose: Pose, side: int) -> NDArray[np.float64]:
         """Return the ``(2, 3)`` map from crop pixels to pixels of the part's grid."""
-        linear = self._mpp * pose.linear
+        linear = self.mpp * pose.linear
         start = np.array([pose.x, pose.y]) - linear @ np.full(2, (side - 1) / 2)
         offset = self.grid.to_pixels(start[None])[0]
         return np.column_stack([linear / [[self.grid.mpp_x], [self.grid.mpp_y]], offset])
+
+
+def _warped(pixels: NDArray[np.float32], to_pixels: NDArray[np.float64], side: int) -> NDArray[np.float32]:
+    flags = cv2.INTER_CUBIC | cv2.WARP_INVERSE_MAP
+    crop = [cv2.warpAffine(c, to_pixels, (side, side), flags=flags, borderMode=cv2.BORDER_REFLECT_101) for c in pixels]
+    return np.stack(crop)
 
 
 class PairReader:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from itertools import product
 from typing import TYPE_CHECKING
 
 from comir_batch.core.errors import ModelError, SlideError
@@ -13,7 +14,7 @@ from comir_batch.training.places import SMALLEST
 from comir_batch.training.validate import crop_representation
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     import numpy as np
     from numpy.typing import NDArray
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     Image = NDArray[np.float32]
 
 CROP, WINDOW = 128, 256
+_LEAST_TISSUE = 0.5
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -132,10 +134,30 @@ class Sampler:
                     raise
                 side //= 2
 
+    def lattice(self, side: int) -> list[Place]:
+        """Return places of upright crops beside each other, in rows, none of which overlaps another.
+
+        Of each, all of the crop lies in its part, and half or more of it on tissue of both slides.
+        """
+        return [
+            Place(part, reader, pose)
+            for part, reader in self._readers
+            for pose in _beside_each_other(reader, side)
+            if all(each.tissue_at(pose, side).mean() >= _LEAST_TISSUE for each in (reader.fixed, reader.moving))
+        ]
+
     def _draw(self, count: int, rng: np.random.Generator, side: int) -> list[Place]:
         chosen = rng.choice(len(self._readers), count, p=shares([reader for _, reader in self._readers], side))
         drawn = [self._readers[index] for index in chosen]
         return [Place(part, reader, reader.draw(rng, side)) for part, reader in drawn]
+
+
+def _beside_each_other(reader: PairReader, side: int) -> Iterator[Pose]:
+    grid, length = reader.fixed.grid, side * reader.mpp
+    columns, rows = (int(extent / length) for extent in grid.size_um)
+    left, top = grid.corners_um().min(axis=0).tolist()
+    for row, column in product(range(rows), range(columns)):
+        yield Pose(left + (column + 0.5) * length, top + (row + 0.5) * length)
 
 
 def _card(model: Model, slide: ChunkedSlide) -> ModalityCard:

@@ -195,7 +195,7 @@ class _Warp:
     ) -> NDArray[np.generic]:
         work = np.ascontiguousarray(pixels, dtype=_COMPUTED_AS[self.image.dtype])
         warped = cv2.remap(work, x, y, _METHODS[self.interpolation], borderMode=cv2.BORDER_REPLICATE)
-        return _converted(warped, self.image.dtype)
+        return converted(warped, self.image.dtype)
 
 
 def _cells(region: Region, grid: Grid) -> Iterator[Region]:
@@ -231,8 +231,8 @@ def _bounds(coordinates: CoordinateMap, region: Region) -> Region:
     return Region(x0, y0, x1, y1)
 
 
-def _converted(warped: NDArray[Any], dtype: str) -> NDArray[np.generic]:
-    """Return the pixels in the slide's dtype; integers are rounded and kept in range, where cubic overshoots."""
+def converted(warped: NDArray[Any], dtype: str) -> NDArray[np.generic]:
+    """Return pixels in a slide's dtype; integers are rounded and kept in range, where cubic overshoots."""
     if warped.dtype.name == dtype:
         return warped
     if np.dtype(dtype).kind == "f":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 
 import cv2
 import numpy as np
@@ -11,7 +12,7 @@ import typer
 from PIL import Image
 from typer.testing import CliRunner
 
-from comir_batch.cli import retrieval_commands
+from comir_batch.cli import bench_commands, retrieval_commands
 from comir_batch.core.geometry import Region
 from comir_batch.core.manifest import read_manifest
 from comir_batch.core.slide import SlideSpec
@@ -106,6 +107,27 @@ def test_pairs_are_proposed_with_starts_and_a_stranger_has_none(folder, tmp_path
     with (tmp_path / "manifest.pairs.csv").open(encoding="utf-8") as stream:
         said = {row["fixed"]: row["status"] for row in csv.DictReader(stream)}
     assert said == {"crop": "sure", "stranger": "no partner"}
+
+
+@pytest.mark.slow
+def test_the_pairing_benchmark_cuts_two_folders_that_pair_takes(ndpi_pair, tmp_path):
+    names = ",".join(str(path) for path in ndpi_pair)
+    pairs, out = tmp_path / "pairs.csv", tmp_path / "out"
+    pairs.write_text(f"pair_id,fixed,moving,fixed_modality,moving_modality\nndpi,{names},dapi,tritc\n")
+    app = CliRunner().invoke(
+        bench_commands.app,
+        ["pairing", "dapi-tritc", str(pairs), "--out", str(out), "--whole", "--count", "4", "--alone", "1"],
+    )
+    assert app.exit_code == 0, app.output
+    found = json.loads((out / "pairing.json").read_text(encoding="utf-8"))
+    said = {name: (fields, right) for name, fields, right in found["rows"]}
+    assert said["sure"][0] == said["sure"][1] >= 4
+    assert sum(fields for fields, _ in said.values()) == 10
+    assert len(read_manifest(out / "manifest.csv").rows) == sum(said[name][0] for name in ("sure", "ambiguous")) // 2
+    assert {len(list((out / side).glob("*.ome.tif"))) for side in ("fixed", "moving")} == {5}
+    crowded = CliRunner().invoke(bench_commands.app, ["pairing", "dapi-tritc", str(pairs), "--out", str(out)])
+    assert crowded.exit_code == 3
+    assert "have room for" in crowded.stderr
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,71 @@
+"""What the pairing benchmark counts, and what confidences are fitted to."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from comir_batch.bench.pairing import Margins, counted, fitted, margins, reliability
+from comir_batch.retrieval.pairing import Compared
+from comir_batch.retrieval.proposals import SURE, Proposal, Status, confidence_at
+
+PARTNERS = {"f1": "m1", "f2": "m2", "f3": "m3"}
+
+
+def slide(name):
+    return SimpleNamespace(name=name)
+
+
+def proposal(fixed, moving, status):
+    return Proposal(slide(fixed) if fixed else None, slide(moving) if moving else None, status)
+
+
+def place(name, score):
+    return SimpleNamespace(slide=slide(name), score=score)
+
+
+def test_pairs_and_those_that_are_alone_are_counted_by_what_was_said():
+    said = [
+        proposal("f1", "m1", Status.SURE),
+        proposal("f2", "m9", Status.SURE),
+        proposal("f3", "m3", Status.AMBIGUOUS),
+        proposal("f9", None, Status.NO_PARTNER),
+        proposal(None, "m2", Status.NO_PARTNER),
+    ]
+    assert counted(said, PARTNERS) == [("sure", 4, 2), ("ambiguous", 2, 2), ("no partner", 2, 1)]
+
+
+@pytest.mark.parametrize("searched_is_fixed", [True, False])
+def test_margins_are_those_with_the_partner_and_without_it(searched_is_fixed):
+    query, partner, other = ("m1", "f1", "f2") if searched_is_fixed else ("f1", "m1", "m2")
+    found = [place(partner, 30.0), place(other, 20.0), place(partner, 18.0), place("x", 16.0)]
+    alone = [place(other, 9.0), place("x", 8.0)]
+    compared = Compared([slide(query), slide("alone")], [], [found, alone], searched_is_fixed)
+    assert margins(compared, PARTNERS) == Margins((1.5,), (1.25,))
+
+
+def test_a_fit_finds_the_odds_that_margins_were_drawn_with():
+    generator, even, steepness = np.random.default_rng(0), 1.4, 12.0
+    drawn = np.exp(generator.uniform(np.log(1.0), np.log(2.0), 4000))
+    right = generator.uniform(size=drawn.size) < 1 / (1 + (even / drawn) ** steepness)
+    found = fitted(Margins(tuple(drawn[right]), tuple(drawn[~right])))
+    assert found == pytest.approx((even, steepness), rel=0.1)
+
+
+def test_a_fit_is_finite_where_right_and_wrong_do_not_meet():
+    even, steepness = fitted(Margins((2.0, 2.5, 3.0), (1.0, 1.1, 1.2)))
+    assert 1.2 < even < 2.0
+    assert 1 < steepness < 100
+
+
+def test_confidences_are_held_against_what_was_right():
+    assert confidence_at(SURE) == 0.5
+    rows = reliability(Margins((2.0, 2.1, 1.01), (1.02, 1.3 * SURE)))
+    assert [(name, count, share) for name, count, _, share in rows] == [
+        ("0-0.1", 2, 0.5),
+        ("0.9-0.99", 1, 0.0),
+        ("0.99-1", 2, 1.0),
+    ]
+    assert all(0 <= mean <= 1 for _, _, mean, _ in rows)

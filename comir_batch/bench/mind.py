@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from comir_batch.core.config import RegisterConfig
     from comir_batch.registration.images import RegistrationImage
-    from comir_batch.registration.scores import Transforms
+    from comir_batch.registration.scores import Overlap, Transforms
 
 _NEIGHBOURS = ((0, 1), (0, -1), (1, 0), (-1, 0))
 _PATCH_SIGMA = 0.5  # of the weights of a patch, in pixels
@@ -49,9 +49,17 @@ class SelfSimilarity:
     ) -> None:
         self._least, self._transforms = least, transforms
         self._fixed = self._spectra(fixed.pixels, fixed.mask)
+        (self._inside,) = transforms.spectra([fixed.mask.astype(np.float32)])
 
-    def scores(self, pixels: NDArray[np.float32], mask: NDArray[np.bool_]) -> NDArray[np.float32]:
-        """Return a score for each shift of a moving image; -inf for shifts that overlap too little."""
+    def overlap(self, mask: NDArray[np.bool_]) -> Overlap:
+        """Return the overlap of a moving mask."""
+        return self._transforms.overlap(self._inside, mask)
+
+    def scores(self, pixels: NDArray[np.float32], mask: NDArray[np.bool_], _overlap: Overlap) -> NDArray[np.float32]:
+        """Return a score for each shift of a moving image; -inf for shifts that overlap too little.
+
+        Less counts than overlaps: nothing at the rim of the masks.
+        """
         correlated = self._transforms.correlated
         (inside, squares, *planes), (other, other_squares, *others) = self._fixed, self._spectra(pixels, mask)
         count = correlated(inside, other)

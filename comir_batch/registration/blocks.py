@@ -87,7 +87,7 @@ def _nats(
     """Return how likely each shift is, ``(2 reach + 1, 2 reach + 1)``; no shift is in the middle."""
     least = _LEAST_SHARE * np.count_nonzero(block.mask)
     scorer = (Correlation if metric == "ncc" else Information)(block, around, transforms, least)
-    scores = scorer.scores(around.pixels, around.mask)
+    scores = scorer.scores(around.pixels, around.mask, scorer.overlap(around.mask))
     return scorer.nats(scores[: 2 * reach + 1, : 2 * reach + 1])
 
 

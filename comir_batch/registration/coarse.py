@@ -108,9 +108,11 @@ class GreyLevels:
         """Number of grey levels."""
         return _LEVELS
 
-    def label(self, values: NDArray[np.float32]) -> NDArray[np.int64]:
+    def label(self, values: NDArray[np.float32]) -> NDArray[np.uint8]:
         """Return the level, from 0, of each value."""
-        labels: NDArray[np.int64] = np.sum([values > limit for limit in self.limits], axis=0)
+        labels = np.zeros(values.shape, np.uint8)
+        for limit in self.limits:
+            labels += values > limit
         return labels
 
 

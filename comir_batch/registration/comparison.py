@@ -49,25 +49,30 @@ class Comparison:
         middle, reach = self.points.mean(axis=0), max(float(np.ptp(self.points)), 1.0)
         self._frame = middle + reach * np.array([[0.0, 0.0], [1.0, 0.0], [0.0, 1.0]])
         away = (self.points - middle) / reach
-        self._in_frame = np.column_stack([away, np.ones(len(away))]).astype(np.float32)
+        self._in_frame = _in_rows(np.vstack([away.T, np.ones(len(away))]))
         self._values = fixed.pixels[fixed.mask]
-        self._planes = np.dstack([self._moving.mask.astype(np.float32), self._moving.pixels])
+        self._planes = self._moving.mask.astype(np.float32), self._moving.pixels
         self._levels = GreyLevels.of(self._moving.pixels[self._moving.mask])
         levels = GreyLevels.of(self._values)
-        self._labels = levels.label(self._values) * levels.count
+        self._labels = levels.label(self._values) * np.uint8(levels.count)
 
     def sampled(self, transform: Composite) -> tuple[Values, Inside]:
         """Return the moving image's values at the points, ``(N,)``, and which of them lie in its mask."""
-        weight, values = _interpolated(self._planes, self._columns(transform)).T
-        return values / np.maximum(weight, 0.5), weight > 0.5
+        x, y = self._columns(transform).reshape(2, -1, _ROW)
+        weight, values = (
+            cv2.remap(plane, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT).ravel()[: len(self.points)]
+            for plane in self._planes  # one by one: OpenCV takes longer for both in one image
+        )
+        return np.asarray(values / np.maximum(weight, 0.5)), np.asarray(weight > 0.5)
 
     def _columns(self, transform: Composite) -> NDArray[np.float32]:
-        """Return where a transform lays the points, ``(N, 2)`` pixels of the moving image."""
+        """Return where a transform lays the points, ``(2, P)`` pixels of the moving image, see `_in_rows`."""
         grid = self._moving.grid
         if not all(isinstance(part, Affine) for part in transform.parts):
-            return grid.to_pixels(transform.map(self.points)).astype(np.float32)
+            return _in_rows(grid.to_pixels(transform.map(self.points)).T)
         middle, right, down = grid.to_pixels(transform.map(self._frame))  # where three points go, all go: far quicker
-        return self._in_frame @ np.array([right - middle, down - middle, middle], dtype=np.float32)
+        matrix = np.array([right - middle, down - middle, middle], dtype=np.float32)
+        return np.asarray(matrix.T @ self._in_frame)
 
     def score(self, values: Values, inside: Inside) -> float:
         """Return the significance of sampled values inside: Fisher's transform of the correlation, or the information.
@@ -135,20 +140,19 @@ class Comparison:
             for matrix, shift in zip(matrices, shifts, strict=True)
         ]
 
-    def _information(self, labels: NDArray[np.int64], moving: Values) -> float:
+    def _information(self, labels: NDArray[np.uint8], moving: Values) -> float:
         levels = self._levels.count
         counts = np.bincount(labels + self._levels.label(moving), minlength=levels**2)
         joint = counts.reshape(levels, levels, 1).astype(np.float32)
         return float(information_score(joint, self._area)[0])
 
 
-def _interpolated(planes: NDArray[np.float32], columns: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Return ``(N, K)`` values of ``(Y, X, K)`` planes, zero outside, at ``(N, 2)`` pixels ``(x, y)``."""
-    padded = np.zeros((-(-len(columns) // _ROW) * _ROW, 2), np.float32)
-    padded[: len(columns)] = columns
-    x, y = np.ascontiguousarray(padded.reshape(-1, _ROW, 2).transpose(2, 0, 1))
-    rows = cv2.remap(planes, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT)
-    return np.asarray(rows, dtype=np.float32).reshape(len(padded), -1)[: len(columns)]
+def _in_rows(coordinates: NDArray[np.floating]) -> NDArray[np.float32]:
+    """Return ``(K, N)`` coordinates as ``(K, P)``, with zeros up to whole rows of `_ROW` points."""
+    count, points = coordinates.shape
+    padded = np.zeros((count, -(-points // _ROW) * _ROW), np.float32)
+    padded[:, :points] = coordinates
+    return padded
 
 
 def _correlation(fixed: Values, moving: Values) -> float:

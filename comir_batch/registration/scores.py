@@ -26,10 +26,20 @@ if TYPE_CHECKING:
     Plane = NDArray[np.float32]
 
 
+class Overlap(NamedTuple):
+    """A moving mask's spectrum, and how many pixels of it lie on the fixed mask at each shift."""
+
+    spectrum: Plane
+    pixels: Plane
+
+
 class Scorer(Protocol):
     """Compares one fixed image with moving ones."""
 
-    def scores(self, pixels: NDArray[np.float32], mask: NDArray[np.bool_]) -> NDArray[np.float32]:
+    def overlap(self, mask: NDArray[np.bool_]) -> Overlap:
+        """Return the overlap of a moving mask, which all scorers of images with the same masks share."""
+
+    def scores(self, pixels: NDArray[np.float32], mask: NDArray[np.bool_], overlap: Overlap) -> NDArray[np.float32]:
         """Return a score for each shift of a moving image; -inf for shifts that overlap too little."""
 
     def likelihood(self, standard: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -50,10 +60,15 @@ class Transforms(NamedTuple):
         product = cv2.mulSpectrums(moving, fixed, 0, conjB=True)
         return np.asarray(cv2.dft(product, flags=cv2.DFT_INVERSE | cv2.DFT_SCALE), dtype=np.float32)
 
+    def overlap(self, inside: Plane, mask: NDArray[np.bool_]) -> Overlap:
+        """Return the overlap of a moving mask with the fixed one of a spectrum."""
+        spectrum = self._spectrum(mask.astype(np.float32))
+        return Overlap(spectrum, self.correlated(inside, spectrum))
+
     def _spectrum(self, plane: Plane) -> Plane:
         padded = np.zeros(self.shape, np.float32)
         padded[: plane.shape[0], : plane.shape[1]] = plane
-        return np.asarray(cv2.dft(padded, nonzeroRows=plane.shape[0]), dtype=np.float32)
+        return np.asarray(cv2.dft(padded), dtype=np.float32)  # to name the rows that are not zero would keep IPP out
 
 
 class Correlation:
@@ -64,21 +79,26 @@ class Correlation:
     ) -> None:
         self._least, self._transforms = least, transforms
         self._area = shared_area(fixed, moving)
-        self._fixed = transforms.spectra(_moments(fixed.pixels, fixed.mask))
+        self._inside, *self._moments = transforms.spectra(
+            [fixed.mask.astype(np.float32), *_moments(fixed.pixels, fixed.mask)]
+        )
 
-    def scores(self, pixels: NDArray[np.float32], mask: NDArray[np.bool_]) -> NDArray[np.float32]:
+    def overlap(self, mask: NDArray[np.bool_]) -> Overlap:
+        """Return the overlap of a moving mask."""
+        return self._transforms.overlap(self._inside, mask)
+
+    def scores(self, pixels: NDArray[np.float32], mask: NDArray[np.bool_], overlap: Overlap) -> NDArray[np.float32]:
         """Return Fisher's transform of the correlation over each overlap, times the root of the samples in it."""
-        (fixed, *fixed_moments), (moving, *moments) = self._fixed, self._transforms.spectra(_moments(pixels, mask))
+        (moving, count), moments = overlap, self._transforms.spectra(_moments(pixels, mask))
         correlated = self._transforms.correlated
-        count = correlated(fixed, moving)
         enough = count >= self._least
         n, sum_f, squares_f, sum_m, squares_m, product = (
             plane[enough]
             for plane in (
                 count,
-                *(correlated(moment, moving) for moment in fixed_moments),
-                *(correlated(fixed, moment) for moment in moments),
-                correlated(fixed_moments[0], moments[0]),
+                *(correlated(moment, moving) for moment in self._moments),
+                *(correlated(self._inside, moment) for moment in moments),
+                correlated(self._moments[0], moments[0]),
             )
         )
         variance = (squares_f - sum_f**2 / n) * (squares_m - sum_m**2 / n)
@@ -96,10 +116,10 @@ class Correlation:
 
 
 def _moments(pixels: NDArray[np.float32], mask: NDArray[np.bool_]) -> list[NDArray[np.float32]]:
-    """Return mask, values and squares, standardised over the mask so that float32 suffices for their sums."""
+    """Return values and squares, standardised over the mask so that float32 suffices for their sums."""
     inside = pixels[mask] if mask.any() else np.zeros(1, np.float32)
     values = np.where(mask, (pixels - inside.mean()) / (inside.std() or 1.0), 0).astype(np.float32)
-    return [mask.astype(np.float32), values, values**2]
+    return [values, values**2]
 
 
 class Information:
@@ -113,16 +133,19 @@ class Information:
         self._samples = np.count_nonzero(fixed.mask) / self._area
         self._levels = GreyLevels.of(moving.pixels[moving.mask])
         sets = _level_sets(GreyLevels.of(fixed.pixels[fixed.mask]), fixed.pixels, fixed.mask)
-        self._fixed = transforms.spectra(sets)
+        self._inside, *self._fixed = transforms.spectra([fixed.mask.astype(np.float32), *sets])
 
-    def scores(self, pixels: NDArray[np.float32], mask: NDArray[np.bool_]) -> NDArray[np.float32]:
+    def overlap(self, mask: NDArray[np.bool_]) -> Overlap:
+        """Return the overlap of a moving mask."""
+        return self._transforms.overlap(self._inside, mask)
+
+    def scores(self, pixels: NDArray[np.float32], mask: NDArray[np.bool_], overlap: Overlap) -> NDArray[np.float32]:
         """Return `information_score` of each overlap."""
         moving = self._transforms.spectra(_level_sets(self._levels, pixels, mask))
-        joint = [[self._transforms.correlated(level, other) for other in moving] for level in self._fixed]
-        total = np.sum(joint, axis=(0, 1))
-        enough = total >= self._least
-        scores = np.full(total.shape, -np.inf, dtype=np.float32)
-        scores[enough] = information_score(np.array([[plane[enough] for plane in row] for row in joint]), self._area)
+        enough = overlap.pixels >= self._least
+        joint = [[self._transforms.correlated(level, other)[enough] for other in moving] for level in self._fixed]
+        scores = np.full(enough.shape, -np.inf, dtype=np.float32)
+        scores[enough] = information_score(np.array(joint), self._area)
         return scores
 
     def nats(self, scores: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -31,6 +31,7 @@ ScorerKind = Callable[[RegistrationImage, RegistrationImage, Transforms, float],
 """Makes a scorer of a fixed and a moving image, the FFTs' size and the least overlap in pixels."""
 
 _Turn = tuple[float, bool]  # degrees, and whether x is mirrored before
+_Surfaces = tuple[list["NDArray[np.float32]"], "NDArray[np.float32]"]  # scores of every shift, and overlaps
 
 _COARSE = 3 / 8  # of the search's side
 _TURNED = 4  # peaks that are looked at more finely and are turned, too
@@ -132,12 +133,12 @@ class Level:
         least = config.min_overlap * min(sizes)
         self._transforms = Transforms(self._tables[0].transform_shape(self._fixed.mask, least))
         self._scorers = [each.kind(*pair, self._transforms, least) for each, pair in zip(compared, images, strict=True)]
-        (self._inside,) = self._transforms.spectra([self._fixed.mask.astype(np.float32)])
         self.side = max(self._fixed.grid.shape)
         self._edges, self._most = bin_edges(least, min(sizes)), min(sizes)
-        self._gauges = [(360.0 * k / gauged, bool(k % 2)) for k in range(gauged)]
+        gauges = [(360.0 * k / gauged, bool(k % 2)) for k in range(gauged)]
         with ThreadPoolExecutor(self._threads) as pool:
-            self._tallies = list(pool.map(self._tallied, self._gauges))
+            self._gauged = dict(zip(gauges, pool.map(self._surfaces, gauges), strict=True))
+            self._tallies = dict(zip(gauges, pool.map(self._tallied, gauges), strict=True))
 
     def peaks(self, turns: Iterable[_Turn], near: Iterable[tuple[_Turn, Affine]] = ()) -> list[list[Peak]]:
         """Return the best shift at each angle, mirrored or not, where enough overlaps.
@@ -177,7 +178,7 @@ class Level:
         ]
 
     def _nats(self, turn: _Turn) -> list[NDArray[np.float32]]:
-        surfaces, overlap = self._surfaces(turn)
+        surfaces, overlap = self._gauged.get(turn) or self._surfaces(turn)
         each = zip(self._scorers, self._chances(turn), surfaces, strict=True)
         return [scorer.likelihood(chance.standard(scores, overlap)) for scorer, chance, scores in each]
 
@@ -187,20 +188,20 @@ class Level:
         At its own angle the right place is among the few shifts where nearly all overlaps; they would tell that scores
         as high as its own are usual there.
         """
-        others = [tally for at, tally in zip(self._gauges, self._tallies, strict=True) if _far(at, turn)]
+        others = [tallies for at, tallies in self._tallies.items() if _far(at, turn)]
         return [Chance.of(tallies, self._edges, self._most) for tallies in zip(*others, strict=True)]
 
     def _tallied(self, turn: _Turn) -> list[Tally]:
-        surfaces, overlap = self._surfaces(turn)
+        surfaces, overlap = self._gauged[turn]
         return [Tally.of(scores, overlap, self._edges) for scores in surfaces]
 
-    def _surfaces(self, turn: _Turn) -> tuple[list[NDArray[np.float32]], NDArray[np.float32]]:
+    def _surfaces(self, turn: _Turn) -> _Surfaces:
         """Return the scores of every shift at an angle by each scorer, and how many pixels overlap."""
         angle, mirrored = turn
         turned = [table.turned(angle, mirrored=mirrored) for table in self._tables]
-        scores = [scorer.scores(*image) for scorer, image in zip(self._scorers, turned, strict=True)]
-        (inside,) = self._transforms.spectra([turned[0][1].astype(np.float32)])
-        return scores, self._transforms.correlated(self._inside, inside)
+        overlap = self._scorers[0].overlap(turned[0][1])
+        scores = [scorer.scores(*image, overlap) for scorer, image in zip(self._scorers, turned, strict=True)]
+        return scores, overlap.pixels
 
 
 def coarse_to_fine(compared: Sequence[Compared], config: RegisterConfig) -> Searched:

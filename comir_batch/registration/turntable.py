@@ -69,7 +69,8 @@ class Turntable:
 
     def best(self, scorer: Scorer, angle: float, *, mirrored: bool = False) -> Peak:
         """Return the shift with the highest score at an angle in degrees."""
-        return self.peak(scorer.scores(*self.turned(angle, mirrored=mirrored)), angle, mirrored=mirrored)
+        pixels, mask = self.turned(angle, mirrored=mirrored)
+        return self.peak(scorer.scores(pixels, mask, scorer.overlap(mask)), angle, mirrored=mirrored)
 
     def peak(self, scores: NDArray[np.float32], angle: float, *, mirrored: bool) -> Peak:
         """Return the highest of the scores of all shifts at an angle."""

@@ -25,7 +25,7 @@ from comir_batch.pipeline.inference import inference
 from comir_batch.pipeline.layout import SlideFiles
 from comir_batch.pipeline.overview import make_overview
 from comir_batch.pipeline.stages import represent
-from comir_batch.pipeline.stages.chunk import ChunkWork, background, chunk_block
+from comir_batch.pipeline.stages.chunk import ChunkWork, background, chunk_blocks
 from comir_batch.pipeline.working import Working
 from comir_batch.representation.store import find_model
 from comir_batch.training.speed import network_alone
@@ -77,7 +77,7 @@ def _chunked(work: ChunkWork, folder: Path) -> Read:
         fill=background(info.photometric, info.dtype),
     )
     with ThreadPoolExecutor(1) as worker:  # a fresh one each time, which has no slide open yet
-        list(worker.map(chunk_block, [(here, region) for region in here.blocks]))
+        list(worker.map(chunk_blocks, [(here, (region,)) for region in here.blocks]))
     return lambda: ZarrArray.open(here.files.pixels).read(Region(0, 0, grid.width, grid.height))
 
 
@@ -160,7 +160,7 @@ def _represented(work: represent.RepresentWork, folder: Path) -> tuple[int, ...]
     here = replace(work, folder=folder)
     represent.prepare(here)
     for region in here.blocks:
-        represent.represent_block((here, region))
+        represent.represent_blocks((here, (region,)))
     return ZarrArray.open(here.files.pixels).shape
 
 

@@ -1,4 +1,4 @@
-"""`bench slides` and `bench throughput`: large inputs that are files, and how fast stages are beside other programs."""
+"""`bench slides`, `throughput` and `scaling`: large inputs, stages beside other programs, very many pairs."""
 
 from __future__ import annotations
 
@@ -8,13 +8,16 @@ from typing import Annotated, Literal
 
 import typer
 
+from comir_batch.cli import options  # noqa: TC001  typer resolves the annotations
 from comir_batch.cli.failures import exit_codes
+from comir_batch.cli.settings import overrides
 
 
 def add_to(app: typer.Typer) -> None:
     """Add the commands to the sub-program."""
     app.command("slides")(slides)
     app.command("throughput")(throughput)
+    app.command("scaling")(scaling)
 
 
 def slides(  # noqa: PLR0913  a parameter an option
@@ -82,3 +85,38 @@ def throughput(  # noqa: PLR0913  a parameter an option
             rows = measure_throughput(request, lambda text: typer.echo(text, err=True))
             print_table("throughput", COLUMNS, [row.cells() for row in rows])
             typer.echo(f"table: {out / 'throughput.md'}")
+
+
+def scaling(  # noqa: PLR0913  a parameter an option
+    model: Annotated[str, typer.Argument(help="A name, or a folder.")],
+    *,
+    gpu_rate: Annotated[
+        float, typer.Option(min=1e-6, help="10^12 multiplications that a GPU does of its networks in a second.")
+    ],
+    side: Annotated[int, typer.Option(min=1024, help="Of both slides, in pixels.")] = 100_000,
+    mpp: Annotated[float, typer.Option(min=0.01, help="µm of a pixel.")] = 0.25,
+    rgb: Annotated[bool, typer.Option("--rgb", help="Three channels of 8 bits, not one.")] = False,
+    tissue: Annotated[float, typer.Option(min=0.01, max=1, help="Share of the slides.")] = 0.4,
+    pairs: Annotated[int, typer.Option(min=1, help="How many.")] = 10_000,
+    gpus: Annotated[list[int] | None, typer.Option(min=1, help="Of the cluster; again for more.")] = None,
+    cores: Annotated[int, typer.Option(min=1, help="For each GPU.")] = 16,
+    gigabytes_s: Annotated[float, typer.Option(min=0.001, help="GB a second that the storage moves.")] = 5.0,
+    stored: Annotated[float, typer.Option(min=0.001, max=1, help="Bytes in files for each decoded one.")] = 0.3,
+    task_ms: Annotated[float, typer.Option(min=0, help="Of the driver for a task.")] = 5.0,
+    output_mpp: options.OutputMpp = None,
+    settings: options.Settings = None,
+) -> None:
+    """Reckon what very many pairs would take, and what bounds it, by the formulas of `plan`. Nothing is read."""
+    with exit_codes():
+        from comir_batch.bench.scaling import CLUSTER_COLUMNS, STAGE_COLUMNS, Cluster, Slides, laid_out, pair_cost
+        from comir_batch.cli.tables import print_table
+        from comir_batch.core.config import load_config
+        from comir_batch.representation.store import find_model
+
+        config = load_config(None, overrides({"warp.mpp": output_mpp}, settings))
+        cost = pair_cost(find_model(model), Slides(side, mpp, rgb, tissue), config)
+        cluster = Cluster(cores, gpu_rate, gigabytes_s, stored, task_ms)
+        print_table("a pair", STAGE_COLUMNS, [stage.cells() for stage in cost.stages])
+        typer.echo(f"networks: {cost.teramultiplications:.2f} x 10^12 multiplications a pair")
+        laid = [laid_out(cost, pairs, count, cluster) for count in gpus or [8, 64]]
+        print_table(f"{pairs} pairs", CLUSTER_COLUMNS, [each.cells() for each in laid])

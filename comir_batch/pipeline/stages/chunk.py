@@ -12,6 +12,7 @@ from comir_batch.io.mask_reader import read_mask
 from comir_batch.io.open import kept_slide, open_slide
 from comir_batch.io.zarr_array import ZarrArray
 from comir_batch.pipeline import cost
+from comir_batch.pipeline.batches import batch_count, batch_size, batches
 from comir_batch.pipeline.job import Estimate
 from comir_batch.pipeline.layout import SlideFiles
 from comir_batch.pipeline.overview import (
@@ -72,6 +73,11 @@ class ChunkWork:
         return BASE_MB + strip_mb(shard * factor, factor, pixel) + int(3 * pixel * shard**2 / 1e6)
 
     @property
+    def batch_size(self) -> int:
+        """Blocks of a task."""
+        return batch_size((self.config.shard * self.working.factor) ** 2 * self.working.info.pixel_bytes / 1e6)
+
+    @property
     def overview_mb(self) -> int:
         """Most memory of the overview's task."""
         return BASE_MB + overview_mb(self.working.info)
@@ -82,7 +88,7 @@ class ChunkWork:
         read, pixel_mb = info.grid(self.working.level), info.pixel_bytes / 1e6
         read_mb = read.width * read.height * pixel_mb + overview_read_mb(info)
         return Estimate(
-            tasks=1 + len(self.blocks),
+            tasks=1 + batch_count(len(self.blocks), self.batch_size),
             memory_mb=max(self.memory_mb, self.overview_mb),
             disk_mb=grid.width * grid.height * pixel_mb + overview_disk_mb(info),
             read_mb=read_mb,
@@ -94,9 +100,10 @@ class ChunkWork:
         if number == 0:
             return [Task(f"{key}-overview", prepare, self, memory_mb=self.overview_mb)]
         if number == 1:
+            blocks = tissue_blocks(self.files, self.working, self.blocks, self.margin_px)
             return [
-                Task(f"{key}-b{index}", chunk_block, (self, region), memory_mb=self.memory_mb)
-                for index, region in tissue_blocks(self.files, self.working, self.blocks, self.margin_px)
+                Task(f"{key}-{batch.name}", chunk_blocks, (self, batch.regions), memory_mb=self.memory_mb)
+                for batch in batches(blocks, self.batch_size)
             ]
         return None
 
@@ -134,17 +141,18 @@ def prepare(work: ChunkWork) -> dict[str, float]:
     return {"tissue": float(overview.tissue.mean())}
 
 
-def chunk_block(task: tuple[ChunkWork, Region]) -> None:
-    """Read, reduce and write one block; runs on a worker."""
-    work, region = task
-    factor, source_grid = work.working.factor, work.working.info.grid(work.working.level)
-    wanted = Region(
-        region.x0 * factor,
-        region.y0 * factor,
-        min(region.x1 * factor, source_grid.width),
-        min(region.y1 * factor, source_grid.height),
-        work.working.level,
-    )
+def chunk_blocks(task: tuple[ChunkWork, Sequence[Region]]) -> None:
+    """Read, reduce and write some blocks, one after the other; runs on a worker."""
+    work, regions = task
+    chunked = ZarrArray.open(work.files.pixels)
     with kept_slide(work.slide) as source:
-        pixels = read_reduced(source.read, wanted, factor, work.working.info.pixel_bytes)
-    ZarrArray.open(work.files.pixels).write(region, pixels)
+        for region in regions:
+            wanted = _read_from(work.working, region)
+            chunked.write(region, read_reduced(source.read, wanted, work.working.factor, work.working.info.pixel_bytes))
+
+
+def _read_from(working: Working, region: Region) -> Region:
+    """Return the pixels of the slide's level that a region of the working grid is made of."""
+    factor, grid = working.factor, working.info.grid(working.level)
+    x1, y1 = min(region.x1 * factor, grid.width), min(region.y1 * factor, grid.height)
+    return Region(region.x0 * factor, region.y0 * factor, x1, y1, working.level)

@@ -11,6 +11,7 @@ from comir_batch.core.block import BlockPlan
 from comir_batch.core.task import Task
 from comir_batch.io.zarr_array import ZarrArray
 from comir_batch.pipeline import cost
+from comir_batch.pipeline.batches import batch_count, batches
 from comir_batch.pipeline.files import read_json, write_json
 from comir_batch.pipeline.job import Estimate
 from comir_batch.pipeline.layout import SlideFiles
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
 _OVERVIEW_MB = 200
 # Interpolation at the tissue's border needs a few pixels beyond it.
 _MARGIN_PX = 16
+_GPU_BATCH = 16  # blocks of a task on a GPU, to which one of them is nothing; on a CPU one takes ten seconds
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +74,11 @@ class RepresentWork:
         return BlockPlan(grid.width, grid.height, self.storage.shard)
 
     @property
+    def batch_size(self) -> int:
+        """Blocks of a task."""
+        return _GPU_BATCH if self.inference.device == "cuda" else 1
+
+    @property
     def memory_mb(self) -> int:
         """Most memory of one block's task."""
         return memory_mb(self.card, self.storage.shard)
@@ -81,7 +88,7 @@ class RepresentWork:
         grid, item, network = self.working.grid, np.dtype(self.config.dtype).itemsize, self.card.architecture
         pixels = grid.width * grid.height
         return Estimate(
-            tasks=1 + len(self.blocks),
+            tasks=1 + batch_count(len(self.blocks), self.batch_size),
             memory_mb=self.memory_mb,
             disk_mb=pixels * network.latent_channels * item / 1e6,
             tiles=sum(-(-block.width // TILE) * -(-block.height // TILE) for block in self.blocks),
@@ -94,9 +101,10 @@ class RepresentWork:
         if number == 0:
             return [Task(f"{key}-ranges", prepare, self, memory_mb=BASE_MB + _OVERVIEW_MB)]
         if number == 1:
+            blocks = tissue_blocks(self.source, self.working, self.blocks, _MARGIN_PX)
             return [
-                Task(f"{key}-b{index}", represent_block, (self, region), self.resource, self.memory_mb)
-                for index, region in tissue_blocks(self.source, self.working, self.blocks, _MARGIN_PX)
+                Task(f"{key}-{batch.name}", represent_blocks, (self, batch.regions), self.resource, self.memory_mb)
+                for batch in batches(blocks, self.batch_size)
             ]
         return None
 
@@ -116,13 +124,15 @@ def prepare(work: RepresentWork) -> None:
     )
 
 
-def represent_block(task: tuple[RepresentWork, Region]) -> None:
-    """Represent one block; runs on a worker, which keeps the network for the next."""
+def represent_blocks(task: tuple[RepresentWork, Sequence[Region]]) -> None:
+    """Represent some blocks, one after the other; runs on a worker, which keeps the network for the next."""
     from comir_batch.representation.weights import load  # noqa: PLC0415  torch, which a host that only drives has not
 
-    work, region = task
+    work, regions = task
     ranges = tuple(Range(*limits) for limits in read_json(work.files.ranges))
     network = load(find_model(str(work.model)), work.card.modality, work.inference.device, work.config.precision)
     source, grid = ZarrArray.open(work.source.pixels), work.working.grid
-    representation = network.represent(source.read, (grid.width, grid.height), region, ranges)
-    ZarrArray.open(work.files.pixels).write(region, representation.astype(work.config.dtype))
+    represented = ZarrArray.open(work.files.pixels)
+    for region in regions:
+        representation = network.represent(source.read, (grid.width, grid.height), region, ranges)
+        represented.write(region, representation.astype(work.config.dtype))

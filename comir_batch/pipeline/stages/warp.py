@@ -13,6 +13,7 @@ from comir_batch.io.open import kept_slide
 from comir_batch.io.transform_files import read_json
 from comir_batch.io.zarr_array import ZarrArray
 from comir_batch.pipeline import cost
+from comir_batch.pipeline.batches import batch_count, batch_size, batches
 from comir_batch.pipeline.files import remove_tree
 from comir_batch.pipeline.job import Estimate
 from comir_batch.pipeline.layout import RegisterFiles, level_path
@@ -74,6 +75,11 @@ class WarpWork:
         block = Region(0, 0, min(self.config.shard, self.aligned.width), min(self.config.shard, self.aligned.height))
         return BASE_MB + memory_mb(block, len(self.info.channels), self.info.dtype)
 
+    @property
+    def batch_size(self) -> int:
+        """Blocks of a task."""
+        return batch_size(self.config.shard**2 * self.info.pixel_bytes / 1e6)
+
     def blocks(self, level: int) -> BlockPlan:
         """Return the blocks of one level."""
         grid = self.levels[level]
@@ -81,7 +87,7 @@ class WarpWork:
 
     def estimate(self) -> Estimate:
         """Return what it will take."""
-        tasks = 1 + sum(len(self.blocks(level)) for level in range(len(self.levels)))
+        tasks = 1 + sum(batch_count(len(self.blocks(level)), self.batch_size) for level in range(len(self.levels)))
         *finer, coarsest = (_decoded_mb(grid, self.info) for grid in self.levels)
         written_mb = sum(finer) + coarsest
         return Estimate(
@@ -105,10 +111,10 @@ class WarpWork:
         level = number - 1
         if level == len(self.levels):
             return None
-        function = warp_one if level == 0 else reduce_one
+        function = warp_some if level == 0 else reduce_some
         return [
-            Task(f"{key}-l{level}b{index}", function, (self, level, region), memory_mb=self.memory_mb)
-            for index, region in enumerate(self.blocks(level))
+            Task(f"{key}-l{level}{batch.name}", function, (self, level, batch.regions), memory_mb=self.memory_mb)
+            for batch in batches(list(enumerate(self.blocks(level))), self.batch_size)
         ]
 
 
@@ -153,20 +159,27 @@ def prepare(work: WarpWork) -> None:
         )
 
 
-def warp_one(task: tuple[WarpWork, int, Region]) -> None:
-    """Warp one block of the finest level; runs on a worker."""
-    work, level, region = task
-    transform = read_json(RegisterFiles(work.register).transform)
+def warp_some(task: tuple[WarpWork, int, Sequence[Region]]) -> None:
+    """Warp some blocks of the finest level, one after the other; runs on a worker."""
+    work, level, regions = task
+    transform, aligned = (
+        read_json(RegisterFiles(work.register).transform),
+        ZarrArray.open(level_path(work.image, level)),
+    )
     with kept_slide(work.moving) as moving:
-        pixels = warp_block(moving, transform, work.aligned, region, work.config, fill=work.fill, labels=work.labels)
-    ZarrArray.open(level_path(work.image, level)).write(region, pixels)
+        for region in regions:
+            pixels = warp_block(
+                moving, transform, work.aligned, region, work.config, fill=work.fill, labels=work.labels
+            )
+            aligned.write(region, pixels)
 
 
-def reduce_one(task: tuple[WarpWork, int, Region]) -> None:
-    """Make one block of a coarser level from the level below; runs on a worker."""
-    work, level, region = task
-    pixels = halved(ZarrArray.open(level_path(work.image, level - 1)), region, labels=work.labels)
-    ZarrArray.open(level_path(work.image, level)).write(region, pixels)
+def reduce_some(task: tuple[WarpWork, int, Sequence[Region]]) -> None:
+    """Make some blocks of a coarser level from the level below; runs on a worker."""
+    work, level, regions = task
+    finer, coarser = (ZarrArray.open(level_path(work.image, number)) for number in (level - 1, level))
+    for region in regions:
+        coarser.write(region, halved(finer, region, labels=work.labels))
 
 
 def halved(finer: ZarrArray, region: Region, *, labels: bool = False) -> NDArray[np.generic]:

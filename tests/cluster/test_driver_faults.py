@@ -68,7 +68,7 @@ def test_killed_with_9_its_workers_end_and_the_same_command_resumes(slurm, start
     slurm.wait_for(lambda: not first.jobs() and not cluster_runs.processes(first), 60)
 
     second = start("raw", profile)
-    second.wait_until(runs.happened(second.out, "task_done", "warp", 3))
+    second.wait_until(runs.happened(second.out, "task_done", "warp", 2))
     left = [job.id for job in second.jobs()]
     second.kill()
 

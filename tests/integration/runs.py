@@ -39,7 +39,7 @@ TISSUE = Region(90, 70, 90 + 384, 70 + 384)
 MOTION = Motion(angle_deg=20.0, shift_um=(6.0, -4.0), amplitude_um=3.0, spacing_um=64.0)
 QUICK = {
     "model": "none",
-    # Level 0 itself, in four blocks, so that a task can be caught in the middle of a stage.
+    # Level 0 itself, in several blocks.
     "chunk": {"mpp": MPP, "shard": 256, "chunk": 64},
     "register": {"iterations": 50, "samples": 1024, "angles": 36},
     "warp": {"shard": 128, "chunk": 64},

@@ -16,7 +16,7 @@ pytestmark = pytest.mark.slow
 MOMENTS = [
     ("task_done", "chunk", 2),
     ("job_started", "register", 1),
-    ("task_done", "warp", 5),
+    ("task_done", "warp", 2),
     ("task_done", "export", 1),
     ("job_started", "report", 1),
 ]

@@ -1,4 +1,4 @@
-"""`bench slides`, `throughput` and `scaling`: large inputs, stages beside other programs, very many pairs."""
+"""`bench slides`, `throughput`, `dispatch`, `scaling`: large inputs, stages beside others, very many pairs."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ def add_to(app: typer.Typer) -> None:
     """Add the commands to the sub-program."""
     app.command("slides")(slides)
     app.command("throughput")(throughput)
+    app.command("dispatch")(dispatch)
     app.command("scaling")(scaling)
 
 
@@ -85,6 +86,20 @@ def throughput(  # noqa: PLR0913  a parameter an option
             rows = measure_throughput(request, lambda text: typer.echo(text, err=True))
             print_table("throughput", COLUMNS, [row.cells() for row in rows])
             typer.echo(f"table: {out / 'throughput.md'}")
+
+
+def dispatch(
+    tasks: Annotated[int, typer.Option(min=1, help="How many.")] = 2000,
+    workers: Annotated[int, typer.Option(min=1, help="Worker processes.")] = 2,
+) -> None:
+    """Time what a driver takes to send a task and to take in its outcome, by tasks that do nothing."""
+    with exit_codes():
+        from comir_batch.bench.dispatch import measure_dispatch
+
+        taken = measure_dispatch(tasks, workers)
+        typer.echo(
+            f"{tasks} tasks: {taken.driver_ms:.1f} ms of the driver's CPU each, {taken.wall_ms:.1f} by the clock"
+        )
 
 
 def scaling(  # noqa: PLR0913  a parameter an option

@@ -36,10 +36,10 @@ _SEARCH = 10.0  # a pair, at the default angles and side
 _MEGASAMPLES = 1.4  # 10^6 samples that elastix draws
 _REGISTER_MPX = 2.5
 _BLOCK = 0.015  # looked for
-_JUDGE, _JUDGE_MPX = 1.2, 2.0  # a pair
+_JUDGE, _JUDGE_MPX = 1.2, 3.0  # a pair
 _WARP, _WARP_MB = 0.25, 0.045  # a pair; written
 _PUBLISH, _TIFF_MB = 0.4, 0.04  # a pair; written
-_PAGE, _PAGE_MPX = 1.6, 0.4  # a pair
+_PAGE, _PAGE_MPX = 1.6, 0.6  # a pair
 # What a worker loads once: torch, elastix. A plan counts one worker, for it does not know how many there will be.
 _START = {"represent": 2.0, "register": 4.0}
 

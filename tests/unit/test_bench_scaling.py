@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 from typer.testing import CliRunner
 
@@ -58,3 +60,10 @@ def test_the_command_prints_a_pair_and_the_clusters():
     assert told.exit_code == 0, told.output
     assert "10000 pairs:" in told.stdout
     assert [line.split()[0] for line in told.stdout.splitlines()[-2:]] == ["8", "64"]
+
+
+def test_dispatch_is_timed_on_real_workers():
+    told = CliRunner().invoke(bench_commands.app, ["dispatch", "--tasks", "20", "--workers", "1"])
+    assert told.exit_code == 0, told.output
+    driver_ms, wall_ms = (float(number) for number in re.findall(r"(\d+\.\d) ", told.stdout))
+    assert 0 < driver_ms < wall_ms + 10

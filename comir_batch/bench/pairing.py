@@ -2,29 +2,26 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import math
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
-import tifffile
 from scipy import optimize
 
+from comir_batch.bench.cut_out import moved, save_field, save_table
 from comir_batch.core.errors import ConfigError
 from comir_batch.pipeline.files import write_json, write_text
 from comir_batch.retrieval.pairing import PairRequest, compare, proposed
 from comir_batch.retrieval.proposals import Status, confidence_at, write_proposals
-from comir_batch.retrieval.tables import REQUIRED, read_slides
-from comir_batch.training.crops import Pose
+from comir_batch.retrieval.tables import read_slides
 from comir_batch.training.pairs import prepare
 from comir_batch.training.sampling import Sampler
 from comir_batch.training.unseen import unseen_parts, whole_parts
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
     from comir_batch.core.config import RunConfig
@@ -33,7 +30,6 @@ if TYPE_CHECKING:
     from comir_batch.representation.store import Model
     from comir_batch.retrieval.pairing import Compared
     from comir_batch.retrieval.proposals import Proposal
-    from comir_batch.training.crops import CropReader
     from comir_batch.training.sampling import Place
 
 _SHIFT = 0.125  # of a field's side, either way
@@ -151,41 +147,17 @@ def _cut(places: Sequence[Place], request: PairingRequest) -> tuple[tuple[Path, 
     ]
     for number in of_fixed:
         place = places[number]
-        _save(place.reader.fixed, place.upright, side, request.out / "fixed" / f"{names[0][number]}.ome.tif")
+        save_field(place.reader.fixed, place.upright, side, request.out / "fixed" / f"{names[0][number]}.ome.tif")
     for number in of_moving:
         place = places[number]
-        pose = _moved(place.upright, side * request.model.card.mpp, rng)
-        _save(place.reader.moving, pose, side, request.out / "moving" / f"{names[1][number]}.ome.tif")
+        pose = moved(place.upright, _SHIFT * side * request.model.card.mpp, rng)
+        save_field(place.reader.moving, pose, side, request.out / "moving" / f"{names[1][number]}.ome.tif")
     pair = places[0].part.pair
     fixed, moving = (
-        _table(request.out / f"{name}.csv", name, slide.modality, sorted(of.values()))
+        save_table(request.out / f"{name}.csv", name, slide.modality, sorted(of.values()))
         for name, slide, of in zip(_SIDES, (pair.fixed, pair.moving), names, strict=True)
     )
     return (fixed, moving), {names[0][k]: names[1][k] for k in range(count)}
-
-
-def _moved(upright: Pose, length: float, rng: np.random.Generator) -> Pose:
-    x, y = np.array([upright.x, upright.y]) + rng.uniform(-_SHIFT, _SHIFT, 2) * length
-    return Pose(float(x), float(y), float(rng.uniform(-math.pi, math.pi)), bool(rng.integers(2)))
-
-
-def _save(reader: CropReader, pose: Pose, side: int, path: Path) -> None:
-    pixels = reader.original(pose, side)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    metadata = {"PhysicalSizeX": reader.mpp, "PhysicalSizeY": reader.mpp}
-    if reader.is_rgb:
-        rgb = np.moveaxis(pixels, 0, -1)
-        tifffile.imwrite(path, rgb, ome=True, photometric="rgb", metadata={"axes": "YXS", **metadata})
-    else:
-        tifffile.imwrite(path, pixels, ome=True, photometric="minisblack", metadata={"axes": "CYX", **metadata})
-
-
-def _table(path: Path, folder: str, modality: str, names: Iterable[str]) -> Path:
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerows([REQUIRED, *((name, f"{folder}/{name}.ome.tif", modality) for name in names)])
-    write_text(path, text.getvalue())
-    return path
 
 
 def counted(proposals: Sequence[Proposal], partners: Mapping[str, str]) -> list[tuple[str, int, int]]:

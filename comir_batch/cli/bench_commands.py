@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path  # noqa: TC003  typer resolves the annotations
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -251,6 +251,44 @@ def retrieval(  # noqa: PLR0913  a parameter an option
             rows = measure_retrieval(request, stop, subscriber, lambda text: typer.echo(text, err=True))
         print_table("retrieval", COLUMNS, [row.cells() for row in rows])
         typer.echo(f"table: {out / 'retrieval.md'}")
+
+
+@app.command("place")
+def place(  # noqa: PLR0913  a parameter an option
+    model: Annotated[str, typer.Argument(help="A name, or a folder.")],
+    pairs: Annotated[Path, typer.Argument(help="Manifest of aligned pairs of the model's modalities.")],
+    *,
+    out: Annotated[Path, typer.Option("--out", "-o", metavar="DIR", help="Takes fields, indexes, and place.md.")],
+    count: Annotated[int, typer.Option(min=1, help="Fields of each size and direction.")] = 30,
+    side: Annotated[
+        list[int] | None, typer.Option(min=48, help="Of the fields, in pixels of the model's pixel size; repeatable.")
+    ] = None,
+    whole: Annotated[bool, typer.Option("--whole", help="Take fields of all tissue, learnt from or not.")] = False,
+    look_up: Annotated[
+        Literal["auto", "all", "shortlist"], typer.Option(help="Compare all places, or a shortlist; as of query.")
+    ] = "auto",
+    seed: Annotated[int, typer.Option(min=0, help="Of the fields and their poses.")] = 0,
+    settings: options.Settings = None,
+) -> None:
+    """Look for fields of one modality in whole slides of the other, at any angle, mirrored or not, as query does."""
+    with exit_codes():
+        from comir_batch.pipeline.packages import require_computing
+
+        require_computing()
+        from comir_batch.bench.place import COLUMNS, PlaceRequest, measure_places
+        from comir_batch.cli.progress import show_progress
+        from comir_batch.core.config import load_config
+        from comir_batch.execution.stop import StopRequest
+        from comir_batch.representation.store import find_model
+
+        config = load_config(None, overrides({"execution.device": "cpu"}, settings))
+        sides = tuple(side or (256, 128))
+        request = PlaceRequest(find_model(model), pairs, out, config, count, sides, seed, whole, look_up)
+        stop = StopRequest()
+        with show_progress() as subscriber, stop.on_signals():
+            rows = measure_places(request, stop, subscriber, lambda text: typer.echo(text, err=True))
+        print_table("place", COLUMNS, [row.cells() for row in rows])
+        typer.echo(f"table: {out / 'place.md'}")
 
 
 @app.command("pairing")

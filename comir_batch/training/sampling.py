@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import product
 from typing import TYPE_CHECKING
 
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
 CROP, WINDOW = 128, 256
 _LEAST_TISSUE = 0.5
+_TRIES = 500
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -133,6 +134,26 @@ class Sampler:
                 if side <= SMALLEST:
                     raise
                 side //= 2
+
+    def turned(self, count: int, rng: np.random.Generator, side: int) -> list[Place]:
+        """Draw places of crops that lie wholly in their part, at any angle at which they do, half of them mirrored.
+
+        Raises
+        ------
+        SlideError
+            If no such place is found.
+        """
+        upright = math.ceil(side * math.sqrt(0.5))  # a crop so large that may be turned anyhow holds an upright one
+        return [self._turned(rng, side, upright) for _ in range(count)]
+
+    def _turned(self, rng: np.random.Generator, side: int, upright: int) -> Place:
+        for _ in range(_TRIES):
+            (place,) = self._draw(1, rng, upright)
+            angle, mirrored = float(rng.uniform(-math.pi, math.pi)), bool(rng.integers(2))
+            pose = place.pose._replace(angle=angle, mirrored=mirrored)
+            if place.reader.fixed.valid(pose, side).all():
+                return replace(place, pose=pose)
+        raise SlideError(f"the parts have no place for a crop of {side} pixels; take smaller ones, or larger parts")
 
     def lattice(self, side: int) -> list[Place]:
         """Return places of upright crops beside each other, in rows, none of which overlaps another.

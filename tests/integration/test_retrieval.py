@@ -49,6 +49,13 @@ def crop(image, middle, side, angle, *, mirrored):
     )
 
 
+def aligned(scans, folder):
+    """Return a manifest of the two scans, which are aligned."""
+    manifest, (dapi, tritc) = folder / "pairs.csv", scans
+    manifest.write_text(f"pair_id,fixed,moving,fixed_modality,moving_modality\nndpi,{dapi},{tritc},dapi,tritc\n")
+    return manifest
+
+
 @pytest.fixture(scope="module")
 def folder(ndpi_pair, tmp_path_factory):
     """A part of the DAPI scan, another image beside it, and crops of the TRITC scan with a known place."""
@@ -110,10 +117,22 @@ def test_pairs_are_proposed_with_starts_and_a_stranger_has_none(folder, tmp_path
 
 
 @pytest.mark.slow
+def test_the_place_benchmark_finds_fields_in_whole_slides(ndpi_pair, tmp_path):
+    pairs, out = aligned(ndpi_pair, tmp_path), tmp_path / "out"
+    asked = ["place", "dapi-tritc", str(pairs), "--out", str(out), "--count", "2", "--side", "200"]
+    told = CliRunner().invoke(bench_commands.app, asked)
+    assert told.exit_code == 0, told.output
+    rows = json.loads((out / "place.json").read_text(encoding="utf-8"))["rows"]
+    assert [(row["direction"], row["side"]) for row in rows] == [("dapi in tritc", 200), ("tritc in dapi", 200)]
+    assert all(right and error_px < 4 for row in rows for right, error_px, _ in row["found"])
+    refused = CliRunner().invoke(bench_commands.app, [*asked, "--side", "3000"])
+    assert refused.exit_code == 3
+    assert "Traceback" not in refused.output
+
+
+@pytest.mark.slow
 def test_the_pairing_benchmark_cuts_two_folders_that_pair_takes(ndpi_pair, tmp_path):
-    names = ",".join(str(path) for path in ndpi_pair)
-    pairs, out = tmp_path / "pairs.csv", tmp_path / "out"
-    pairs.write_text(f"pair_id,fixed,moving,fixed_modality,moving_modality\nndpi,{names},dapi,tritc\n")
+    pairs, out = aligned(ndpi_pair, tmp_path), tmp_path / "out"
     app = CliRunner().invoke(
         bench_commands.app,
         ["pairing", "dapi-tritc", str(pairs), "--out", str(out), "--whole", "--count", "4", "--alone", "1"],

@@ -1,0 +1,33 @@
+"""What the place benchmark counts as found."""
+
+from __future__ import annotations
+
+from comir_batch.bench.place import COLUMNS, Found, Row
+
+
+def test_a_field_is_located_within_a_fiftieth_of_its_width_in_its_own_slide():
+    found = (
+        Found(right=True, error_px=2.0, margin=1.9),
+        Found(right=True, error_px=2.6, margin=1.2),
+        Found(right=False, error_px=0.5, margin=1.1),
+        Found(right=True, error_px=0.6, margin=1.5),
+    )
+    row = Row("tritc in dapi", 128, found)
+    assert [row.is_located(each) for each in found] == [True, False, False, True]
+    told = dict(zip(COLUMNS, row.cells(), strict=True))
+    assert (told["fields"], told["slide right"], told["located"]) == ("4", "3", "2")
+    assert told["median error (px)"] == "1.30"
+    assert told["margins"] == "1.50 or more, others 1.20 at most"
+
+
+def test_rows_without_located_or_without_lost_fields_are_told():
+    assert Row("a in b", 128, (Found(right=False, error_px=50.0, margin=1.05),)).cells()[4:] == (
+        "0",
+        "",
+        "others 1.05 at most",
+    )
+    assert Row("a in b", 128, (Found(right=True, error_px=1.0, margin=2.5),)).cells()[4:] == (
+        "1",
+        "1.00",
+        "2.50 or more",
+    )

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 SURE = 1.3
 """Times as high as the next place's a score must be for a pair to be sure: half way between right and wrong ones."""
-_STEEP = 12.7  # measured, with SURE: docs/retrieval.md, "Pair"
+_STEEP = 12.7  # measured, with SURE: docs/retrieval.md, "Two folders"
 _STANDS_OUT = 1.6  # times the median of a query's scores: a place that is no accident, sure or not
 _NOT = 1e-6  # instead of a score of nothing
 REPORT = ("pair_id", "fixed", "moving", "status", "confidence", "margin", "score", "instead")

@@ -162,10 +162,8 @@ def prepare(work: WarpWork) -> None:
 def warp_some(task: tuple[WarpWork, int, Sequence[Region]]) -> None:
     """Warp some blocks of the finest level, one after the other; runs on a worker."""
     work, level, regions = task
-    transform, aligned = (
-        read_json(RegisterFiles(work.register).transform),
-        ZarrArray.open(level_path(work.image, level)),
-    )
+    transform = read_json(RegisterFiles(work.register).transform)
+    aligned = ZarrArray.open(level_path(work.image, level))
     with kept_slide(work.moving) as moving:
         for region in regions:
             pixels = warp_block(

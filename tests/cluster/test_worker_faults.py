@@ -58,13 +58,13 @@ def drive(slurm, site_profile, tmp_path, monkeypatch):
 
 @pytest.fixture
 def larger_elastix(tmp_path):
-    """Return a profile's prologue after which elastix' process holds half a gigabyte more than estimates know of."""
+    """Return a profile's prologue after which elastix' process holds 800 MB more than estimates know of."""
     site = tmp_path / "site"
     site.mkdir()
     (site / "sitecustomize.py").write_text(
         "import sys\n"
         "if any('elastix_child' in word for word in sys.orig_argv):\n"
-        "    sys.held = bytearray(b'x') * 500_000_000\n"
+        "    sys.held = bytearray(b'x') * 800_000_000\n"
     )
     return (f"export PYTHONPATH='{site}'",)
 

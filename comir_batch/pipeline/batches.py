@@ -41,4 +41,4 @@ def batches(blocks: Sequence[tuple[int, Region]], size: int) -> Iterator[Batch]:
     """Yield batches of blocks, which are given with their numbers."""
     for first in range(0, len(blocks), size):
         some = blocks[first : first + size]
-        yield Batch(f"b{some[0][0]}-{some[-1][0]}", tuple(region for _, region in some))
+        yield Batch(f"b{some[0][0]}_{some[-1][0]}", tuple(region for _, region in some))

@@ -21,7 +21,7 @@ def test_batches_of_other_blocks_have_other_names():
     blocks = list(enumerate(BlockPlan(700, 500, 128)))
     made = [batch for size in (1, 2, 5) for batch in batches(blocks, size)]
     assert len({batch.name for batch in made}) == len(set(made))
-    assert list(batches(blocks, 5))[1].name == "b5-9"
+    assert list(batches(blocks, 5))[1].name == "b5_9"
 
 
 def test_a_task_has_some_megabytes_or_one_block():

@@ -224,7 +224,7 @@ def reliability(margins: Margins) -> list[tuple[str, int, float, float]]:
 
 def _write(request: PairingRequest, result: Pairing, which: str) -> None:
     known = result.margins
-    even, steepness = fitted(known)
+    odds = fitted(known) if known.right else None  # no partner was found: there is nothing to fit
     settings = {"count": request.count, "alone": request.alone, "side": request.side, "seed": request.seed}
     write_json(
         request.out / "pairing.json",
@@ -233,7 +233,7 @@ def _write(request: PairingRequest, result: Pairing, which: str) -> None:
             "settings": settings,
             "rows": result.rows,
             "margins": known._asdict(),
-            "fitted": {"even": even, "steepness": steepness},
+            "fitted": None if odds is None else {"even": odds[0], "steepness": odds[1]},
             "reliability": reliability(known),
         },
     )
@@ -244,7 +244,9 @@ def _write(request: PairingRequest, result: Pairing, which: str) -> None:
             [(name, count, f"{mean:.3f}", f"{share:.3f}") for name, count, mean, share in reliability(known)],
         ),
     ]
-    told = f"Even odds at a margin of {even:.2f}; odds grow with its power {steepness:.1f}."
+    told = "No partner was found, so no odds were fitted."
+    if odds is not None:
+        told = f"Even odds at a margin of {odds[0]:.2f}; odds grow with its power {odds[1]:.1f}."
     write_text(request.out / "pairing.md", "\n\n".join([which, *tables, told]) + "\n")
 
 

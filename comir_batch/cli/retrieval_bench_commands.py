@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal, TypeAlias
+from typing import TYPE_CHECKING, Annotated, Literal, TypeAlias, TypeVar
 
 import typer
 
@@ -12,6 +12,14 @@ from comir_batch.cli.failures import exit_codes
 from comir_batch.cli.settings import overrides
 from comir_batch.cli.tables import print_table
 
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from comir_batch.core.events import Subscriber
+    from comir_batch.execution.stop import StopRequest
+
+_Request = TypeVar("_Request")
+_Made = TypeVar("_Made")
 _Model: TypeAlias = Annotated[str, typer.Argument(help="A name, or a folder.")]
 _Pairs: TypeAlias = Annotated[Path, typer.Argument(help="Manifest of aligned pairs of the model's modalities.")]
 _Whole: TypeAlias = Annotated[bool, typer.Option("--whole", help="Take fields of all tissue, learnt from or not.")]
@@ -24,6 +32,18 @@ def add_to(app: typer.Typer) -> None:
     app.command("place")(place)
     app.command("pairing")(pairing)
     app.command("retrieval-speed")(retrieval_speed)
+
+
+def _watched(
+    measure: Callable[[_Request, StopRequest, Subscriber, Callable[[str], object]], _Made], request: _Request
+) -> _Made:
+    """Measure, with progress on the terminal, until it is done or a signal asks to stop."""
+    from comir_batch.cli.progress import show_progress
+    from comir_batch.execution.stop import StopRequest
+
+    stop = StopRequest()
+    with show_progress() as subscriber, stop.on_signals():
+        return measure(request, stop, subscriber, lambda text: typer.echo(text, err=True))
 
 
 def retrieval(  # noqa: PLR0913  a parameter an option
@@ -47,17 +67,13 @@ def retrieval(  # noqa: PLR0913  a parameter an option
         require_computing()
         from comir_batch.bench.retrieval import COLUMNS, RetrievalRequest, measure_retrieval
         from comir_batch.bench.retrieval_methods import USUAL
-        from comir_batch.cli.progress import show_progress
         from comir_batch.core.config import ExecutionConfig
-        from comir_batch.execution.stop import StopRequest
         from comir_batch.representation.store import find_model
 
         here = ExecutionConfig(executor="serial", device="cpu")
         chosen = tuple(method or USUAL)
         request = RetrievalRequest(find_model(model), pairs, out, here, count, distractors, seed, whole, chosen)
-        stop = StopRequest()
-        with show_progress() as subscriber, stop.on_signals():
-            rows = measure_retrieval(request, stop, subscriber, lambda text: typer.echo(text, err=True))
+        rows = _watched(measure_retrieval, request)
         print_table("retrieval", COLUMNS, [row.cells() for row in rows])
         typer.echo(f"table: {out / 'retrieval.md'}")
 
@@ -84,17 +100,13 @@ def place(  # noqa: PLR0913  a parameter an option
 
         require_computing()
         from comir_batch.bench.place import COLUMNS, PlaceRequest, measure_places
-        from comir_batch.cli.progress import show_progress
         from comir_batch.core.config import load_config
-        from comir_batch.execution.stop import StopRequest
         from comir_batch.representation.store import find_model
 
         config = load_config(None, overrides({"execution.device": "cpu"}, settings))
         sides = tuple(side or (256, 128))
         request = PlaceRequest(find_model(model), pairs, out, config, count, sides, seed, whole, look_up)
-        stop = StopRequest()
-        with show_progress() as subscriber, stop.on_signals():
-            rows = measure_places(request, stop, subscriber, lambda text: typer.echo(text, err=True))
+        rows = _watched(measure_places, request)
         print_table("place", COLUMNS, [row.cells() for row in rows])
         typer.echo(f"table: {out / 'place.md'}")
 
@@ -117,16 +129,12 @@ def pairing(  # noqa: PLR0913  a parameter an option
 
         require_computing()
         from comir_batch.bench.pairing import COLUMNS, PairingRequest, measure_pairing
-        from comir_batch.cli.progress import show_progress
         from comir_batch.core.config import load_config
-        from comir_batch.execution.stop import StopRequest
         from comir_batch.representation.store import find_model
 
         config = load_config(None, overrides({"execution.device": "cpu"}, settings))
         request = PairingRequest(find_model(model), pairs, out, config, count, alone, side, seed, whole)
-        stop = StopRequest()
-        with show_progress() as subscriber, stop.on_signals():
-            measured = measure_pairing(request, stop, subscriber, lambda text: typer.echo(text, err=True))
+        measured = _watched(measure_pairing, request)
         print_table("pairing", COLUMNS, [tuple(map(str, row)) for row in measured.rows])
         typer.echo(f"tables: {out / 'pairing.md'}")
 

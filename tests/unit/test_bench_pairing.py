@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
-from comir_batch.bench.pairing import Margins, counted, fitted, margins, reliability
+from comir_batch.bench.pairing import Margins, Pairing, PairingRequest, _write, counted, fitted, margins, reliability
 from comir_batch.retrieval.pairing import Compared
 from comir_batch.retrieval.proposals import SURE, Proposal, Status, confidence_at
 
@@ -69,3 +70,10 @@ def test_confidences_are_held_against_what_was_right():
         ("0.99-1", 2, 1.0),
     ]
     assert all(0 <= mean <= 1 for _, _, mean, _ in rows)
+
+
+def test_where_no_partner_is_found_nothing_is_fitted(tmp_path):
+    request = PairingRequest(None, tmp_path, tmp_path, None)
+    _write(request, Pairing([("no partner", 4, 0)], Margins((), ())), "Measured nowhere.")
+    assert json.loads((tmp_path / "pairing.json").read_text(encoding="utf-8"))["fitted"] is None
+    assert "no odds were fitted" in (tmp_path / "pairing.md").read_text(encoding="utf-8")

@@ -34,7 +34,8 @@ if TYPE_CHECKING:
     from comir_batch.training.split import Part
 
 _REVISION = 8  # raised when fields or others' methods change
-_OUR_REVISION = 10  # raised when what settings make of a field changes
+_OUR_REVISIONS = {"raw": 11, "comir": 10, "both": 11, "mi": 10, "mind": 10}
+"""Of the methods that depend on the settings of registration; raised when what settings make of a field changes."""
 _GREY = Input(reduction="mean", low=1.0, high=99.5)  # what a run compares as raw images
 
 
@@ -83,8 +84,8 @@ class Setup:
 
     @property
     def ours(self) -> dict[str, Any]:
-        """What the results of our methods depend on besides: the settings that are not the default ones."""
-        return {"revision": _OUR_REVISION, "register": self.config.model_dump(mode="json", exclude_defaults=True)}
+        """What the results of our methods depend on besides: each one's revision, and settings not the default ones."""
+        return {"revisions": _OUR_REVISIONS, "register": self.config.model_dump(mode="json", exclude_defaults=True)}
 
     @property
     def digest(self) -> str:

@@ -47,8 +47,6 @@ METHODS = {
     "mind": "search by self-similarity (MIND), no fit",
 }
 """Titles of the methods by name; columns of the table, in this order."""
-SETTINGS_MATTER = frozenset({*VIEWS, "mi", "mind"})
-"""Methods whose results depend on the settings of registration."""
 DEFAULT = ("elastix", "sift", "raw", "comir", "both")
 """What is measured unless others are asked for."""
 

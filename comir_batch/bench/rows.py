@@ -6,7 +6,6 @@ import json
 from typing import TYPE_CHECKING, Any
 
 from comir_batch.bench.field_worker import digest_of
-from comir_batch.bench.methods import SETTINGS_MATTER
 from comir_batch.core.errors import ConfigError
 from comir_batch.pipeline.files import read_json, write_json, write_text
 
@@ -17,13 +16,14 @@ if TYPE_CHECKING:
     from comir_batch.bench.field_worker import Setup
 
 _SETUP = "setup.json"
+_PARTS = frozenset({"methods", "evidence"})  # of a row, by method; there is no evidence where no verdicts were wanted
 
 
 class Rows:
     """The measured fields of a folder: a line each, or several with a few of the methods, as they come.
 
-    A line says which settings our methods had. Those of other settings stay in the file, and others' results count
-    whatever settings they were measured beside.
+    A line says which revision and settings each of our methods had. Those of others stay in the file, and others'
+    methods count whatever settings they were measured beside.
 
     Parameters
     ----------
@@ -57,7 +57,8 @@ class Rows:
         """Keep rows."""
         with self._path.open("a", encoding="utf-8") as stream:
             for row in rows:
-                stream.write(json.dumps({**row, "ours": self._ours}) + "\n")
+                ours = {name: self._ours[name] for name in row.get("methods", ()) if name in self._ours}
+                stream.write(json.dumps({**row, "ours": ours}) + "\n")
                 _take(self.done, row)
 
     def missing(self, condition: str, number: int, wanted: Iterable[str]) -> tuple[str, ...]:
@@ -81,8 +82,10 @@ def read_rows(out: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     return _shared(described), list(rows.values())
 
 
-def _settings(ours: dict[str, Any]) -> str:
-    return digest_of(ours)[:16]
+def _settings(ours: dict[str, Any]) -> dict[str, str]:
+    """Return what stands for the revision and the settings of each of our methods."""
+    of = {"register": ours["register"]}
+    return {name: digest_of({**of, "revision": revision})[:16] for name, revision in ours["revisions"].items()}
 
 
 def _shared(described: dict[str, Any]) -> dict[str, Any]:
@@ -94,18 +97,17 @@ def _whole_lines(path: Path) -> list[str]:
     return [line for line in lines if line.endswith("\n")]  # the last one may have been cut off
 
 
-def _joined(lines: Iterable[str], ours: str) -> dict[tuple[str, int], dict[str, Any]]:
+def _joined(lines: Iterable[str], ours: dict[str, str]) -> dict[tuple[str, int], dict[str, Any]]:
     done: dict[tuple[str, int], dict[str, Any]] = {}
     for row in map(json.loads, lines):
-        if row.pop("ours") != ours and "methods" in row:
-            row["methods"] = {name: cell for name, cell in row["methods"].items() if name not in SETTINGS_MATTER}
-            row.pop("evidence", None)
+        measured_by = row.pop("ours")
+        for part in _PARTS & row.keys():
+            row[part] = {name: of for name, of in row[part].items() if measured_by.get(name) == ours.get(name)}
         _take(done, row)
     return done
 
 
 def _take(done: dict[tuple[str, int], dict[str, Any]], row: dict[str, Any]) -> None:
     earlier = done.setdefault((row["condition"], row["number"]), row)
-    for part in ("methods", "evidence"):  # there is no evidence where no verdicts were wanted
-        if part in row:
-            earlier.setdefault(part, {}).update(row[part])
+    for part in _PARTS & row.keys():
+        earlier.setdefault(part, {}).update(row[part])

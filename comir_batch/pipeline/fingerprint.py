@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 REVISIONS = {
     "chunk": 1,
     "represent": 1,
-    "register": 15,
+    "register": 16,
     "judge": 5,
     "warp": 1,
     "export": 3,

@@ -22,7 +22,7 @@ _LEAST = 1e-3  # of the surroundings' weight, where there is hardly any tissue i
 
 def raw_view(fixed: RegistrationImage, moving: RegistrationImage) -> View:
     """Return the view of two images as scanned, in grey, which mutual information compares; both are `evened`."""
-    return View("raw", "mi", evened(fixed), evened(moving))
+    return View("raw", "mi", evened(fixed), evened(moving), scanned=(fixed, moving))
 
 
 def evened(image: RegistrationImage) -> RegistrationImage:

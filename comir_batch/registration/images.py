@@ -77,8 +77,9 @@ class View:
 
     Attributes
     ----------
-    name : {"comir", "raw", "outline"}
-        What the pixels are: representations, intensities as scanned, or how near the glass is (never fitted).
+    name : {"comir", "raw", "scanned", "outline"}
+        What the pixels are: representations, intensities less what changes slowly (fits get them as scanned),
+        intensities as scanned, or how near the glass is; the last two only have a say in which start is likely.
     metric : {"ncc", "mi"}
         What makes them similar: normalised correlation, or mutual information.
     fixed, moving : RegistrationImage
@@ -87,19 +88,29 @@ class View:
         What a full fit makes alike besides.
     landmarks : ((N, 2) array, (N, 2) array) or None
         Corresponding points that a full fit brings together besides, fixed and moving, ``(x, y)`` in µm.
+    scanned : (RegistrationImage, RegistrationImage) or None
+        Of raw images: the same as scanned.
     """
 
-    name: Literal["comir", "raw", "outline"]
+    name: Literal["comir", "raw", "scanned", "outline"]
     metric: Literal["ncc", "mi"]
     fixed: RegistrationImage
     moving: RegistrationImage
     beside: View | None = None
     landmarks: Landmarks | None = None
+    scanned: tuple[RegistrationImage, RegistrationImage] | None = None
 
     @property
     def second(self) -> Literal["none", "raw", "landmarks"]:
         """The second metric of its full fit."""
         return "raw" if self.beside else "none" if self.landmarks is None else "landmarks"
+
+    def as_scanned(self) -> View:
+        """Return raw images with the intensities that were scanned, on the same tissue; other views as they are."""
+        if self.scanned is None:
+            return self
+        fixed, moving = self.scanned
+        return replace(self, fixed=fixed.masked(self.fixed.mask), moving=moving.masked(self.moving.mask), scanned=None)
 
     def alone(self) -> View:
         """Return the view without anything to heed besides."""

@@ -79,7 +79,7 @@ def test_wrong_ones_that_look_right_are_not_hidden():
         calibrated(alike, CONFIG)
 
 
-OURS = {"revision": 1, "register": {}}
+OURS = {"revisions": {"both": 1}, "register": {}}
 
 
 @pytest.fixture
@@ -97,7 +97,7 @@ def measured(tmp_path):
                 "number": number,
                 "methods": {"both": [1.0 if case.found else 90.0, 2.0]},
                 "evidence": {"both": recorded(case.evidence)},
-                "ours": digest_of(OURS)[:16],
+                "ours": {"both": digest_of({"revision": 1, "register": {}})[:16]},
             }
             for number, case in enumerate(fields(seed))
         ]

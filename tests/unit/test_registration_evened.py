@@ -73,3 +73,26 @@ def test_where_slow_changes_differ_fine_ones_tell_the_place():
     assert off(starts[0]) < 4
     as_scanned = Starts([View("raw", "mi", fixed, moving)], config).found()
     assert margin(starts) > 5 * margin(as_scanned)
+
+
+def test_where_fine_ones_hardly_tell_the_place_slow_ones_have_a_say():
+    fine, slow = noise(2, 3), 3 * noise(25, 4)
+    view = raw_view(image(fine + slow), image(-fine + slow + 6 * noise(2, 5)))
+    config = RegisterConfig(search_side=160, angles=40)
+    best, other, *_ = Starts([view], config).found()
+    assert off(best) < 4
+    assert {*best.likelihood} == {"raw", "scanned"}
+    assert {*best.held_out} == {"raw"}  # no verdict rests on it
+    assert best.likelihood["raw"] < other.likelihood["raw"] + 3  # which would be luck
+    assert best.total > other.total + 10
+
+
+def test_fits_get_raw_images_as_scanned_without_held_out_tiles():
+    scanned = image(noise(2, 0) + 3 * noise(40, 1)), image(noise(2, 2), noise(20, 3) > -1)
+    starts = Starts([raw_view(*scanned)], RegisterConfig(search_side=160))
+    (fitted,) = starts.fitted
+    assert fitted.name == "raw"
+    for found, given in zip((fitted.fixed, fitted.moving), scanned, strict=True):
+        assert np.array_equal(found.pixels, given.pixels)
+    assert np.array_equal(fitted.fixed.mask, ~starts.held_out)
+    assert np.array_equal(fitted.moving.mask, scanned[1].mask)

@@ -192,8 +192,7 @@ class Starts:
                 yield replace(place, transform=larger.after(place.transform))
 
     def _judged(self, transform: Composite, candidate: Candidate | None) -> Start:
-        held_out = {name: judge.significance(transform) for name, judge in self._judges.items()}
-        return Start(transform, self._likelihood(transform), held_out, candidate)
+        return Start(transform, self._likelihood(transform), self.significances(transform), candidate)
 
     def nats(self, transform: Composite) -> float:
         """Return what all views together say of a transform; -inf where none can tell."""
@@ -208,9 +207,9 @@ class Starts:
         """Return whether a view finds a transform as likely as a start, but for chance."""
         return self._lost(start, transform).get(view.name, 0.0) <= _tolerable(start.likelihood[view.name])
 
-    def significance(self, transform: Composite, view: View) -> float:
-        """Return a transform's significance on a view's held-out tiles; NaN where too little overlaps."""
-        return self._judges[view.name].significance(transform)
+    def significances(self, transform: Composite) -> dict[str, float]:
+        """Return a transform's significance on held-out tiles by name of the view; NaN where too little overlaps."""
+        return {name: judge.significance(transform) for name, judge in self._judges.items()}
 
     def _lost(self, start: Start, transform: Composite) -> dict[str, float]:
         after = self._likelihood(transform)
@@ -267,9 +266,9 @@ def full_fit(
 
     A view that tells little of a place can draw a good start away. What it finds then is less likely than the start
     was, by the other view or by both together. Held-out tiles tell which of them to believe: the other view is fitted,
-    too, where it is the more significant one there, or where the first one's fit loses half of the significance that
-    the start had in that view itself. Its fit stays unless it loses what the view itself had told. Else the start
-    stays, where the first view's own nats or half of its significance are lost.
+    too, where it is the more significant one there, or where the first one's fit is astray: it loses half of the
+    significance that the start had in that view itself, or in both together. The other one's fit stays unless it loses
+    what the view itself had told. Else the start stays, where the first fit is astray or loses its own view's nats.
     """
     view, others = final_view(views, best, config)
     fitted = fit(view)
@@ -278,7 +277,7 @@ def full_fit(
     (other,) = others
     if starts.stand_for(best, fitted.transform, other):
         return Final(view, others, fitted)
-    astray = starts.significance(fitted.transform, view) < _held_out(best, view) / 2
+    astray = _astray(best.held_out, starts.significances(fitted.transform), view)
     if astray or _held_out(best, other) > _held_out(best, view):
         instead = fit(other)
         if starts.keeps(best, instead.transform, other):
@@ -291,6 +290,13 @@ def full_fit(
         )
         fitted = unfitted(best.transform, fitted, worse)
     return Final(view, others, fitted)
+
+
+def _astray(before: Mapping[str, float], after: Mapping[str, float], view: View) -> bool:
+    """Return whether a view, or all that can tell together, lose half of what they told on held-out tiles."""
+    both = [(told, after[name]) for name, told in before.items() if math.isfinite(told) and math.isfinite(after[name])]
+    told, left = map(sum, zip(*both, strict=True)) if both else (0.0, 0.0)
+    return after[view.name] < before[view.name] / 2 or left < told / 2
 
 
 def _held_out(start: Start, view: View) -> float:

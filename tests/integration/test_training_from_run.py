@@ -55,6 +55,18 @@ def test_an_accepted_pair_is_prepared_aligned_and_its_misaligned_slides_are_not(
     assert not found.known or found.off_px > 10
 
 
+def test_coarser_aligned_images_are_learnt_from_at_their_pixel_size(slides, tmp_path):
+    coarse = 2 * runs.MPP
+    runs.run_here(slides / "manifest.csv", tmp_path / "run", warp={"mpp": coarse})
+    verdict(tmp_path / "run", "accept")
+    manifest, _ = pairs_of_run(tmp_path / "run", tmp_path)
+    (pair,) = prepare(manifest, tmp_path / "data", 0.0, ExecutionConfig(executor="serial"), lambda _: None).pairs
+    assert [slide.grid.mpp_x for slide in (pair.fixed, pair.moving)] == pytest.approx([coarse, coarse], rel=0.01)
+    found = measure(pair, WHOLE)
+    assert found.known
+    assert found.off_px < 2
+
+
 def test_what_the_run_doubts_is_masked(copied, tmp_path):
     verdict(copied, "accept")
     before = mask_of(pairs_of_run(copied, tmp_path / "before")[0])

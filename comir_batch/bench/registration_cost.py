@@ -25,6 +25,7 @@ from comir_batch.pipeline.run import RunRequest, run
 from comir_batch.pipeline.views import load_views
 from comir_batch.registration import parameters
 from comir_batch.registration.elastix_process import ElastixRequest, shared_process
+from comir_batch.registration.evened import raw_view
 from comir_batch.registration.fit import Fitter
 from comir_batch.registration.images import RegistrationImage, seconded
 from comir_batch.registration.starts import Starts, final_view
@@ -129,9 +130,13 @@ def measure_cost(
 def _laid_out(views: Sequence[View], side: int) -> list[View]:
     """Return square views of mirrored tiles of the given ones, the moving ones turned and shifted."""
     truth = _truth(_grid(views[0], side))
-    return [
-        replace(view, fixed=_tiled(view.fixed, side), moving=_moved(_tiled(view.moving, side), truth)) for view in views
-    ]
+
+    def laid_out(view: View) -> View:
+        fixed, moving = (_tiled(image.as_scanned(), side) for image in (view.fixed, view.moving))
+        images = fixed, _moved(moving, truth)
+        return raw_view(*images) if view.name == "raw" else replace(view, fixed=images[0], moving=images[1])
+
+    return list(map(laid_out, views))
 
 
 def _grid(view: View, side: int) -> Grid:
@@ -195,7 +200,8 @@ class _Costing:
 
     def _whole(self, view: View) -> View:
         """Return a view with its held-out tiles, which whoever takes elastix alone has no need to leave out."""
-        return next(v for v in seconded(self._views, self._config.second_metric) if v.name == view.name)
+        scanned = [each.as_scanned() for each in self._views]
+        return next(each for each in seconded(scanned, self._config.second_metric) if each.name == view.name)
 
     def _forward(self, view: View, start: Composite) -> Composite:
         return Fitter(self._config).full(view, start, self._folder / "fit", deformable=True).transform

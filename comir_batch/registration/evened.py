@@ -22,7 +22,7 @@ _LEAST = 1e-3  # of the surroundings' weight, where there is hardly any tissue i
 
 def raw_view(fixed: RegistrationImage, moving: RegistrationImage) -> View:
     """Return the view of two images as scanned, in grey, which mutual information compares; both are `evened`."""
-    return View("raw", "mi", evened(fixed), evened(moving), scanned=(fixed, moving))
+    return View("raw", "mi", evened(fixed), evened(moving))
 
 
 def evened(image: RegistrationImage) -> RegistrationImage:
@@ -38,7 +38,7 @@ def evened(image: RegistrationImage) -> RegistrationImage:
     inside = np.where(image.mask, image.pixels, np.float32(0))
     total, share = (_surroundings(plane, sigma, factor) for plane in (inside, weight))
     mean = total / np.maximum(share, np.float32(_LEAST))
-    return replace(image, pixels=(image.pixels - mean).astype(np.float32, copy=False))
+    return replace(image, pixels=(image.pixels - mean).astype(np.float32, copy=False), scanned=image.pixels)
 
 
 def _surroundings(plane: Plane, sigma: float, factor: int) -> Plane:

@@ -31,6 +31,8 @@ class RegistrationImage:
         Pixels that count (tissue, not background).
     grid : Grid
         Their place in µm.
+    scanned : (Y, X) float32 or None
+        Of `evened` images: the intensities as scanned. Coarser images do not keep them.
 
     Raises
     ------
@@ -41,9 +43,10 @@ class RegistrationImage:
     pixels: NDArray[np.float32]
     mask: NDArray[np.bool_]
     grid: Grid
+    scanned: NDArray[np.float32] | None = None
 
     def __post_init__(self) -> None:
-        shapes = {self.pixels.shape, self.mask.shape, self.grid.shape}
+        shapes = {each.shape for each in (self.pixels, self.mask, self.grid, self.scanned) if each is not None}
         if len(shapes) != 1:
             raise ValueError(f"pixels, mask and grid must have one shape, not {sorted(shapes)}")
         if not self.mask.any():
@@ -54,6 +57,10 @@ class RegistrationImage:
     def masked(self, mask: NDArray[np.bool_]) -> RegistrationImage:
         """Return the image with another mask."""
         return replace(self, mask=mask)
+
+    def as_scanned(self) -> RegistrationImage:
+        """Return an evened image with its intensities as scanned; others as they are."""
+        return self if self.scanned is None else replace(self, pixels=self.scanned, scanned=None)
 
     def enlarged(self, factor: float) -> RegistrationImage:
         """Return the image on pixels so many times as large, about the origin of the µm."""
@@ -68,7 +75,9 @@ class RegistrationImage:
         grid = replace(
             self.grid, width=int(x1 - x0), height=int(y1 - y0), origin_x=float(origin_x), origin_y=float(origin_y)
         )
-        return RegistrationImage(self.pixels[y0:y1, x0:x1], self.mask[y0:y1, x0:x1], grid)
+        box = np.s_[y0:y1, x0:x1]
+        scanned = None if self.scanned is None else self.scanned[box]
+        return RegistrationImage(self.pixels[box], self.mask[box], grid, scanned)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -88,8 +97,6 @@ class View:
         What a full fit makes alike besides.
     landmarks : ((N, 2) array, (N, 2) array) or None
         Corresponding points that a full fit brings together besides, fixed and moving, ``(x, y)`` in µm.
-    scanned : (RegistrationImage, RegistrationImage) or None
-        Of raw images: the same as scanned.
     """
 
     name: Literal["comir", "raw", "scanned", "outline"]
@@ -98,7 +105,6 @@ class View:
     moving: RegistrationImage
     beside: View | None = None
     landmarks: Landmarks | None = None
-    scanned: tuple[RegistrationImage, RegistrationImage] | None = None
 
     @property
     def second(self) -> Literal["none", "raw", "landmarks"]:
@@ -106,11 +112,8 @@ class View:
         return "raw" if self.beside else "none" if self.landmarks is None else "landmarks"
 
     def as_scanned(self) -> View:
-        """Return raw images with the intensities that were scanned, on the same tissue; other views as they are."""
-        if self.scanned is None:
-            return self
-        fixed, moving = self.scanned
-        return replace(self, fixed=fixed.masked(self.fixed.mask), moving=moving.masked(self.moving.mask), scanned=None)
+        """Return a view of evened images with their intensities as scanned; others as they are."""
+        return replace(self, fixed=self.fixed.as_scanned(), moving=self.moving.as_scanned())
 
     def alone(self) -> View:
         """Return the view without anything to heed besides."""

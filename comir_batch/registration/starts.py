@@ -321,7 +321,7 @@ def _as_scanned(views: Sequence[View]) -> list[View]:
     more than all that is finer. So places are found without it, and it has a say in which of them is likely.
     """
     (first, *others) = views
-    return [] if others or first.scanned is None else [replace(first.as_scanned(), name="scanned")]
+    return [] if others or first.fixed.scanned is None else [replace(first.as_scanned(), name="scanned")]
 
 
 def _common_mask(views: Sequence[View]) -> NDArray[np.bool_]:

@@ -10,13 +10,15 @@ from typer.testing import CliRunner
 from comir_batch.bench.registration_cost import STEPS, StepCost, _laid_out, _truth, cost_cells
 from comir_batch.cli.app import app
 from comir_batch.core.geometry import Grid
-from comir_batch.registration.images import RegistrationImage, View
+from comir_batch.registration.evened import raw_view
+from comir_batch.registration.images import RegistrationImage
 
 
 def test_a_pair_is_laid_out_in_mirrored_tiles_and_moved_by_the_truth():
     y, x = np.mgrid[:60, :80].astype(np.float32)
     image = RegistrationImage(np.hypot(y - 20, x - 30), np.ones((60, 80), bool), Grid(80, 60, 2.0, 2.0))
-    (view,) = _laid_out([View("raw", "mi", image, image)], 128)
+    (evened,) = _laid_out([raw_view(image, image)], 128)
+    view = evened.as_scanned()
     assert view.fixed.grid == view.moving.grid == Grid(128, 128, 2.0, 2.0)
     assert np.array_equal(view.fixed.pixels[:60, 80:128], image.pixels[:, :31:-1])
     points = np.array([[60.0, 60.0], [100.0, 140.0]])

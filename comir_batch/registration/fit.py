@@ -87,6 +87,10 @@ class Fitter:
     def once(self, view: View, start: Composite, folder: Path, *, deformable: bool) -> Composite:
         """Fit as `full` does, without trying again.
 
+        Rigid and affine fits of raw images get them as scanned, B-splines less what changes slowly. Halos, and edges
+        that only one image has, draw mutual information of what is fine alone aside as a whole; where light and
+        staining change slowly and only one of the images shows it, intensities as scanned bend what should not.
+
         Raises
         ------
         RegistrationError
@@ -94,11 +98,12 @@ class Fitter:
         """
         stages = parameters.given(self._config, deformable=deformable)
         if not stages:
-            start, stages = self._linear(view, start, folder / "coarse")
+            start, stages = self._linear(view.as_scanned(), start, folder / "coarse")
             if deformable:
                 stages = (*stages, self._preset(view)["bspline"])
         if stages:
-            return _joined(self._run(view, stages, start, folder))
+            bends = any("BSpline" in stage["Transform"][0] for stage in stages)
+            return _joined(self._run(view if bends else view.as_scanned(), stages, start, folder))
         for path in (folder / "coarse").iterdir():  # nothing is finer
             path.replace(folder / path.name)
         return _joined(start)

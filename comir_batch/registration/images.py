@@ -87,8 +87,8 @@ class View:
     Attributes
     ----------
     name : {"comir", "raw", "scanned", "outline"}
-        What the pixels are: representations, intensities less what changes slowly (fits get them as scanned),
-        intensities as scanned, or how near the glass is; the last two only have a say in which start is likely.
+        What the pixels are: representations, intensities less what changes slowly, intensities as scanned, or how near
+        the glass is; the last two only have a say in which start is likely.
     metric : {"ncc", "mi"}
         What makes them similar: normalised correlation, or mutual information.
     fixed, moving : RegistrationImage

@@ -100,8 +100,7 @@ class Starts:
     views : tuple of View
         Without the held-out pixels.
     fitted : tuple of View
-        The same for full fits: raw images as scanned, and with a rim of glass where outlines count. Mutual information
-        of what is fine alone is drawn aside by halos and edges that only one of the images has.
+        The same for full fits: where outlines count, raw images have a rim of glass.
     outline : View or None
         As given, without the held-out pixels.
 
@@ -115,7 +114,7 @@ class Starts:
         self.held_out = held_out_tiles(_common_mask(views), config.held_out, config.seed)
         self.views = tuple(map(self._without_held_out, views))
         self.outline = None if outline is None else self._without_held_out(outline)
-        self.fitted = tuple(map(self._fitted, views))
+        self.fitted = self.views if outline is None else tuple(map(self._fitted, views))
         self._asked = self.views if self.outline is None else (*self.views, self.outline)
         self._judges: dict[str, HeldOut] = {view.name: HeldOut(view, self.held_out, config) for view in views}
         heard = (*self._asked, *_as_scanned(self.views))
@@ -147,8 +146,7 @@ class Starts:
         return tuple(self._judged(place.transform, candidate) for candidate, place in self._distinct(near)[:_JUDGED])
 
     def _fitted(self, view: View) -> View:
-        scanned, rim = view.as_scanned(), view.name == "raw" and self.outline is not None
-        return self._without_held_out(rimmed(scanned) if rim else scanned)
+        return self._without_held_out(rimmed(view) if view.name == "raw" else view)
 
     def _without_held_out(self, view: View) -> View:
         return replace(view, fixed=view.fixed.masked(view.fixed.mask & ~self.held_out))

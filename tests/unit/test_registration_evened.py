@@ -85,14 +85,3 @@ def test_where_fine_ones_hardly_tell_the_place_slow_ones_have_a_say():
     assert {*best.held_out} == {"raw"}  # no verdict rests on it
     assert best.likelihood["raw"] < other.likelihood["raw"] + 3  # which would be luck
     assert best.total > other.total + 10
-
-
-def test_fits_get_raw_images_as_scanned_without_held_out_tiles():
-    scanned = image(noise(2, 0) + 3 * noise(40, 1)), image(noise(2, 2), noise(20, 3) > -1)
-    starts = Starts([raw_view(*scanned)], RegisterConfig(search_side=160))
-    (fitted,) = starts.fitted
-    assert fitted.name == "raw"
-    for found, given in zip((fitted.fixed, fitted.moving), scanned, strict=True):
-        assert np.array_equal(found.pixels, given.pixels)
-    assert np.array_equal(fitted.fixed.mask, ~starts.held_out)
-    assert np.array_equal(fitted.moving.mask, scanned[1].mask)

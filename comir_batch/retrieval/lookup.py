@@ -131,19 +131,24 @@ def _hits(number: int, slide: Cells, made: Templates, count: int) -> list[Hit]:
     banded, there = np.pad(cells.banded(), around), np.pad(cells.weight > 0, around)
     scores, poses = best_poses(banded, there, made, range(len(made.values)))
     rows, columns = np.nonzero((scores == ndimage.maximum_filter(scores, 3)) & (scores > -1))
-    found = scores[rows, columns]
-    middle = (made.side - 1) / 2
+    best = np.argsort(-scores[rows, columns], kind="stable")[: 4 * count]
     return [
-        Hit(
-            number,
-            float(columns[k] * made.side + middle),
-            float(rows[k] * made.side + middle),
-            float(made.angles[poses[rows[k], columns[k]]]),
-            bool(made.mirrored[poses[rows[k], columns[k]]]),
-            float(found[k]),
-        )
-        for k in np.argsort(-found, kind="stable")[: 4 * count]
+        hit_at(number, row, column, scores, poses, made) for row, column in zip(rows[best], columns[best], strict=True)
     ]
+
+
+def hit_at(slide: int, row: int, column: int, scores: Plane, poses: NDArray[np.intp], made: Templates) -> Hit:
+    """Return the hit at a cell of a slide, of what `best_poses` returns."""
+    pose = poses[row, column]
+    middle = (made.side - 1) / 2 - float(made.beside[pose])
+    return Hit(
+        slide,
+        float(column * made.side + middle),
+        float(row * made.side + middle),
+        float(made.angles[pose]),
+        bool(made.mirrored[pose]),
+        float(scores[row, column]),
+    )
 
 
 def best_poses(

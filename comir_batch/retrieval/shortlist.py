@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import os
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Self, TypeVar
 
 import numpy as np
@@ -23,6 +23,7 @@ from comir_batch.retrieval.lookup import (
     Hit,
     best_poses,
     distinct,
+    hit_at,
     looked_up_part,
     mean_energy,
 )
@@ -242,14 +243,9 @@ def _near(rough: Hit, slide: Searched, made: Templates, energy: float) -> Hit:
     numbers = made.near(rough.angle, mirrored=rough.mirrored, within=_WITHIN_DEG)
     banded, there = _window(slide.banded, row, column, around), _window(slide.there, row, column, around)
     scores, which = best_poses(banded, there, made, numbers.tolist(), energy)
-    down, right = np.unravel_index(int(scores.argmax()), scores.shape)
-    return replace(
-        rough,
-        x=float((column + right - _REACH) * CELL_PX + middle),
-        y=float((row + down - _REACH) * CELL_PX + middle),
-        angle=float(made.angles[which[down, right]]),
-        score=float(scores[down, right]),
-    )
+    down, right = (int(place) for place in np.unravel_index(int(scores.argmax()), scores.shape))
+    first = np.array([column - _REACH, row - _REACH])  # the cell of the scores' first
+    return hit_at(rough.slide, down, right, scores, which, made).moved(first * CELL_PX)
 
 
 def _window(plane: NDArray[_Number], row: int, column: int, around: int) -> NDArray[_Number]:

@@ -69,11 +69,26 @@ def test_templates_are_the_query_turned():
     image = texture(2)
     query = crop(image, (260, 240), 128, 0, mirrored=False)
     made = templates(Query(query, everywhere(query)), 8, 90)
+    assert {*made.beside} == {0.0, 4.0}
     for number, (angle, mirrored) in enumerate(zip(made.angles, made.mirrored, strict=True)):
-        back = crop(query, (63.5, 63.5), 136, -angle if not mirrored else angle, mirrored=bool(mirrored))
+        middle = 63.5 + np.linalg.solve(linear(angle, mirrored=mirrored), 2 * [made.beside[number]])
+        back = crop(query, middle, 136, -angle if not mirrored else angle, mirrored=bool(mirrored))
         cells = cv2.resize(back, (17, 17), interpolation=cv2.INTER_AREA)
         inner = np.s_[4:-4, 4:-4]
         assert np.corrcoef(cells[inner].ravel(), made.values[number][inner].ravel())[0, 1] > 0.8
+
+
+def test_a_query_half_a_cell_beside_a_slides_cells_is_found_as_well_as_one_on_them():
+    image = texture(10)
+    slide = Cells.of(image, everywhere(image))
+    on, beside = (300.5 - 1, 220.5 - 1), (300.5 + 3, 220.5 + 3)  # whole cells from 3.5, the middle of the first one
+    scores = []
+    for x, y in (on, beside):
+        seen = crop(image, (x, y), 256, 0, mirrored=False)
+        best = look_up(Query(seen, everywhere(seen)), [slide], 10)[0]
+        assert (best.x, best.y) == (x, y)
+        scores.append(best.score)
+    assert scores[1] > 0.95 * scores[0]
 
 
 @pytest.mark.parametrize(("angle", "mirrored"), [(0, False), (37, False), (201, True)])

@@ -97,8 +97,8 @@ class RegisterConfig(Section):
     held_out : float
         Share of tiles that neither search nor fit sees, for the verdict.
     trust_z : float
-        Significance on held-out tiles from which the representations are fitted, however significant the raw images
-        are; below it, the more significant of both.
+        Significance on held-out tiles from which the representations are fitted alone, however significant the raw
+        images are; below it raw images are fitted, too, and stay if they are surer by far.
     max_memory_gb : float
         What registration may use; images are reduced until about 110 bytes a pixel + 1.1 GB fit.
     grid_um : float

@@ -304,7 +304,8 @@ def _findings(evidence: Evidence, config: JudgeConfig) -> Iterator[str]:
         yield "registered from the raw images by mutual information"
     if evidence.set_aside:
         first, second = ("comir", "raw") if evidence.registered_from == "raw" else ("raw", "comir")
-        yield f"a fit of the {_VIEW_NAMES[first]} was set aside: it made the {_VIEW_NAMES[second]} less alike"
+        surer = f"that of the {_VIEW_NAMES[second]} tells more on tiles that neither saw"
+        yield f"a fit of the {_VIEW_NAMES[first]} was set aside: {surer}"
     yield _story(_VIEW_NAMES["comir"], evidence.comir) if evidence.comir else "no representations were used"
     yield _story(_VIEW_NAMES["raw"], evidence.raw)
     if evidence.tile_error:

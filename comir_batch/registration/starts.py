@@ -32,8 +32,9 @@ if TYPE_CHECKING:
 _BY_CHANCE = (
     3.9  # nats between two good fits of three parameters: half the 95th percentile of chi-squared (Wilks, 1938)
 )
-_MOST_LOST = 0.1  # of nats, by a fit that views stand for
+_MOST_LOST = 0.1  # of nats, by a fit that keeps them
 _SAME = 0.1  # of the fixed image's longer side: nearer places are one
+_SURER = 3.0  # standard deviations; fields with a known truth: 4.7 and more where raw images are right, 2.1 where not
 _JUDGED = 4  # starts, the likeliest, that held-out tiles are asked about
 
 _Near = tuple[Candidate | None, Settled]
@@ -196,26 +197,15 @@ class Starts:
         """Return what all views together say of a transform; -inf where none can tell."""
         return _total(self._likelihood(transform))
 
-    def stand_for(self, start: Start, transform: Composite, view: View) -> bool:
-        """Return whether a view, and all views together, find a transform as likely as a start, but for chance."""
-        lost = sum(self._lost(start, transform).values())
-        return self.keeps(start, transform, view) and lost <= _tolerable(start.total)
-
     def keeps(self, start: Start, transform: Composite, view: View) -> bool:
         """Return whether a view finds a transform as likely as a start, but for chance."""
-        return self._lost(start, transform).get(view.name, 0.0) <= _tolerable(start.likelihood[view.name])
+        before, after = start.likelihood[view.name], self._likelihood(transform)[view.name]
+        lost = before - (after if math.isfinite(after) else 0.0)  # all, where nothing overlaps
+        return not math.isfinite(before) or lost <= max(_BY_CHANCE, _MOST_LOST * before)
 
     def significances(self, transform: Composite) -> dict[str, float]:
         """Return a transform's significance on held-out tiles by name of the view; NaN where too little overlaps."""
         return {name: judge.significance(transform) for name, judge in self._judges.items()}
-
-    def _lost(self, start: Start, transform: Composite) -> dict[str, float]:
-        after = self._likelihood(transform)
-        return {
-            name: max(before - (after[name] if math.isfinite(after[name]) else 0.0), 0.0)  # all, where nothing overlaps
-            for name, before in start.likelihood.items()
-            if math.isfinite(before)
-        }
 
     def _likelihood(self, transform: Composite) -> dict[str, float]:
         return {name: compared.likelihood(transform) for name, compared in self._compared.items()}
@@ -235,16 +225,13 @@ def margin(starts: Sequence[Start]) -> float | None:
 def final_view(views: Sequence[View], best: Start, config: RegisterConfig) -> tuple[View, list[View]]:
     """Return the view for the full fit, and the others.
 
-    The representations where they are significant beyond doubt, for they locate more finely; else the view that the
-    held-out tiles speak for most. Small images have too few tiles for any to be beyond doubt.
+    The representations, which locate more finely; the raw images where representations are in doubt on the held-out
+    tiles, and raw images surer by far.
     """
-
-    def preference(view: View) -> tuple[bool, float]:
-        z = _held_out(best, view)
-        return view.name == "comir" and z >= config.trust_z, z
-
-    chosen = max(views, key=preference)
-    return chosen, [view for view in views if view is not chosen]
+    view, *others = views
+    if others and not _trusted(best, view, config) and _surer(best.held_out, others[0], best.held_out, view):
+        return others[0], [view]
+    return view, others
 
 
 class Final(NamedTuple):
@@ -262,32 +249,50 @@ def full_fit(
 ) -> Final:
     """Fit a start in full, in the view that is chosen, or in the other one where that speaks against it.
 
-    A view that tells little of a place can draw a good start away. What it finds then is less likely than the start
-    was, by the other view or by both together. Held-out tiles tell which of them to believe: the other view is fitted,
-    too, where it is the more significant one there, or where the first one's fit is astray: it loses half of the
-    significance that the start had in that view itself, or in both together. The other one's fit stays unless it loses
-    what the view itself had told. Else the start stays, where the first fit is astray or loses its own view's nats.
+    A view that tells little of a place can draw a good start away: then its fit is astray, for it loses half of the
+    significance that the start had on held-out tiles in that view, or in both together. Where it is, or the view was in
+    doubt from the start, the other one is fitted, too. Its fit stays if it is surer, each by its own view (by far,
+    unless the first one is astray), and the view itself finds it as likely as the start, or more significant. Else the
+    start stays, where the first fit is astray, or neither as likely nor more significant.
+
+    Mutual information is surest of places a few pixels off where modalities show other edges, so raw images have to be
+    surer by far, and what they think of the representations' fit does not count.
     """
     view, others = final_view(views, best, config)
     fitted = fit(view)
     if not others:
         return Final(view, others, fitted)
     (other,) = others
-    if starts.stand_for(best, fitted.transform, other):
-        return Final(view, others, fitted)
-    astray = _astray(best.held_out, starts.significances(fitted.transform), view)
-    if astray or _held_out(best, other) > _held_out(best, view):
+    after = starts.significances(fitted.transform)
+    astray = _astray(best.held_out, after, view)
+    if astray or not _trusted(best, view, config):
         instead = fit(other)
-        if starts.keeps(best, instead.transform, other):
+        told = starts.significances(instead.transform)
+        surer = _surer(told, other, after, view, by=0.0 if astray else _SURER)
+        if surer and _believed(starts, best, instead, told, other):
             return Final(other, [view], instead, set_aside=True)
-    if astray or not starts.keeps(best, fitted.transform, view):
-        worse = (
-            "less significant on held-out tiles than the start"
-            if astray
-            else "less likely than the start by both views"
-        )
+    if astray or not _believed(starts, best, fitted, after, view):
+        worse = "less significant on held-out tiles than the start" if astray else "less likely than the start"
         fitted = unfitted(best.transform, fitted, worse)
     return Final(view, others, fitted)
+
+
+def _trusted(best: Start, view: View, config: RegisterConfig) -> bool:
+    """Return whether a view is significant beyond doubt at the start."""
+    return best.held_out.get(view.name, math.nan) >= config.trust_z
+
+
+def _surer(
+    told: Mapping[str, float], view: View, other_told: Mapping[str, float], other: View, by: float = _SURER
+) -> bool:
+    """Return whether a view tells more by so much on held-out tiles than another one, each of its own transform."""
+    z, least = (each if math.isfinite(each) else -math.inf for each in (told[view.name], other_told[other.name]))
+    return z > max(least, 0.0) + by
+
+
+def _believed(starts: Starts, best: Start, fitted: Fitted, told: Mapping[str, float], view: View) -> bool:
+    """Return whether a view finds a fit as likely as the start, or more significant on held-out tiles."""
+    return starts.keeps(best, fitted.transform, view) or told[view.name] > best.held_out[view.name]
 
 
 def _astray(before: Mapping[str, float], after: Mapping[str, float], view: View) -> bool:
@@ -295,16 +300,6 @@ def _astray(before: Mapping[str, float], after: Mapping[str, float], view: View)
     both = [(told, after[name]) for name, told in before.items() if math.isfinite(told) and math.isfinite(after[name])]
     told, left = map(sum, zip(*both, strict=True)) if both else (0.0, 0.0)
     return after[view.name] < before[view.name] / 2 or left < told / 2
-
-
-def _held_out(start: Start, view: View) -> float:
-    """Return a view's significance on held-out tiles; -inf where it cannot tell."""
-    z = start.held_out.get(view.name, math.nan)
-    return z if math.isfinite(z) else -math.inf
-
-
-def _tolerable(nats: float) -> float:
-    return max(_BY_CHANCE, _MOST_LOST * nats)
 
 
 def _total(likelihood: Mapping[str, float]) -> float:

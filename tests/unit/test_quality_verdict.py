@@ -253,7 +253,7 @@ def test_metrics_have_the_same_names_for_every_pair():
 
 def test_a_fit_that_was_set_aside_is_told():
     instead = replace(GOOD, registered_from="raw", set_aside=True)
-    told = "a fit of the representations was set aside: it made the raw images less alike"
+    told = "a fit of the representations was set aside: that of the raw images tells more on tiles that neither saw"
     assert told in reasons(instead)
     assert "set aside" not in reasons(GOOD)
 

@@ -34,7 +34,7 @@ _BY_CHANCE = (
 )
 _MOST_LOST = 0.1  # of nats, by a fit that keeps them
 _SAME = 0.1  # of the fixed image's longer side: nearer places are one
-_SURER = 3.0  # standard deviations; fields with a known truth: 4.1 and more where raw images are right, 2.1 at most where not
+_SURER = 3.0  # standard deviations: of known fields 4.1 and more where raw images are right, at most 2.1 where not
 _JUDGED = 4  # starts, the likeliest, that held-out tiles are asked about
 
 _Near = tuple[Candidate | None, Settled]

@@ -59,7 +59,7 @@ class Found:
     blocks : BlockCounts or None
         What became of the blocks; None where the pair was not refined by them.
     set_aside : bool
-        Whether the other view's fit was made first, and set aside since this view spoke against it.
+        Whether the other view's fit was made first, and set aside since this view's tells more.
     """
 
     view: str

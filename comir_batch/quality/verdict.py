@@ -66,7 +66,7 @@ class Evidence:
     blocks : BlockCounts or None
         What became of the blocks that refined the transform; None where none were asked for.
     set_aside : bool
-        Whether the other view's fit was made first, and set aside since this one spoke against it.
+        Whether the other view's fit was made first, and set aside since this view's tells more.
     """
 
     registered_from: Literal["comir", "raw"]

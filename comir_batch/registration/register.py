@@ -40,7 +40,7 @@ class Registration:
     view : str
         The view that the full fit used.
     set_aside : bool
-        Whether the other view's fit was made first, and set aside since this view spoke against it.
+        Whether the other view's fit was made first, and set aside since this view's tells more.
     held_out : (Y, X) bool
         Pixels of the fixed grid that neither search nor fit saw.
     attempts : tuple of Attempt

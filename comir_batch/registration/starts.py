@@ -241,13 +241,13 @@ class Final(NamedTuple):
     others: list[View]
     fitted: Fitted
     set_aside: bool = False
-    """Whether it stands in for the fit that `final_view` chose, which the other view spoke against."""
+    """Whether it stands in for the fit of the view that `final_view` chose, and tells more than that."""
 
 
 def full_fit(
     starts: Starts, best: Start, views: Sequence[View], config: RegisterConfig, fit: Callable[[View], Fitted]
 ) -> Final:
-    """Fit a start in full, in the view that is chosen, or in the other one where that speaks against it.
+    """Fit a start in full, in the view that is chosen, or in the other one where its fit tells more.
 
     A view that tells little of a place can draw a good start away: then its fit is astray, for it loses half of the
     significance that the start had on held-out tiles in that view, or in both together. Where it is, or the view was in

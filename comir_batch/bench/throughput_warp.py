@@ -91,7 +91,7 @@ def _function(grid: Grid, transform: Composite) -> Callable[[NDArray[np.float64]
 
 def _pixel_matrix(grid: Grid, transform: Composite) -> NDArray[np.float64] | None:
     """Return the (3, 3) matrix that takes fixed to moving pixels, or None if the transform bends."""
-    if not all(isinstance(part, Affine) for part in transform.parts):
+    if not transform.is_affine:
         return None
     origin, right, below = _function(grid, transform)(np.array([[0.0, 0.0], [1.0, 0.0], [0.0, 1.0]]))
     matrix = np.eye(3)

@@ -144,6 +144,11 @@ class Composite:
             mapped = part.map(mapped)
         return mapped
 
+    @property
+    def is_affine(self) -> bool:
+        """Whether it does not bend."""
+        return all(isinstance(part, Affine) for part in self.parts)
+
     def then(self, *parts: Affine | BSpline) -> Composite:
         """Return this transform followed by others."""
         return Composite((*self.parts, *parts))

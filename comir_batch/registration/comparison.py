@@ -68,7 +68,7 @@ class Comparison:
     def _columns(self, transform: Composite) -> NDArray[np.float32]:
         """Return where a transform lays the points, ``(2, P)`` pixels of the moving image, see `_in_rows`."""
         grid = self._moving.grid
-        if not all(isinstance(part, Affine) for part in transform.parts):
+        if not transform.is_affine:
             return _in_rows(grid.to_pixels(transform.map(self.points)).T)
         middle, right, down = grid.to_pixels(transform.map(self._frame))  # where three points go, all go: far quicker
         matrix = np.array([right - middle, down - middle, middle], dtype=np.float32)

@@ -11,15 +11,20 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
+import cv2
 import numpy as np
 from scipy import ndimage
 
-from comir_batch.core.transform import Affine, BSpline
+from comir_batch.core.geometry import Region
+from comir_batch.core.transform import BSpline
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
     from numpy.typing import NDArray
 
-    from comir_batch.core.geometry import Grid, Region
+    from comir_batch.core.geometry import Grid
     from comir_batch.core.transform import Composite
 
 MARGIN = 2  # pixels that cubic interpolation reads beyond a coordinate
@@ -49,9 +54,30 @@ class CoordinateMap:
     y: NDArray[np.float32]
     step: int
 
+    def bounds(self, piece: Region) -> Region:
+        """Return the moving pixels that interpolation at a piece's coordinates may touch, inside the image or not."""
+        x, y = self.x[piece.slices], self.y[piece.slices]
+        ox, oy = (int(value) for value in self.origin)
+        x0, y0 = ox + int(np.floor(x.min())) - MARGIN, oy + int(np.floor(y.min())) - MARGIN
+        x1, y1 = ox + int(np.ceil(x.max())) + MARGIN + 1, oy + int(np.ceil(y.max())) + MARGIN + 1
+        return Region(x0, y0, x1, y1)
+
+    def coordinates(self, piece: Region, footprint: Region) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Return ``(h, w)`` x and y of a piece's pixels, counted from a footprint's first pixel."""
+        x = self.x[piece.slices] - np.float32(footprint.x0 - self.origin[0])
+        y = self.y[piece.slices] - np.float32(footprint.y0 - self.origin[1])
+        return x, y
+
+    def sampler(self, piece: Region, footprint: Region, method: int) -> Callable[[NDArray[Any]], NDArray[Any]]:
+        """Return what interpolates the ``(Y, X)`` pixels of a footprint at a piece's coordinates."""
+        x, y = self.coordinates(piece, footprint)
+        if method == cv2.INTER_NEAREST:  # OpenCV rounds halves to even, which depends on the footprint's origin
+            x, y = np.floor(x + np.float32(0.5)), np.floor(y + np.float32(0.5))
+        return lambda pixels: cv2.remap(pixels, x, y, method, borderMode=cv2.BORDER_REPLICATE)
+
 
 @dataclass(frozen=True, slots=True)
-class _Map:
+class RegionMap:
     """Fixed pixels of a region to moving pixels: a linear trend, exact at three corners, and what is left of it."""
 
     transform: Composite
@@ -60,6 +86,7 @@ class _Map:
     region: Region
 
     def exact(self, pixels: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Return where ``(N, 2)`` fixed pixels ``(x, y)`` lie, in moving pixels."""
         return self.moving.to_pixels(self.transform.map(self.fixed.to_um(pixels)))
 
     def trend(self) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
@@ -95,8 +122,8 @@ def coordinate_map(
         Largest distance in moving pixels between the lattice's answer and the exact one, over a seeded random sample
         of the region that includes its corners.
     """
-    exact = _Map(transform, fixed_grid, moving_grid, region)
-    if all(isinstance(part, Affine) for part in transform.parts):
+    exact = RegionMap(transform, fixed_grid, moving_grid, region)
+    if transform.is_affine:
         return _assembled(exact, np.zeros((2, *region.shape), dtype=np.float32), step=0)
     sample = _sampled_pixels(region.width, region.height)
     truth = exact.exact(np.asarray(sample, dtype=np.float64) + np.array([region.x0, region.y0]))
@@ -133,7 +160,7 @@ def _largest_error(candidate: CoordinateMap, sample: NDArray[np.int64], truth: N
     return float(np.hypot(*(found - truth).T).max())
 
 
-def _upsampled(exact: _Map, step: int) -> NDArray[np.float32]:
+def _upsampled(exact: RegionMap, step: int) -> NDArray[np.float32]:
     height, width = exact.region.shape
     nodes = exact.residual(_nodes(width, step), _nodes(height, step))
     for axis in (1, 2):
@@ -156,7 +183,7 @@ def _weights(size: int, step: int) -> NDArray[np.float32]:
     return np.where(distance < 1, near, far).astype(np.float32)
 
 
-def _every_pixel(exact: _Map) -> NDArray[np.float32]:
+def _every_pixel(exact: RegionMap) -> NDArray[np.float32]:
     height, width = exact.region.shape
     residual = np.empty((2, height, width), dtype=np.float32)
     columns = np.arange(width, dtype=np.float64)
@@ -166,7 +193,7 @@ def _every_pixel(exact: _Map) -> NDArray[np.float32]:
     return residual
 
 
-def _assembled(exact: _Map, residual: NDArray[np.float32], step: int) -> CoordinateMap:
+def _assembled(exact: RegionMap, residual: NDArray[np.float32], step: int) -> CoordinateMap:
     """Add the trend to the residual, in place; large numbers meet in float64, before the origin is taken off."""
     first, right, below = exact.trend()
     height, width = exact.region.shape

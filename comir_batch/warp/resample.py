@@ -14,7 +14,8 @@ import numpy as np
 
 from comir_batch.core.errors import TaskError
 from comir_batch.core.geometry import Grid, Region
-from comir_batch.warp.lattice import MARGIN, CoordinateMap, coordinate_map
+from comir_batch.warp.affine_map import AffineMap
+from comir_batch.warp.lattice import CoordinateMap, RegionMap, coordinate_map
 from comir_batch.warp.source import MovingImage, pixel_scale
 
 if TYPE_CHECKING:
@@ -33,10 +34,10 @@ _METHODS = {"nearest": cv2.INTER_NEAREST, "linear": cv2.INTER_LINEAR, "cubic": c
 _COMPUTED_AS = {
     "uint8": np.uint8,
     "uint16": np.uint16,
-    "int16": np.int16,
+    "int16": np.float32,  # OpenCV interpolates int16 and float64 at 32nds of a pixel, and twice as slowly
     "float32": np.float32,
     "float64": np.float64,
-    "int8": np.int16,
+    "int8": np.float32,
     "float16": np.float32,
     "uint32": np.float64,
     "int32": np.float64,
@@ -159,27 +160,32 @@ class _Warp:
         out = np.full((self.image.channels, *region.shape), self.fill, dtype=self.image.dtype)
         at = Region(region.x0, region.y0, region.x1, region.y1)
         for cell in _cells(at, self.fixed):
-            coordinates = coordinate_map(self.transform, self.fixed, cell, self.image.grid, self.max_error_px)
-            for piece in _pieces(coordinates, Region(0, 0, cell.width, cell.height), self.image.factor):
+            places = self._places(cell)
+            for piece in _pieces(places, Region(0, 0, cell.width, cell.height), self.image.factor):
                 wanted = piece.shifted(cell.x0, cell.y0).intersection(at)
                 if wanted is not None:
                     target = out[:, *wanted.shifted(-at.x0, -at.y0).slices]
-                    self._fill(target, coordinates, wanted.shifted(-cell.x0, -cell.y0))
+                    self._fill(target, places, wanted.shifted(-cell.x0, -cell.y0))
         return out
 
-    def _fill(self, out: NDArray[np.generic], coordinates: CoordinateMap, piece: Region) -> None:
+    def _places(self, cell: Region) -> AffineMap | CoordinateMap:
+        if self.interpolation != "nearest" and self.transform.is_affine:
+            affine = AffineMap.of(RegionMap(self.transform, self.fixed, self.image.grid, cell))
+            if _is_small(affine.bounds(Region(0, 0, 1, 1)), self.image.factor):
+                return affine
+        return coordinate_map(self.transform, self.fixed, cell, self.image.grid, self.max_error_px)
+
+    def _fill(self, out: NDArray[np.generic], places: AffineMap | CoordinateMap, piece: Region) -> None:
         """Write the moving image at a piece of a cell's coordinates; what lies outside it stays."""
-        box = _bounds(coordinates, piece)
+        box = places.bounds(piece)
         footprint = box.within(self.image.grid.width, self.image.grid.height)
         if footprint is None:
             return
-        x = coordinates.x[piece.slices] - np.float32(footprint.x0 - coordinates.origin[0])
-        y = coordinates.y[piece.slices] - np.float32(footprint.y0 - coordinates.origin[1])
-        if self.interpolation == "nearest":  # OpenCV rounds halves to even, which depends on the footprint's origin
-            x, y = np.floor(x + np.float32(0.5)), np.floor(y + np.float32(0.5))
-        outside = None if footprint == box else self._outside(x, y, footprint)
+        sampled = places.sampler(piece, footprint, _METHODS[self.interpolation])
+        outside = None if footprint == box else self._outside(*places.coordinates(piece, footprint), footprint)
         for channel, pixels in enumerate(self.image.pixels(footprint)):
-            warped = self._interpolated(pixels, x, y)
+            work = np.ascontiguousarray(pixels, dtype=_COMPUTED_AS[self.image.dtype])
+            warped = converted(sampled(work), self.image.dtype)
             if outside is not None:
                 warped[outside] = self.fill
             out[channel] = warped
@@ -189,13 +195,6 @@ class _Warp:
         left, top = -0.5 - footprint.x0, -0.5 - footprint.y0
         right, bottom = left + self.image.grid.width, top + self.image.grid.height
         return np.asarray((x < left) | (x > right) | (y < top) | (y > bottom))
-
-    def _interpolated(
-        self, pixels: NDArray[np.generic], x: NDArray[np.float32], y: NDArray[np.float32]
-    ) -> NDArray[np.generic]:
-        work = np.ascontiguousarray(pixels, dtype=_COMPUTED_AS[self.image.dtype])
-        warped = cv2.remap(work, x, y, _METHODS[self.interpolation], borderMode=cv2.BORDER_REPLICATE)
-        return converted(warped, self.image.dtype)
 
 
 def _cells(region: Region, grid: Grid) -> Iterator[Region]:
@@ -207,28 +206,21 @@ def _cells(region: Region, grid: Grid) -> Iterator[Region]:
                 yield cell
 
 
-def _pieces(coordinates: CoordinateMap, region: Region, factor: int) -> Iterator[Region]:
+def _pieces(places: AffineMap | CoordinateMap, region: Region, factor: int) -> Iterator[Region]:
     """Yield the region, quartered until what must be read for a piece at once is small enough."""
-    footprint = _bounds(coordinates, region)
-    width, height = footprint.width * factor, footprint.height * factor
-    small = width * height <= _MAX_FOOTPRINT_PIXELS and max(width, height) <= _MAX_FOOTPRINT_SIDE
-    if small or region.width * region.height == 1:
+    if _is_small(places.bounds(region), factor) or region.width * region.height == 1:
         yield region
         return
     x, y = region.x0 + (region.width + 1) // 2, region.y0 + (region.height + 1) // 2
     for x0, x1 in ((region.x0, x), (x, region.x1)):
         for y0, y1 in ((region.y0, y), (y, region.y1)):
             if x0 < x1 and y0 < y1:
-                yield from _pieces(coordinates, Region(x0, y0, x1, y1), factor)
+                yield from _pieces(places, Region(x0, y0, x1, y1), factor)
 
 
-def _bounds(coordinates: CoordinateMap, region: Region) -> Region:
-    """Return the moving pixels that interpolation at a region's coordinates may touch, inside the image or not."""
-    x, y = coordinates.x[region.slices], coordinates.y[region.slices]
-    ox, oy = (int(value) for value in coordinates.origin)
-    x0, y0 = ox + int(np.floor(x.min())) - MARGIN, oy + int(np.floor(y.min())) - MARGIN
-    x1, y1 = ox + int(np.ceil(x.max())) + MARGIN + 1, oy + int(np.ceil(y.max())) + MARGIN + 1
-    return Region(x0, y0, x1, y1)
+def _is_small(footprint: Region, factor: int) -> bool:
+    width, height = footprint.width * factor, footprint.height * factor
+    return width * height <= _MAX_FOOTPRINT_PIXELS and max(width, height) <= _MAX_FOOTPRINT_SIDE
 
 
 def converted(warped: NDArray[Any], dtype: str) -> NDArray[np.generic]:

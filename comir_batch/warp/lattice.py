@@ -62,7 +62,14 @@ class CoordinateMap:
         x1, y1 = ox + int(np.ceil(x.max())) + MARGIN + 1, oy + int(np.ceil(y.max())) + MARGIN + 1
         return Region(x0, y0, x1, y1)
 
-    def coordinates(self, piece: Region, footprint: Region) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    def outside(self, piece: Region, image: Grid) -> NDArray[np.bool_]:
+        """Tell which of a piece's coordinates lie beyond the outer borders of the moving image's pixels."""
+        x, y = self.x[piece.slices], self.y[piece.slices]
+        left, top = (-0.5 - float(first) for first in self.origin)
+        right, bottom = left + image.width, top + image.height
+        return np.asarray((x < left) | (x > right) | (y < top) | (y > bottom))
+
+    def _coordinates(self, piece: Region, footprint: Region) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """Return ``(h, w)`` x and y of a piece's pixels, counted from a footprint's first pixel."""
         x = self.x[piece.slices] - np.float32(footprint.x0 - self.origin[0])
         y = self.y[piece.slices] - np.float32(footprint.y0 - self.origin[1])
@@ -70,7 +77,7 @@ class CoordinateMap:
 
     def sampler(self, piece: Region, footprint: Region, method: int) -> Callable[[NDArray[Any]], NDArray[Any]]:
         """Return what interpolates the ``(Y, X)`` pixels of a footprint at a piece's coordinates."""
-        x, y = self.coordinates(piece, footprint)
+        x, y = self._coordinates(piece, footprint)
         if method == cv2.INTER_NEAREST:  # OpenCV rounds halves to even, which depends on the footprint's origin
             x, y = np.floor(x + np.float32(0.5)), np.floor(y + np.float32(0.5))
         return lambda pixels: cv2.remap(pixels, x, y, method, borderMode=cv2.BORDER_REPLICATE)

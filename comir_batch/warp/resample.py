@@ -182,19 +182,13 @@ class _Warp:
         if footprint is None:
             return
         sampled = places.sampler(piece, footprint, _METHODS[self.interpolation])
-        outside = None if footprint == box else self._outside(*places.coordinates(piece, footprint), footprint)
+        outside = None if footprint == box else places.outside(piece, self.image.grid)
         for channel, pixels in enumerate(self.image.pixels(footprint)):
             work = np.ascontiguousarray(pixels, dtype=_COMPUTED_AS[self.image.dtype])
             warped = converted(sampled(work), self.image.dtype)
             if outside is not None:
                 warped[outside] = self.fill
             out[channel] = warped
-
-    def _outside(self, x: NDArray[np.float32], y: NDArray[np.float32], footprint: Region) -> NDArray[np.bool_]:
-        """Tell which coordinates lie beyond the outer borders of the moving image's pixels."""
-        left, top = -0.5 - footprint.x0, -0.5 - footprint.y0
-        right, bottom = left + self.image.grid.width, top + self.image.grid.height
-        return np.asarray((x < left) | (x > right) | (y < top) | (y > bottom))
 
 
 def _cells(region: Region, grid: Grid) -> Iterator[Region]:

@@ -80,6 +80,8 @@ def test_errors_have_their_exit_codes_and_one_message(error, code, capsys):
         (errno.ENOSPC, 75),
         (errno.EDQUOT, 75),
         (errno.EIO, 75),
+        (errno.ESTALE, 75),
+        (errno.EMFILE, 75),
         (errno.EACCES, 3),
         (errno.EPERM, 3),
         (errno.EROFS, 3),
@@ -102,7 +104,7 @@ def test_a_command_says_how_it_goes_on(number, capsys):
     assert "the same command" not in said
 
 
-@pytest.mark.parametrize("number", [errno.ENOENT, errno.EMFILE, errno.EINVAL])
+@pytest.mark.parametrize("number", [errno.ENOENT, errno.ENOTDIR, errno.EINVAL])
 def test_other_errors_of_the_operating_system_are_faults_of_the_program(number, monkeypatch, capsys):
     def command():
         with exit_codes():

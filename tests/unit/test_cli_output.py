@@ -12,6 +12,7 @@ import pytest
 import typer
 from rich.console import Console
 from rich.progress import Progress
+from typer.testing import CliRunner
 
 from comir_batch.cli import app
 from comir_batch.cli.failures import exit_codes
@@ -27,6 +28,8 @@ from comir_batch.core.errors import (
     TaskError,
 )
 from comir_batch.core.events import Event, Kind
+from comir_batch.core.transform import Composite
+from comir_batch.io.transform_files import write_json
 
 LONG = "x" * 500
 JOB = {"stage": "chunk", "pairs": ("a", "b"), "job": "chunk-3fa2c1d0"}
@@ -102,6 +105,27 @@ def test_a_command_says_how_it_goes_on(number, capsys):
     said = capsys.readouterr().err
     assert said.endswith("; --resume goes on\n")
     assert "the same command" not in said
+
+
+@pytest.mark.parametrize(
+    ("fails", "words"),
+    [
+        ("comir_batch.pipeline.conversion.write", "transform convert {}/t.json {}/o.json --to json"),
+        ("comir_batch.pipeline.merging.merge", "merge {} --out {}/o.ome.tif"),
+        ("comir_batch.core.point_fit.fit_points", "transform fit {}/p.csv {}/p.csv {}/o.json"),
+    ],
+    ids=["convert", "merge", "fit"],
+)
+def test_commands_that_do_not_resume_do_not_say_so(fails, words, tmp_path, monkeypatch):
+    def full(*_, **__):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    write_json(Composite(), tmp_path / "t.json")
+    (tmp_path / "p.csv").write_text("x_um,y_um\n" + "1,2\n3,4\n" * 3)
+    monkeypatch.setattr(fails, full)
+    result = CliRunner().invoke(app.app, words.format(*[tmp_path] * 3).split())
+    assert result.exit_code == 75
+    assert result.stderr.endswith("Make room; start again\n")
 
 
 @pytest.mark.parametrize("number", [errno.ENOENT, errno.ENOTDIR, errno.EINVAL])

@@ -152,6 +152,15 @@ def test_a_reader_that_goes_away_ends_the_command_quietly():
         assert process.wait() == 141
 
 
+def test_a_name_that_stdout_cannot_encode_is_escaped():
+    lines = "import comir_batch.cli.app as a\nimport typer\n"
+    odd = "app = typer.Typer()\n@app.command()\ndef c():\n typer.echo('caf' + chr(0xdce9))\n"
+    command = [sys.executable, "-c", f"{lines}{odd}a.app = app\na.main()"]
+    strict = os.environ | {"PYTHONIOENCODING": "utf-8:strict"}
+    done = subprocess.run(command, capture_output=True, check=True, env=strict)
+    assert done.stdout == rb"caf\udce9" + b"\n"
+
+
 def test_a_fault_of_the_program_is_70_and_not_a_verdict(monkeypatch, capsys):
     monkeypatch.setattr(app, "app", lambda: 1 / 0)
     with pytest.raises(SystemExit) as left:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import traceback
+from io import TextIOWrapper
 from typing import Annotated
 
 import typer
@@ -80,6 +81,8 @@ def _options(
 
 def main() -> None:
     """Run the command line; the entry point of the installed script."""
+    if isinstance(sys.stdout, TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # file names that are not UTF-8; stderr does so by itself
     try:
         app()
     except Exception:  # noqa: BLE001  code 1 would say that pairs were rejected

@@ -50,7 +50,7 @@ def convert(  # noqa: PLR0913  a parameter an option
     tolerance: Annotated[float | None, typer.Option(min=0, help="Refuse what would lie further off, in µm.")] = None,
 ) -> None:
     """Write a transform in another program's dialect, and say how far what is written lies from it."""
-    with exit_codes():
+    with exit_codes("start again"):
         from comir_batch.pipeline.conversion import write
         from comir_batch.pipeline.dialects import dialect_named
         from comir_batch.pipeline.encoding import Job

@@ -12,6 +12,7 @@ import typer
 
 from comir_batch.cli.tables import print_table
 from comir_batch.core.errors import ManifestError, NoWorkersError, StoppedError, UserError
+from comir_batch.core.passing import OUT_OF_FILES, PASSING
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -24,8 +25,11 @@ NO_WORKERS = 5
 RESUMABLE = 75
 UNREAD = 141  # as a shell tells that the reader of a pipe went away: 128 + SIGPIPE
 _FORBIDDEN = (errno.EACCES, errno.EPERM, errno.EROFS)
-_FULL = (errno.ENOSPC, errno.EDQUOT)
-_PASSING = (errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.EREMOTEIO)
+_STOPS = (
+    ({errno.ENOSPC, errno.EDQUOT}, "operating", "Make room"),
+    (OUT_OF_FILES, "operating", "Let it open more files (ulimit -n)"),
+    (PASSING, "file", "See whether it is well"),
+)
 
 
 @contextmanager
@@ -52,10 +56,9 @@ def exit_codes(again: str = "the same command resumes") -> Iterator[None]:
         _silence_stdout()
         raise typer.Exit(UNREAD) from error
     except OSError as error:
-        if error.errno in _FULL:
-            _fail(f"stopped by the operating system: {error}. Make room; {again}", RESUMABLE)
-        if error.errno in _PASSING:
-            _fail(f"stopped by the file system: {error}. See whether it is well; {again}", RESUMABLE)
+        for numbers, stopper, remedy in _STOPS:
+            if error.errno in numbers:
+                _fail(f"stopped by the {stopper} system: {error}. {remedy}; {again}", RESUMABLE)
         if error.errno in _FORBIDDEN:
             _fail(f"{error}. Check that the folder can be written", BAD_INPUT)
         raise

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from comir_batch.cli.failures import exit_codes
+from comir_batch.cli.failures import exit_codes, require_new
 
 Landmarks = Annotated[Path, typer.Argument(metavar="FIXED", help="CSV with x_um,y_um, or x_px,y_px: points.")]
 Others = Annotated[Path, typer.Argument(metavar="MOVING", help="The same points on the moving slide, in this order.")]
@@ -31,18 +31,16 @@ def fit(
     moving_mpp: Mpp = None,
 ) -> None:
     """Fit a transform to landmarks, and say how far from them it stays; initial_transform of a manifest takes it."""
-    with exit_codes():
+    with exit_codes("start again"):
         import numpy as np
 
-        from comir_batch.core.errors import UserError
         from comir_batch.core.geometry import Grid
         from comir_batch.core.point_fit import fit_points
         from comir_batch.core.transform import Composite
         from comir_batch.io.tables import read_points
         from comir_batch.io.transform_files import write_json
 
-        if out.exists():
-            raise UserError(f"{out} is there already. Choose another name")
+        require_new(out)
         source, target = (
             read_points(path, None if mpp is None else Grid(1, 1, mpp, mpp))
             for path, mpp in ((fixed, fixed_mpp), (moving, moving_mpp))

@@ -26,7 +26,7 @@ def merge(
     ] = None,
 ) -> None:
     """Write a fixed slide and the slides that a run has aligned to it as one image of many channels."""
-    with exit_codes():
+    with exit_codes("start again"):
         from comir_batch.pipeline.merging import merge as write
 
         require_new(out)

@@ -72,7 +72,7 @@ class ThinPlates:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class DisplacementField:
-    """Displacements ``T(p) - p`` on a grid, linear in between.
+    """Displacements ``T(p) - p`` on a grid, linear in between, and none beyond it, as ITK has them.
 
     Attributes
     ----------
@@ -94,11 +94,12 @@ class DisplacementField:
         return cls(grid, np.ascontiguousarray(vectors))
 
     def map(self, points: ArrayLike) -> NDArray[np.float64]:
-        """Map ``(N, 2)`` points in µm; outside the grid the nearest sample counts."""
+        """Map ``(N, 2)`` points in µm; beyond the outer samples' pixels they stay where they are."""
         at = np.asarray(points, dtype=np.float64)
-        rows = self.grid.to_pixels(at)[:, ::-1].T
-        moved = [ndimage.map_coordinates(v, rows, order=1, mode="nearest") for v in self.vectors]
-        return np.asarray(at + np.stack(moved, axis=1), dtype=np.float64)
+        pixels = self.grid.to_pixels(at)
+        moved = np.stack([ndimage.map_coordinates(v, pixels[:, ::-1].T, order=1, mode="nearest") for v in self.vectors])
+        inside = ((pixels >= -0.5) & (pixels <= np.array([self.grid.width, self.grid.height]) - 0.5)).all(axis=1)
+        return np.asarray(at + np.where(inside, moved, 0.0).T, dtype=np.float64)
 
 
 def inverse_transform(transform: Composite, finer: int = 4) -> tuple[Composite, int]:

@@ -61,7 +61,7 @@ class Outcome:
     detail : str
         Traceback of an unexpected error, for the log.
     lost : bool
-        The worker was lost, or short of memory; not the function at fault.
+        The worker was lost, or short of memory, or the file system failed; not the function at fault.
     blameless : bool
         Of a lost one: the loss had nothing to do with the task (preemption, walltime, a node gone).
     out_of_memory : bool

@@ -8,6 +8,7 @@ import traceback
 from typing import TYPE_CHECKING
 
 from comir_batch.core.errors import ComirBatchError, ShortOfMemoryError
+from comir_batch.core.passing import passing_errno
 from comir_batch.core.task import Outcome
 from comir_batch.execution.cpu_time import CpuTime
 from comir_batch.execution.memory import PeakMemory
@@ -37,19 +38,22 @@ def run_task(task: Task, worker: str = "", memory: PeakMemory | None = None, lim
     -------
     Outcome
         The function's value, or a one-line ``error``. The text of a `ComirBatchError` is the error as it stands; any
-        other exception is an "internal error" whose traceback stands in ``detail``. Too little memory is a loss.
+        other exception is an "internal error" whose traceback stands in ``detail``. Too little memory is a loss, and so
+        is what may be gone at the next try (`core/passing.py`).
     """
     start, cpu = time.perf_counter(), CpuTime()
-    value, error, detail, short = None, "", "", False
+    value, error, detail, short, passing = None, "", "", False, False
     with memory or PeakMemory() as measured:
         try:
             value = task.function(task.payload)
         except (MemoryError, ShortOfMemoryError) as failure:
             error, short, detail = f"out of memory: {_one_line(str(failure))}", True, traceback.format_exc()
         except ComirBatchError as failure:
-            error = _one_line(str(failure)) or type(failure).__name__
+            error, passing = _one_line(str(failure)) or type(failure).__name__, bool(passing_errno(failure))
         except Exception as failure:  # noqa: BLE001  a task's crash is its pair's, never the worker's
-            error = f"internal error: {_one_line(''.join(traceback.format_exception_only(failure)))}"
+            passing = bool(passing_errno(failure))
+            kind = "reading or writing failed" if passing else "internal error"
+            error = f"{kind}: {_one_line(''.join(traceback.format_exception_only(failure)))}"
             detail = traceback.format_exc()
     seconds = time.perf_counter() - start
     return Outcome(
@@ -57,7 +61,7 @@ def run_task(task: Task, worker: str = "", memory: PeakMemory | None = None, lim
         value,
         error,
         detail,
-        lost=short,
+        lost=short or passing,
         out_of_memory=short,
         limit_mb=limit_mb if short else 0,
         disk_full=bool(_DISK_FULL.search(error)),

@@ -7,16 +7,17 @@ from itertools import chain
 from typing import TYPE_CHECKING
 
 from comir_batch.core.errors import UnreadableSlideError
+from comir_batch.core.passing import passing_errno
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
     from pathlib import Path
 
 _WHOLE = 64 * 2**20
 _SAMPLES, _SAMPLE = 64, 64 * 2**10
 
 
-def slide_digest(path: Path) -> str:
+def slide_digest(path: Path, others: Iterable[Path] = ()) -> str:
     """Return the identity of a file or of an OME-Zarr folder, 64 hexadecimal digits; its name and place do not count.
 
     A file of at most 64 MiB is hashed whole (SHA-256), so a copy is the same slide. Of a larger file, size,
@@ -25,17 +26,26 @@ def slide_digest(path: Path) -> str:
     the contents of its metadata files (zarr.json, .zattrs, .zarray, .zgroup), are hashed. The folder beside a .mrxs
     file, which has its pixels, counts too.
 
+    Parameters
+    ----------
+    path : Path
+        The slide.
+    others : iterable of Path
+        Further files in which it keeps pixels (`SlideReader.files`).
+
     Raises
     ------
     UnreadableSlideError
         If it is missing or cannot be read.
     """
     try:
-        pieces = _folder(path) if path.is_dir() else chain(_file(path), *map(_folder, _companions(path)))
+        itself = _folder(path) if path.is_dir() else chain(_file(path), *map(_folder, _companions(path)))
         digest = hashlib.sha256()
-        for piece in pieces:
+        for piece in chain(itself, *map(_file, others)):
             digest.update(piece)
     except OSError as error:
+        if passing_errno(error):
+            raise
         raise UnreadableSlideError(f"{path}: {error.strerror}. Check the path") from error
     return digest.hexdigest()
 

@@ -8,7 +8,7 @@ import numpy as np
 
 from comir_batch.core.approximation import DisplacementField
 from comir_batch.core.geometry import Grid
-from comir_batch.io.transform_files import simple_itk
+from comir_batch.io.transform_files import itk_file, simple_itk
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -29,9 +29,8 @@ def write_mha(field: DisplacementField, path: Path) -> None:
     image = sitk.GetImageFromArray(np.moveaxis(field.vectors, 0, -1), isVector=True)
     image.SetSpacing((grid.mpp_x, grid.mpp_y))
     image.SetOrigin((grid.origin_x, grid.origin_y))
-    partial = path.with_name(f".{path.stem}.partial{path.suffix}")
-    sitk.WriteImage(image, str(partial), useCompression=True)
-    partial.replace(path)
+    with itk_file(path) as partial:
+        sitk.WriteImage(image, str(partial), useCompression=True)
 
 
 def read_mha(path: Path) -> DisplacementField:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-import shutil
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import zarr
 
 from comir_batch.core.transform import Affine
+from comir_batch.io.whole import whole_folder
 from comir_batch.io.zarr_array import METADATA
 
 if TYPE_CHECKING:
@@ -42,13 +42,11 @@ def write_scene(transform: Affine | DisplacementField, path: Path, *, source: st
     -----
     Specification: https://ngff.openmicroscopy.org/0.6/#scene-md
     """
-    partial = path.with_name(f".{path.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    entry = _affine(transform) if isinstance(transform, Affine) else _displacements(transform, partial)
     systems = [{"name": name, "axes": _space()} for name in (source, target)]
-    entry |= {"name": f"{source} to {target}", "input": {"name": source}, "output": {"name": target}}
-    _group(partial, {"scene": {"coordinateSystems": systems, "coordinateTransformations": [entry]}})
-    partial.replace(path)
+    with whole_folder(path) as partial:
+        entry = _affine(transform) if isinstance(transform, Affine) else _displacements(transform, partial)
+        entry |= {"name": f"{source} to {target}", "input": {"name": source}, "output": {"name": target}}
+        _group(partial, {"scene": {"coordinateSystems": systems, "coordinateTransformations": [entry]}})
 
 
 def _affine(affine: Affine) -> dict[str, Any]:

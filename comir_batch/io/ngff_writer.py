@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from ome_zarr_models.v05.image import ImageAttrs
 
+from comir_batch.io.whole import whole_file
 from comir_batch.io.zarr_array import METADATA, ZarrArray
 
 if TYPE_CHECKING:
@@ -82,9 +83,8 @@ def write_ngff_metadata(folder: Path, image: NgffImage) -> None:
     ome = {"version": "0.5", "multiscales": [_multiscale(image)], "omero": _omero(image)}
     ImageAttrs.model_validate(ome)
     document = {"zarr_format": 3, "node_type": "group", "attributes": {**image.attributes, "ome": ome}}
-    partial = folder / f".{METADATA}.partial"
-    partial.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
-    partial.replace(folder / METADATA)
+    with whole_file(folder / METADATA) as partial:
+        partial.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
 
 
 def _multiscale(image: NgffImage) -> dict[str, Any]:

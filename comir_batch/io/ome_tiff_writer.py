@@ -10,6 +10,7 @@ import tifffile
 
 from comir_batch.core.errors import ConfigError
 from comir_batch.core.geometry import Region
+from comir_batch.io.whole import whole_file
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -81,15 +82,14 @@ def write_ome_tiff(levels: Sequence[ZarrArray], out: Path, image: TiffImage, com
         If JPEG is asked for pixels that are not 8-bit.
     """
     _require_8_bit_for_jpeg(out, levels[0], compression)
-    partial = out.with_name(f".{out.name}.partial")
     finest = {"subifds": len(levels) - 1, "metadata": _metadata(image)}
     coarser = {"subfiletype": 1, "metadata": None}
-    with tifffile.TiffWriter(partial, bigtiff=_bytes(levels) > _CLASSIC_LIMIT, ome=True) as writer:
+    big = _bytes(levels) > _CLASSIC_LIMIT
+    with whole_file(out) as partial, tifffile.TiffWriter(partial, bigtiff=big, ome=True) as writer:
         for index, level in enumerate(levels):
             tags = _COMPRESSION[compression] | (coarser if index else finest) | _layout(level, is_rgb=image.is_rgb)
             resolution = _resolution(image.grid, levels[0], level)
             writer.write(_tiles(level, is_rgb=image.is_rgb), resolution=resolution, resolutionunit="CENTIMETER", **tags)
-    partial.replace(out)
 
 
 def _require_8_bit_for_jpeg(out: Path, level: ZarrArray, compression: str) -> None:

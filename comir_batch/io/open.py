@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import tifffile
 
 from comir_batch.core.errors import UnreadableSlideError
+from comir_batch.core.passing import passing_errno
 from comir_batch.io.czi_reader import CziReader
 from comir_batch.io.image_reader import ImageReader
 from comir_batch.io.ngff_reader import NgffReader, is_zarr
@@ -17,7 +18,7 @@ from comir_batch.io.slide_reader import damage_as_error
 from comir_batch.io.tiff_reader import TiffReader, complaints_as_error
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
     from pathlib import Path
 
     from comir_batch.core.slide import PixelSource, SlideSpec
@@ -29,7 +30,7 @@ _TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 _CZI, _PNG, _JPEG = b"ZISRAWFILE", b"\x89PNG", b"\xff\xd8\xff"
 
 
-def open_slide(spec: SlideSpec) -> PixelSource:
+def open_slide(spec: SlideSpec) -> SlideReader:
     """Open a slide and check that its end can be read.
 
     Parameters
@@ -39,7 +40,7 @@ def open_slide(spec: SlideSpec) -> PixelSource:
 
     Returns
     -------
-    PixelSource
+    SlideReader
         Over OpenSlide (vendor scans), tifffile (OME-TIFF, ImageJ and plain TIFF), Zarr (OME-Zarr 0.4 and 0.5), an
         image decoder (PNG, JPEG) or pylibCZIrw (CZI); it pickles as its spec.
 
@@ -52,7 +53,8 @@ def open_slide(spec: SlideSpec) -> PixelSource:
     SlideError
         If the series or channel is not there, or there are several planes.
     """
-    source = _adapter(spec.path)(spec)
+    with damage_as_error(spec.path, "the file"):  # what an adapter did not foresee must not end a batch
+        source = _adapter(spec.path)(spec)
     try:
         source.probe()
     except Exception:
@@ -64,7 +66,7 @@ def open_slide(spec: SlideSpec) -> PixelSource:
 class _Kept(threading.local):
     """The slide that a thread has kept open, with what it was opened by; another thread does not see it."""
 
-    slide: tuple[object, PixelSource] | None = None
+    slide: tuple[object, SlideReader] | None = None
 
 
 _KEPT = _Kept()
@@ -74,15 +76,18 @@ _KEPT = _Kept()
 def kept_slide(spec: SlideSpec) -> Iterator[PixelSource]:
     """Open a slide as `open_slide` does, and keep it open for the next call with the same spec in this thread.
 
-    For tasks that read a slide block by block: opening one takes as long as reading a few blocks. A file that was
-    replaced or changed meanwhile is opened anew; one that could not be read is not kept.
+    For tasks that read a slide block by block: opening one takes as long as reading a few blocks. A slide of which a
+    file was replaced or changed meanwhile is opened anew; one that could not be read is not kept.
     """
-    wanted = (spec, _stamp(spec.path))
     kept, _KEPT.slide = _KEPT.slide, None
-    if kept is not None and kept[0] != wanted:
+    if kept is not None and kept[0] != (spec, _stamps(kept[1].files)):
         kept[1].close()
         kept = None
-    slide = open_slide(spec) if kept is None else kept[1]
+    if kept is None:
+        before = _stamps((spec.path,))
+        slide = open_slide(spec)
+        kept = (spec, before + _stamps(slide.files[1:])), slide
+    slide = kept[1]
     try:
         yield slide
     except BaseException:
@@ -90,7 +95,11 @@ def kept_slide(spec: SlideSpec) -> Iterator[PixelSource]:
         raise
     if _KEPT.slide is not None:  # of a call within this one
         _KEPT.slide[1].close()
-    _KEPT.slide = (wanted, slide)
+    _KEPT.slide = kept
+
+
+def _stamps(paths: Iterable[Path]) -> tuple[object, ...]:
+    return tuple(map(_stamp, paths))
 
 
 def _stamp(path: Path) -> object:
@@ -108,6 +117,8 @@ def _adapter(path: Path) -> _Adapter:
     try:
         start = _start(path)
     except OSError as error:
+        if passing_errno(error):
+            raise
         raise UnreadableSlideError(f"{path}: {error.strerror}. Check the path") from error
     if not start:
         raise UnreadableSlideError(f"{path}: the file is empty. Copy it again")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from abc import ABC, abstractmethod
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ import numpy as np
 
 from comir_batch.core.errors import ComirBatchError, MissingPixelSizeError, SlideError, UnreadableSlideError
 from comir_batch.core.geometry import Region
+from comir_batch.core.passing import passing_errno
 from comir_batch.core.slide import Level, SlideInfo
 from comir_batch.io.boxes import require_inside
 
@@ -96,6 +98,11 @@ class SlideReader(ABC):
         """Headers of the slide as the spec asks for it."""
         return self._info
 
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """Where the pixels lie: the spec's path, and other files that belong to the slide."""
+        return (self.spec.path,)
+
     def read(self, region: Region) -> NDArray[np.generic]:
         """Return the pixels of a region of its level, ``(C, Y, X)``, C-contiguous, in native byte order.
 
@@ -162,12 +169,17 @@ class SlideReader(ABC):
 
 @contextmanager
 def damage_as_error(path: Path, what: str) -> Iterator[None]:
-    """Turn whatever a foreign decoder raises into one line that names the file, the part and the remedy."""
+    """Turn whatever a foreign decoder raises into one line that names the file, the part and the remedy.
+
+    What may be gone at the next try is no damage: it stays, or becomes, an OSError.
+    """
     try:
         yield
     except (ComirBatchError, MemoryError):
         raise
     except Exception as error:
+        if number := passing_errno(error):
+            raise OSError(number, os.strerror(number), str(path)) from error
         reason = " ".join(str(error).split())[:160] or type(error).__name__
         raise UnreadableSlideError(
             f"{path}: {what} cannot be read ({reason}); the file is damaged or cut short. Copy it again"

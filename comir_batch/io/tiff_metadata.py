@@ -34,7 +34,7 @@ def _ome_pixels(tiff: tifffile.TiffFile, series: int) -> dict[str, Any]:
 
 def _from_ome(pixels: dict[str, Any]) -> tuple[float, float] | None:
     x, y = (
-        micrometres(float(pixels.get(f"PhysicalSize{axis}", 0)), pixels.get(f"PhysicalSize{axis}Unit", "µm"))
+        micrometres(_number(pixels.get(f"PhysicalSize{axis}")), str(pixels.get(f"PhysicalSize{axis}Unit", "µm")))
         for axis in "XY"
     )
     return None if x is None or y is None else (x, y)
@@ -44,6 +44,14 @@ def _from_tags(tiff: tifffile.TiffFile, page: tifffile.TiffPage) -> tuple[float,
     tags = {name: page.tags.valueof(name) for name in ("XResolution", "YResolution", "ResolutionUnit")}
     unit = str((tiff.imagej_metadata or {}).get("unit", "")) or _UNITS.get(int(tags["ResolutionUnit"] or 0), "")
     return from_resolution(_ratio(tags["XResolution"]), _ratio(tags["YResolution"]), unit)
+
+
+def _number(value: Any) -> float:
+    """Return a number, 0 for what is none: missing, or with a decimal comma."""
+    try:
+        return float(value)
+    except (TypeError, ValueError):
+        return 0.0
 
 
 def _ratio(value: tuple[int, int] | None) -> float:

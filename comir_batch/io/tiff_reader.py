@@ -5,7 +5,9 @@ from __future__ import annotations
 import logging
 import threading
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from xml.etree.ElementTree import ParseError
 
 import numpy as np
 import tifffile
@@ -17,7 +19,6 @@ from comir_batch.io.tiff_metadata import channel_names, pixel_size
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
     from numpy.typing import NDArray
 
@@ -48,11 +49,18 @@ class TiffReader(SlideReader):
             listed = list(self._file.series)
             require_series(spec.path, spec.series, [f"{s.name or 'image'} {s.axes} {s.shape}" for s in listed])
             series = listed[spec.series]
+            headers = _headers(self._file, spec)  # first: where its XML is broken, tifffile guesses the axes
             _require_usable(spec.path, series)
+            self._others = _other_files(self._file, series)
         self._axes = series.axes
         self._alpha = _alpha(series)
         self._levels = [zarr.open_array(series.aszarr(level=index), mode="r") for index in range(len(series.levels))]
-        super().__init__(spec, _headers(self._file, spec.series))
+        super().__init__(spec, headers)
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """The file, and the others of an OME-TIFF of several files."""
+        return (self.spec.path, *self._others)
 
     def _pixels(self, region: Region) -> NDArray[np.generic]:
         wanted: dict[str, slice] = dict(zip("YX", region.slices, strict=True))
@@ -136,14 +144,22 @@ def _require_whole(path: Path, index: int, level: Any) -> None:
             )
 
 
-def _headers(tiff: tifffile.TiffFile, index: int) -> Headers:
-    series = tiff.series[index]
+def _headers(tiff: tifffile.TiffFile, spec: SlideSpec) -> Headers:
+    index, series = spec.series, tiff.series[spec.series]
     sizes = tuple((_size(level, "X"), _size(level, "Y")) for level in series.levels)
     count = _size(series, "C") * _size(series, "S") - (_alpha(series) is not None)
-    names = channel_names(tiff, index, count)
+    try:
+        names, mpp = channel_names(tiff, index, count), pixel_size(tiff, index)
+    except ParseError as error:
+        raise UnreadableSlideError(f"{spec.path}: its OME-XML is broken ({error}). Export it again") from error
     if "S" in series.axes and series.keyframe.photometric in _COLOUR:
         names = RGB + tuple(str(i) for i in range(3, count))
-    return Headers(sizes, names, str(series.dtype), pixel_size(tiff, index), "tifffile")
+    return Headers(sizes, names, str(series.dtype), mpp, "tifffile")
+
+
+def _other_files(tiff: tifffile.TiffFile, series: Any) -> tuple[Path, ...]:
+    pages = (page for level in series.levels for page in level.pages if page.parent is not tiff)
+    return tuple(dict.fromkeys(Path(page.parent.filehandle.path) for page in pages))
 
 
 def _size(series: Any, axis: str) -> int:

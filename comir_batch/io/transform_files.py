@@ -6,13 +6,19 @@ it is.
 
 from __future__ import annotations
 
+import errno
 import json
+import os
+from contextlib import contextmanager
+from tempfile import TemporaryFile
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from comir_batch.core.errors import UserError
 from comir_batch.core.transform import Affine, BSpline, Composite, from_dict
+from comir_batch.io.tfm_text import require_whole_tfm
+from comir_batch.io.whole import whole_file
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -20,6 +26,7 @@ if TYPE_CHECKING:
 
 _ITK_SUFFIXES = (".h5", ".hdf5", ".tfm")
 _IDENTITY = (1.0, 0.0, 0.0, 1.0)
+_PROBE = 2**20
 
 
 def write_json(transform: Composite, path: Path, *, maps: str = "fixed to moving") -> None:
@@ -39,9 +46,8 @@ def write_json(transform: Composite, path: Path, *, maps: str = "fixed to moving
 
 def write_document(document: dict[str, Any], path: Path) -> None:
     """Write JSON; the file appears whole, by a rename."""
-    partial = path.with_name(f".{path.name}.partial")
-    partial.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
-    partial.replace(path)
+    with whole_file(path) as partial:
+        partial.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
 
 
 def read_json(path: Path) -> Composite:
@@ -63,15 +69,55 @@ def read_json(path: Path) -> Composite:
 def write_itk(transform: Composite, path: Path) -> None:
     """Write an ITK CompositeTransform, `.h5` or `.tfm` by the suffix; the file appears whole, by a rename.
 
-    ITK applies the transform that was added last first, so the parts are added from last to first.
+    ITK applies the transform that was added last first, so the parts are added from last to first. An identity stands
+    for no parts, since a composite of none looks like a file that was cut short.
+
+    Raises
+    ------
+    OSError
+        If there is no room, or what was written does not read back.
     """
     sitk = simple_itk(path)
+    whole = transform if transform.parts else Composite((Affine.identity(),))
     composite = sitk.CompositeTransform(2)
-    for part in reversed(transform.parts):
+    for part in reversed(whole.parts):
         composite.AddTransform(_to_itk(sitk, part))
-    partial = path.with_name(f".{path.stem}.partial{path.suffix}")
-    sitk.WriteTransform(composite, str(partial))
-    partial.replace(path)
+    with itk_file(path) as partial:
+        sitk.WriteTransform(composite, str(partial))
+        if not _holds(partial, whole):  # ITK's text writer goes on where it cannot write
+            raise OSError(errno.EIO, "what was written does not read back", str(path))
+
+
+@contextmanager
+def itk_file(path: Path) -> Iterator[Path]:
+    """Give a hidden name for ITK to write to, as `whole_file` does, and find out what ITK does not tell.
+
+    Raises
+    ------
+    OSError
+        If writing failed, and the operating system will not write there: no room, no quota, no folder.
+    """
+    with whole_file(path, suffix_last=True) as partial:
+        try:
+            yield partial
+        except (RuntimeError, OSError):
+            _require_room(path)
+            raise
+
+
+def _require_room(path: Path) -> None:
+    """Write and remove a probe, so that the operating system says why a file beside it could not be written."""
+    with TemporaryFile(dir=path.parent) as probe:
+        probe.write(bytes(_PROBE))
+        probe.flush()
+        os.fsync(probe.fileno())
+
+
+def _holds(path: Path, transform: Composite) -> bool:
+    try:
+        return read_transform(path).to_dict() == transform.to_dict()
+    except UserError:
+        return False
 
 
 def read_transform(path: Path) -> Composite:
@@ -94,10 +140,15 @@ def read_transform(path: Path) -> Composite:
     if not path.is_file():
         raise UserError(f"{path}: No such file. Check the path")
     sitk = simple_itk(path)
+    remedy = "Write it again with ITK or SimpleITK"
     try:
+        if path.suffix.lower() == ".tfm":
+            require_whole_tfm(path)
         transform = sitk.ReadTransform(str(path))
+    except ValueError as error:
+        raise UserError(f"{path}: damaged or cut short: {error}. {remedy}") from error
     except RuntimeError as error:
-        raise UserError(f"{path}: not an ITK transform file. Write it again with ITK or SimpleITK") from error
+        raise UserError(f"{path}: not an ITK transform file. {remedy}") from error
     try:
         return Composite(tuple(_parts(sitk, transform)))
     except ValueError as error:

@@ -114,7 +114,7 @@ def _check_path(path: Path, dialect: Dialect) -> None:
 
 def _error(job: Job, encoded: Encoded) -> tuple[float, float]:
     """Return the median and the largest distance in µm; 0 where neither dialect nor direction costs anything."""
-    if job.affine() is not None or encoded.map == job.transform.map:
+    if (job.affine() is not None and not encoded.ends) or encoded.map == job.transform.map:
         return 0.0, 0.0
     grid = job.slide("fixed")
     unit = np.random.default_rng(0).uniform(0, 1, (_POINTS, 2))

@@ -118,11 +118,14 @@ class Encoded:
         Writes the file; takes its path and, for formats that have room for it, convention and error.
     lost : int
         Knots or samples at which the transform folds and has no inverse; the nearest one stands there.
+    ends : bool
+        Whether it ends at the border of a slide, beyond which not even an affine is held.
     """
 
     map: Callable[[ArrayLike], Points]
     save: Callable[[Path, dict[str, Any]], None]
     lost: int = 0
+    ends: bool = False
 
 
 def _directed(job: Job) -> tuple[Composite, int]:
@@ -156,7 +159,7 @@ def elastix(job: Job) -> Encoded:
 def mha(job: Job) -> Encoded:
     """Encode as a displacement field."""
     field, lost = _field(job)
-    return Encoded(field.map, lambda path, _: write_mha(field, path), lost)
+    return Encoded(field.map, lambda path, _: write_mha(field, path), lost, ends=True)
 
 
 def scene(job: Job) -> Encoded:

@@ -12,6 +12,7 @@ from comir_batch.core.errors import ModelError, Problem, SlideError, UserError
 from comir_batch.io.digest import slide_digest
 from comir_batch.io.mask_reader import read_mask
 from comir_batch.io.open import open_slide
+from comir_batch.io.slide_reader import damage_as_error
 from comir_batch.io.tables import read_points
 from comir_batch.io.transform_files import read_transform
 from comir_batch.pipeline.model_choice import choose_model
@@ -74,12 +75,12 @@ _Headers = tuple["SlideInfo", str] | UserError
 
 def _headers(spec: SlideSpec) -> _Headers:
     try:
-        with open_slide(spec) as source:
-            return source.info, slide_digest(spec.path)
+        with damage_as_error(spec.path, "the file"), open_slide(spec) as source:
+            return source.info, slide_digest(spec.path, source.files[1:])
     except SlideError as error:
         return error
     except OSError as error:
-        return SlideError(f"cannot read {spec.path}: {error.strerror}")
+        return SlideError(f"cannot read {spec.path}: {error.strerror}. See whether its disk is well, and try again")
 
 
 def _inspect_row(

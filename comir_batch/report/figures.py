@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 import cv2
 import numpy as np
 
+from comir_batch.report.words import printable
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -161,6 +163,7 @@ def panel(images: Sequence[NDArray[Any]], titles: Sequence[str], *, height: int 
 
 
 def _cell(image: NDArray[Any], title: str, height: int) -> RGB:
+    title = printable(title)  # OpenCV ends the process where it cannot encode a text
     width = max(1, round(image.shape[1] * height / image.shape[0]))
     size, font = max(11, height // 24), cv2.FontFace("sans")
     _, _, text_width, _ = cv2.getTextSize((width, height), title, (0, 0), font, size, 500)

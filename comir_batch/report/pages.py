@@ -17,8 +17,7 @@ from comir_batch.report import words
 
 def render(template: str, **values: Any) -> str:
     """Return the page of a template; text that UTF-8 cannot carry (odd file names) is shown as backslash escapes."""
-    page = _environment().get_template(template).render(**values)
-    return page.encode("utf-8", "backslashreplace").decode("utf-8")
+    return words.printable(_environment().get_template(template).render(**values))
 
 
 def href(path: str) -> str:

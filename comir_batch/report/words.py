@@ -139,3 +139,8 @@ def describe(name: str) -> MetricText:
     unit = _UNITS.get(ending, "") if stem else ""
     words = (stem if unit else name).replace("_", " ").strip()
     return MetricText(words[:1].upper() + words[1:], unit)
+
+
+def printable(text: str) -> str:
+    """Return text in which what UTF-8 cannot carry (odd file names) is backslash escapes."""
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")

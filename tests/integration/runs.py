@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -14,6 +15,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import psutil
+import pytest
 from skimage.data import immunohistochemistry
 
 from comir_batch.bench.known_motion import Motion, move, write_pyramid
@@ -175,6 +177,18 @@ def assert_same_result(out: Path, other: Path, pair: str = "p1") -> None:
     assert names[0].read_bytes() == names[1].read_bytes()
     pairs = zip(aligned(out, pair), aligned(other, pair), strict=True)
     assert all(np.array_equal(mine, theirs) for mine, theirs in pairs)
+
+
+def skip_without_small_disks(folder: Path) -> None:
+    """Skip a test where no small file system can be mounted."""
+    if shutil.which("unshare") is None or in_namespace(f"mount -t tmpfs -o size=1m tmpfs {folder}").returncode:
+        pytest.skip("a small file system cannot be mounted here (unshare, user namespaces)")
+
+
+def in_namespace(script: str) -> subprocess.CompletedProcess[str]:
+    """Run a script as root of a namespace of its own, where it may mount file systems; they end with the namespace."""
+    words = ["unshare", "--user", "--map-root-user", "--mount", "sh", "-c", script]
+    return subprocess.run(words, capture_output=True, text=True, check=False, timeout=900)
 
 
 def leftovers(out: Path) -> list[Path]:

@@ -12,6 +12,7 @@ import pytest
 import typer
 from rich.console import Console
 from rich.progress import Progress
+from typer.testing import CliRunner
 
 from comir_batch.cli import app
 from comir_batch.cli.failures import exit_codes
@@ -27,6 +28,8 @@ from comir_batch.core.errors import (
     TaskError,
 )
 from comir_batch.core.events import Event, Kind
+from comir_batch.core.transform import Composite
+from comir_batch.io.transform_files import write_json
 
 LONG = "x" * 500
 JOB = {"stage": "chunk", "pairs": ("a", "b"), "job": "chunk-3fa2c1d0"}
@@ -80,6 +83,8 @@ def test_errors_have_their_exit_codes_and_one_message(error, code, capsys):
         (errno.ENOSPC, 75),
         (errno.EDQUOT, 75),
         (errno.EIO, 75),
+        (errno.ESTALE, 75),
+        (errno.EMFILE, 75),
         (errno.EACCES, 3),
         (errno.EPERM, 3),
         (errno.EROFS, 3),
@@ -102,7 +107,28 @@ def test_a_command_says_how_it_goes_on(number, capsys):
     assert "the same command" not in said
 
 
-@pytest.mark.parametrize("number", [errno.ENOENT, errno.EMFILE, errno.EINVAL])
+@pytest.mark.parametrize(
+    ("fails", "words"),
+    [
+        ("comir_batch.pipeline.conversion.write", "transform convert {}/t.json {}/o.json --to json"),
+        ("comir_batch.pipeline.merging.merge", "merge {} --out {}/o.ome.tif"),
+        ("comir_batch.core.point_fit.fit_points", "transform fit {}/p.csv {}/p.csv {}/o.json"),
+    ],
+    ids=["convert", "merge", "fit"],
+)
+def test_commands_that_do_not_resume_do_not_say_so(fails, words, tmp_path, monkeypatch):
+    def full(*_, **__):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    write_json(Composite(), tmp_path / "t.json")
+    (tmp_path / "p.csv").write_text("x_um,y_um\n" + "1,2\n3,4\n" * 3)
+    monkeypatch.setattr(fails, full)
+    result = CliRunner().invoke(app.app, words.format(*[tmp_path] * 3).split())
+    assert result.exit_code == 75
+    assert result.stderr.endswith("Make room; start again\n")
+
+
+@pytest.mark.parametrize("number", [errno.ENOENT, errno.ENOTDIR, errno.EINVAL])
 def test_other_errors_of_the_operating_system_are_faults_of_the_program(number, monkeypatch, capsys):
     def command():
         with exit_codes():
@@ -124,6 +150,15 @@ def test_a_reader_that_goes_away_ends_the_command_quietly():
         process.stdout.close()
         assert process.stderr.read() == b""
         assert process.wait() == 141
+
+
+def test_a_name_that_stdout_cannot_encode_is_escaped():
+    lines = "import comir_batch.cli.app as a\nimport typer\n"
+    odd = "app = typer.Typer()\n@app.command()\ndef c():\n typer.echo('caf' + chr(0xdce9))\n"
+    command = [sys.executable, "-c", f"{lines}{odd}a.app = app\na.main()"]
+    strict = os.environ | {"PYTHONIOENCODING": "utf-8:strict"}
+    done = subprocess.run(command, capture_output=True, check=True, env=strict)
+    assert done.stdout == rb"caf\udce9" + b"\n"
 
 
 def test_a_fault_of_the_program_is_70_and_not_a_verdict(monkeypatch, capsys):

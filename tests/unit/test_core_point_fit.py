@@ -85,3 +85,6 @@ def test_the_command_writes_what_a_manifest_takes(tmp_path):
     assert "rigid, 12 points" in done.output
     np.testing.assert_allclose(read_transform(tmp_path / "t.json").map(POINTS), truth.map(POINTS), atol=1e-6)
     assert CliRunner().invoke(app, [*words, "--fixed-mpp", "0.5"]).exit_code == 3
+    nowhere = CliRunner().invoke(app, [*words[:-1], str(tmp_path / "nosuch" / "t.json"), "--fixed-mpp", "0.5"])
+    assert nowhere.exit_code == 3
+    assert "nosuch: no such folder" in nowhere.stderr

@@ -1,3 +1,5 @@
+import errno
+import os
 import pickle
 
 import numpy as np
@@ -7,7 +9,9 @@ import tifffile
 from comir_batch.core.errors import MissingPixelSizeError, SlideError, UnreadableSlideError
 from comir_batch.core.geometry import Region
 from comir_batch.core.slide import SlideSpec
-from comir_batch.io.open import open_slide
+from comir_batch.io.digest import slide_digest
+from comir_batch.io.open import kept_slide, open_slide
+from comir_batch.io.tiff_reader import TiffReader
 
 _PLANES = np.random.default_rng(0).integers(0, 60_000, (3, 200, 300)).astype(np.uint16)
 _OME = {
@@ -220,3 +224,80 @@ def test_cut_files_are_recognised(tmp_path, layout, share):
     with pytest.raises(UnreadableSlideError, match="cut short") as caught:
         open_slide(SlideSpec(path))
     assert "\n" not in str(caught.value)
+
+
+def _described(path, old, new):
+    """An OME-TIFF in whose XML something is wrong."""
+    _ome(path)
+    text = tifffile.tiffcomment(path)
+    assert old in text
+    tifffile.tiffcomment(path, text.replace(old, new).encode())
+    return path
+
+
+@pytest.mark.parametrize("wrong", ["A & B", "</Pixels>"])
+def test_broken_ome_xml_is_an_error_of_the_slide(tmp_path, wrong):
+    path = _described(tmp_path / "a.ome.tif", "DAPI", wrong)
+    with pytest.raises(UnreadableSlideError, match=r"a\.ome\.tif: its OME-XML is broken \(.* 1.*\)\. Export it again"):
+        open_slide(SlideSpec(path))
+
+
+@pytest.mark.parametrize("wrong", ["0,5", "half", ""])
+def test_a_pixel_size_that_is_no_number_is_none(tmp_path, wrong):
+    path = _described(tmp_path / "a.ome.tif", 'PhysicalSizeY="0.25"', f'PhysicalSizeY="{wrong}"')
+    with pytest.raises(MissingPixelSizeError, match="fixed_mpp or moving_mpp"):
+        open_slide(SlideSpec(path))
+    with open_slide(SlideSpec(path, mpp=0.5)) as slide:
+        assert slide.info.mpp_x == 0.5
+
+
+@pytest.mark.parametrize("number", [errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.EREMOTEIO, errno.EMFILE])
+@pytest.mark.parametrize("wrapped", [False, True])
+def test_what_the_next_try_may_read_is_not_called_damage(tmp_path, monkeypatch, number, wrapped):
+    def fails(self, region):  # noqa: ARG001
+        cause = OSError(number, os.strerror(number))
+        if wrapped:
+            raise RuntimeError("cannot decode") from cause
+        raise cause
+
+    path = _ome(tmp_path / "a.ome.tif")
+    monkeypatch.setattr(TiffReader, "_pixels", fails)
+    with pytest.raises(OSError, match=r"a\.ome\.tif") as caught:
+        open_slide(SlideSpec(path))
+    assert caught.value.errno == number
+
+
+def _two_files(folder, second):
+    """An OME-TIFF whose channels lie in a file each; returns the path of the first."""
+    names = ("urn:uuid:00000000-0000-0000-0000-00000000000", ("c0.ome.tif", "c1.ome.tif"))
+    data = "".join(
+        f'<TiffData FirstC="{i}" IFD="0" PlaneCount="1"><UUID FileName="{name}">{names[0]}{i}</UUID></TiffData>'
+        for i, name in enumerate(names[1])
+    )
+    channels = "".join(f'<Channel ID="Channel:0:{i}" SamplesPerPixel="1"/>' for i in range(2))
+    for i, (name, plane) in enumerate(zip(names[1], (_PLANES[0], second), strict=True)):
+        xml = (
+            f'<?xml version="1.0"?><OME xmlns="http://www.openmicroscopy.org/Schemas/OME/2016-06" UUID="{names[0]}{i}">'
+            '<Image ID="Image:0"><Pixels DimensionOrder="XYCZT" ID="Pixels:0" SizeX="300" SizeY="200" SizeC="2" '
+            'SizeZ="1" SizeT="1" Type="uint16" PhysicalSizeX="0.5" PhysicalSizeY="0.5">'
+            f"{channels}{data}</Pixels></Image></OME>"
+        )
+        tifffile.imwrite(folder / name, plane, description=xml, metadata=None)
+    return folder / "c0.ome.tif"
+
+
+def test_all_files_of_an_ome_tiff_count(tmp_path):
+    path = _two_files(tmp_path, _PLANES[1])
+    seen = []
+    for change in (lambda: None, lambda: _two_files(tmp_path, _PLANES[2])):
+        first = path.read_bytes()
+        stamp = path.stat()
+        change()
+        assert path.read_bytes() == first
+        os.utime(path, ns=(stamp.st_atime_ns, stamp.st_mtime_ns))
+        with kept_slide(SlideSpec(path)) as slide:
+            assert [file.name for file in slide.files] == ["c0.ome.tif", "c1.ome.tif"]
+            seen.append((slide_digest(path, slide.files[1:]), slide.read(Region(0, 0, 300, 200))[1]))
+    assert seen[0][0] != seen[1][0]
+    assert (seen[0][1] == _PLANES[1]).all()
+    assert (seen[1][1] == _PLANES[2]).all()

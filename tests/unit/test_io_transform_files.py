@@ -103,3 +103,62 @@ def test_bad_files_are_one_line(tmp_path, name):
         read_transform(tmp_path / name)
     assert name in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_a_cut_tfm_is_refused_wherever_it_ends(tmp_path):
+    write_itk(_random(), tmp_path / "whole.tfm")
+    text, path = (tmp_path / "whole.tfm").read_text(), tmp_path / "cut.tfm"
+    first = text.index("\nTransform")
+    between = {text.index(f"#Transform {number}") for number in (2, 3)} | {len(text)}
+    for end in [*range(first + 20, len(text), 97), *range(len(text) - 200, len(text) + 1)]:
+        path.write_text(text[:end])
+        if end in between or end + 1 in between:  # as a file of fewer transforms ends
+            continue
+        with pytest.raises(UserError, match=r"cut\.tfm: damaged or cut short: .*\. Write it again") as caught:
+            read_transform(path)
+        assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [("Parameters: 0.3 4 5", "Parameters: 0.3 4"), ("FixedParameters: 1 2\n", ""), ("#Transform 0", "#Transform 1")],
+)
+def test_a_tfm_that_lacks_something_is_refused_before_itk_reads_it(tmp_path, old, new):
+    path = tmp_path / "t.tfm"
+    sitk.WriteTransform(sitk.Euler2DTransform((1.0, 2.0), 0.3, (4.0, 5.0)), str(path))
+    assert old in path.read_text()
+    path.write_text(path.read_text().replace(old, new))
+    with pytest.raises(UserError, match=r"t\.tfm: damaged"):
+        read_transform(path)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Transform: TranslationTransform_double_2_2\nParameters: 7 8\nFixedParameters:",
+        "# by hand\r\nTransform: TranslationTransform_double_2_2\r\nFixedParameters: \r\nParameters: 7 8\r\n\r\n",
+        "#Transform 0\nTransform: AffineTransform_double_2_2\nParameters: 1 0 0 1 7 8\nFixedParameters: 100 100",
+    ],
+)
+def test_a_tfm_by_other_hands_is_read(tmp_path, text):
+    (tmp_path / "t.tfm").write_bytes(text.encode())
+    np.testing.assert_allclose(read_transform(tmp_path / "t.tfm").map([[1.0, 2.0]]), [[8.0, 10.0]])
+
+
+@pytest.mark.parametrize("suffix", [".h5", ".tfm"])
+def test_no_parts_are_written_as_an_identity(tmp_path, suffix):
+    write_itk(Composite(), tmp_path / f"t{suffix}")
+    np.testing.assert_array_equal(read_transform(tmp_path / f"t{suffix}").map([[3.0, 4.0]]), [[3.0, 4.0]])
+    assert len(read_transform(tmp_path / f"t{suffix}").parts) == 1
+
+
+def test_what_itk_wrote_in_part_does_not_get_the_name(tmp_path, monkeypatch):
+    def cut(transform, path, write=sitk.WriteTransform):
+        write(transform, path)
+        with open(path, "r+b") as stream:  # noqa: PTH123  as a full disk leaves it
+            stream.truncate(300)
+
+    monkeypatch.setattr(sitk, "WriteTransform", cut)
+    with pytest.raises(OSError, match=r"does not read back: .*t\.tfm"):
+        write_itk(_random(), tmp_path / "t.tfm")
+    assert not list(tmp_path.iterdir())

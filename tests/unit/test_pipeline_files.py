@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 
 import numpy as np
@@ -14,6 +15,7 @@ from comir_batch.pipeline.files import (
     write_arrays,
     write_bytes,
     write_json,
+    write_text,
 )
 
 
@@ -40,6 +42,11 @@ def test_a_failed_write_leaves_the_old_file(tmp_path):
     with pytest.raises(ValueError, match="JSON compliant"):
         write_json(tmp_path / "a.json", float("nan"))
     assert read_json(tmp_path / "a.json") == 1
+
+
+def test_a_name_that_utf_8_cannot_carry_is_escaped(tmp_path):
+    write_text(tmp_path / "a.csv", os.fsdecode(b"caf\xe9.tif"))
+    assert (tmp_path / "a.csv").read_text(encoding="utf-8") == r"caf\udce9.tif"
 
 
 def test_arrays_come_back_as_they_were(tmp_path):

@@ -8,6 +8,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+import tifffile
 
 import comir_batch.models
 from comir_batch.core.config import load_config
@@ -97,6 +98,32 @@ def test_both_slides_of_a_row_are_looked_at_and_good_rows_stay(folder):
     found = inspect(folder, {"fixed": "x.png", "moving": "y.png"}, {"pair_id": "q"})
     assert [(problem.row, problem.column) for problem in found.problems] == [(2, "fixed"), (2, "moving")]
     assert [pair.name for pair in found.pairs] == ["q"]
+
+
+def test_a_slide_with_broken_headers_costs_its_own_row(folder):
+    tifffile.imwrite(folder / "c.tif", np.zeros((40, 50), np.uint8), description="<OME><Image></OME>", metadata=None)
+    found = inspect(folder, {"fixed": "c.tif"}, {"pair_id": "q"})
+    assert [(problem.row, problem.column, problem.remedy) for problem in found.problems] == [
+        (2, "fixed", "Export it again")
+    ]
+    assert [pair.name for pair in found.pairs] == ["q"]
+
+
+def test_what_no_reader_foresaw_costs_its_own_row(folder, monkeypatch):
+    def odd(*of):
+        raise KeyError(of)
+
+    monkeypatch.setattr("comir_batch.io.tiff_reader.channel_names", odd)
+    tifffile.imwrite(folder / "c.tif", np.zeros((40, 50), np.uint8))
+    found = inspect(folder, {"fixed": "c.tif"}, {"pair_id": "q"})
+    assert "c.tif" in found.problems[0].reason
+    assert [pair.name for pair in found.pairs] == ["q"]
+
+
+def test_another_file_of_a_slide_is_part_of_its_digest(folder, monkeypatch):
+    before = inspect(folder, {}).pairs[0].fixed.digest
+    monkeypatch.setattr("comir_batch.io.image_reader.ImageReader.files", (folder / "a.png", folder / "t.json"))
+    assert inspect(folder, {}).pairs[0].fixed.digest != before
 
 
 def test_a_model_s_folder_is_relative_to_the_manifest(folder):

@@ -100,6 +100,12 @@ def test_a_panel_has_its_images_in_rows_below_their_titles():
     assert four.shape[1] > 2 * one.shape[1] - 40
 
 
+def test_a_title_that_utf_8_cannot_carry_is_escaped():
+    images = [np.zeros((40, 50))]
+    odd = "caf\udce9.tif"
+    assert np.array_equal(figures.panel(images, [odd]), figures.panel(images, [r"caf\udce9.tif"]))
+
+
 @pytest.mark.parametrize("count", [0, 2])
 def test_a_panel_needs_a_title_for_each_image(count):
     with pytest.raises(ValueError, match="make no panel"):

@@ -1,0 +1,58 @@
+"""What cannot be written for want of room says so, whoever writes it, and leaves nothing on the disk that is full."""
+
+from __future__ import annotations
+
+import json
+import sys
+
+import runs
+
+WRITERS = """
+import json, sys
+from pathlib import Path
+import numpy as np
+from comir_batch.core.approximation import DisplacementField
+from comir_batch.core.geometry import Grid, Region
+from comir_batch.core.task import Task
+from comir_batch.core.transform import BSpline, Composite
+from comir_batch.execution.call import run_task
+from comir_batch.io.displacement_file import write_mha
+from comir_batch.io.ngff_scene import write_scene
+from comir_batch.io.ome_tiff_writer import TiffImage, write_ome_tiff
+from comir_batch.io.transform_files import write_itk, write_json
+from comir_batch.io.zarr_array import ZarrArray
+
+full, elsewhere = map(Path, sys.argv[1:3])
+noise = np.random.default_rng(0)
+transform = Composite((BSpline(np.zeros(2), np.ones(2), noise.normal(size=(2, 60, 60))),))
+field = DisplacementField(Grid(200, 200, 1.0, 1.0), noise.normal(size=(2, 200, 200)))
+pixels = ZarrArray.create(elsewhere / "pixels", (1, 512, 512), "uint8", chunk=256, shard=512)
+pixels.write(Region(0, 0, 512, 512), noise.integers(0, 255, (1, 512, 512), dtype="u1"))
+image = TiffImage("a", Grid(512, 512, 0.5, 0.5), ("0",))
+writers = {
+    "h5": lambda _: write_itk(transform, full / "t.h5"),
+    "tfm": lambda _: write_itk(transform, full / "t.tfm"),
+    "json": lambda _: write_json(transform, full / "t.json"),
+    "mha": lambda _: write_mha(field, full / "f.mha"),
+    "ngff": lambda _: write_scene(field, full / "s.ome.zarr", source="fixed", target="moving"),
+    "deflate": lambda _: write_ome_tiff([pixels], full / "i.ome.tif", image, "deflate"),
+    "none": lambda _: write_ome_tiff([pixels], full / "i.ome.tif", image, "none"),
+}
+for name, writer in writers.items():
+    outcome = run_task(Task(name, writer, None))
+    print(json.dumps([name, outcome.disk_full, outcome.error, [path.name for path in full.iterdir()]]))
+"""
+
+
+def test_every_writer_tells_a_full_disk_and_leaves_no_part_of_a_file(tmp_path):
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    runs.skip_without_small_disks(disk)
+    (tmp_path / "writers.py").write_text(WRITERS)
+    mount = f"mount -t tmpfs -o size=40k tmpfs {disk}"
+    done = runs.in_namespace(f"{mount} && {sys.executable} {tmp_path}/writers.py {disk} {tmp_path}")
+    told = [json.loads(line) for line in done.stdout.splitlines()]
+    assert [name for name, *_ in told] == ["h5", "tfm", "json", "mha", "ngff", "deflate", "none"], done.stderr
+    for name, disk_full, error, left in told:
+        assert disk_full, (name, error)
+        assert not left, name

@@ -90,8 +90,8 @@ def judgement(success: float) -> str:
             "More pairs, or more steps, should make it better."
         )
     return (
-        "Do not rely on this model: most known transforms were not found again. Look whether the pairs are aligned and "
-        "show the same structures; give more pairs, or register with `--model none`."
+        f"Do not rely on this model: {1 - success:.0%} of the known transforms were not found again. Look whether the "
+        "pairs are aligned and show the same structures; give more pairs, or register with `--model none`."
     )
 
 

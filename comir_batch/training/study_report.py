@@ -63,7 +63,6 @@ def write_study(request: StudyRequest, lesson: Lesson, trials: Sequence[Trial]) 
 
 def _row(trial: Trial) -> tuple[str | float, ...]:
     low, high = trial.interval
-    quarter = trial.fields / len(trial.found)
     (bottleneck,) = (space for space in trial.diagnosis.spaces if space.name == "bottleneck")
     names = [turning.modality for turning in trial.diagnosis.turning]
     return (
@@ -71,7 +70,7 @@ def _row(trial: Trial) -> tuple[str | float, ...]:
         trial.seed,
         round(100 * trial.success, 1),
         f"{100 * low:.1f}-{100 * high:.1f}",
-        " / ".join(f"{100 * found / quarter:.0f}" for found in trial.found),
+        " / ".join(f"{100 * found / tried:.0f}" for found, tried in zip(trial.found, trial.fields, strict=True)),
         round(100 * trial.diagnosis.partners.retrieved, 1),
         round(_lowest_turned(trial), 3),
         round(trial.rank("output"), 1),
@@ -103,7 +102,7 @@ def _findings(request: StudyRequest, lesson: Lesson, trials: Sequence[Trial]) ->
     better = [name for name in others if success[name] > success[base]]
     lower = [name for name in others if ranks[name] < ranks[base]]
     where = "that no training read" if lesson.is_measured_unseen else "that chose the step to keep"
-    measured = f"Measured by {request.fields} known rigid transforms of crops of {request.config.crop} pixels {where}."
+    measured = f"Measured by {request.fields} known rigid transforms of crops of {trials[0].side} pixels {where}."
     most = (
         f"Most was found by {best} ({success[best]:.1%}); {base} found {success[base]:.1%}; {len(better)} of "
         f"{len(others)} other variants found more than that."

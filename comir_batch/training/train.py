@@ -188,7 +188,7 @@ def _measured(folder: Path, lesson: Lesson, config: TrainConfig) -> tuple[Model,
     model = find_model(folder)
     found = diagnose(model, lesson.measured, crops=config.measured_crops, device=config.device)
     figures: dict[str, str | int | float] = {
-        **evaluate(model, lesson.measured, seed=config.seed),
+        **evaluate(model, lesson.measured, seed=config.seed, device=config.device),
         **{f"found_{level}": round(share, 4) for level, share in enumerate(found.success.levels, 1)},
         "found_of": found.success.fields,
         "measured_on": _measured_on(lesson),

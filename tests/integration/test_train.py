@@ -39,13 +39,13 @@ QUICK = {
 }
 
 
-def write_pairs(folder: Path, stains: np.ndarray, tiles: int = 6) -> Path:
-    """Write tiles of 160 pixels of both stains as pairs, and their manifest."""
+def write_pairs(folder: Path, stains: np.ndarray, tiles: int = 6, side: int = 160) -> Path:
+    """Write square tiles of both stains as pairs, and their manifest."""
     folder.mkdir(parents=True, exist_ok=True)
     rows = []
     for number in range(tiles):
         y, x = divmod(number, 3)
-        tile = stains[:, 160 * y : 160 * y + 160, 160 * x : 160 * x + 160]
+        tile = stains[:, side * y : side * (y + 1), side * x : side * (x + 1)]
         names = [f"{name}{number}.png" for name in ("h", "d")]
         for name, image in zip(names, tile, strict=True):
             cv2.imwrite(str(folder / name), image)

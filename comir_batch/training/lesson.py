@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from comir_batch.core.card import ModalityCard
 from comir_batch.core.errors import ConfigError, ManifestError, Problem, SlideError
-from comir_batch.training.alignment import require_aligned
+from comir_batch.training.alignment import in_words, require_aligned
 from comir_batch.training.crops import CropReader
 from comir_batch.training.pairs import prepare
 from comir_batch.training.places import SMALLEST, Places, require_places
@@ -47,6 +47,8 @@ class Lesson:
         Which slides are images in colour whose stains vary in training.
     held_out : tuple of Part
         Other pairs, which the model is measured on.
+    held_out_alignments : dict
+        How well each of them is aligned, by name.
     """
 
     data: Prepared
@@ -55,6 +57,7 @@ class Lesson:
     alignments: dict[str, Alignment]
     stained: tuple[bool, bool] = (False, False)
     held_out: tuple[Part, ...] = ()
+    held_out_alignments: dict[str, Alignment] = field(default_factory=dict)
 
     @property
     def measured(self) -> tuple[Part, ...]:
@@ -116,12 +119,16 @@ def prepare_lesson(
     _require_tissue((*parts.training, *parts.validation), modalities, data.mpp)
     parts = replace(parts, unseen=tuple(_with_tissue(parts.unseen, modalities, data.mpp, say)))
     _look_for_places(parts.training, config.crop, data.mpp, say)
-    alignments = require_aligned(data.pairs, parts, enforced=config.check_alignment)
-    for alignment in alignments.values():
-        say(alignment.sentence)
+    alignments = require_aligned(data.pairs, (*parts.training, *parts.validation), enforced=config.check_alignment)
+    for sentence in in_words(alignments.values()):
+        say(sentence)
     kept = () if held_out is None else _held_out(held_out, folder / "held-out", data, config, stop, subscriber)
     _require_tissue(kept, modalities, data.mpp)
-    lesson = Lesson(data, parts, modalities, alignments, stained, kept)
+    # Refused as those to learn from are: hours later, figures on such pairs would tell nothing of the model.
+    others = require_aligned([part.pair for part in kept], kept, enforced=config.check_alignment, measured=True)
+    for sentence in in_words(others.values()):
+        say(f"held out: {sentence}")
+    lesson = Lesson(data, parts, modalities, alignments, stained, kept, others)
     _require_room(lesson)
     return lesson
 

@@ -57,14 +57,18 @@ def diagnose(  # noqa: PLR0913  a parameter an option
         from comir_batch.pipeline.packages import require_computing
 
         require_computing()
+        from comir_batch.representation.device import resolve_device
         from comir_batch.representation.store import find_model
         from comir_batch.training.diagnose import diagnose as measure
         from comir_batch.training.diagnose import require_comparable
         from comir_batch.training.folder import held
-        from comir_batch.training.unseen import unseen_parts, whole_parts
+        from comir_batch.training.unseen import require_unseen, unseen_parts, whole_parts
 
         chosen, others = find_model(model), [find_model(name) for name in against or ()]
         require_comparable(chosen, others)
+        where = resolve_device(device or "auto")
+        if region is not None:
+            require_unseen(region)
         with held(out, "diagnosis", partial(typer.echo, err=True)):
             slides = _prepared(pairs, out, chosen.card.mpp)
             if whole:
@@ -72,7 +76,7 @@ def diagnose(  # noqa: PLR0913  a parameter an option
             else:
                 parts, which = unseen_parts(chosen.card, slides, region)
             alignment = _alignment(parts)
-            found = measure(chosen, parts, others, crops=crops, seed=seed, device=device or "auto")
+            found = measure(chosen, parts, others, crops=crops, seed=seed, device=where)
             _write(found, which, alignment, out)
             if not keep_data:
                 shutil.rmtree(out / "data", ignore_errors=True)

@@ -63,7 +63,7 @@ class TrainConfig(Section):
     temperature : float
         Divides the critic.
     decoupled : bool
-        Leave the positive out of the denominator (Yeh et al., 2022).
+        Leave the positive out of the denominator (Yeh et al., 2022) of the outputs' loss; the bottleneck's keeps it.
     decay_l1, decay_l2 : float
         Weights of the activation decay; 0 leaves it out.
     symmetry : {"none", "c4", "d4"}

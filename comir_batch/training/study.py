@@ -14,7 +14,7 @@ from comir_batch.pipeline.files import read_json, write_json
 from comir_batch.representation.store import find_model, is_model
 from comir_batch.representation.weights import save
 from comir_batch.training.config import checked
-from comir_batch.training.course import identity, learn
+from comir_batch.training.course import identity, learn, require_able
 from comir_batch.training.diagnose import diagnose
 from comir_batch.training.folder import held
 from comir_batch.training.known_rigid import FOUND
@@ -172,6 +172,7 @@ def study(
 def _study(
     request: StudyRequest, stop: StopRequest, say: Callable[[str], None], subscriber: Subscriber
 ) -> tuple[Trial, ...]:
+    require_able(request.config)
     lesson = prepare_lesson(
         request.manifest, request.held_out, request.out / "data", request.config, stop, say, subscriber
     )
@@ -196,7 +197,7 @@ def _require_same(request: StudyRequest, lesson: Lesson) -> None:
     """Note what is studied; refuse a folder with models of another study."""
     note = request.out / "settings.json"
     wanted = {"study": request.name, **identity(request.config, lesson)}
-    if note.exists() and read_json(note) != json.loads(json.dumps(wanted)):
+    if note.exists() and {"revision": 1, **read_json(note)} != json.loads(json.dumps(wanted)):
         raise ConfigError(f"{request.out} holds a study of other pairs or settings. Choose another --out")
     write_json(note, wanted)
 

@@ -13,9 +13,10 @@ from comir_batch import __version__
 from comir_batch.core.card import ModelCard
 from comir_batch.core.errors import ConfigError, StoppedError
 from comir_batch.pipeline.files import write_json
+from comir_batch.representation.device import resolve_device
 from comir_batch.representation.store import CARD, WEIGHTS, Model, find_model, is_model, save_card
 from comir_batch.representation.weights import save
-from comir_batch.training.course import learn
+from comir_batch.training.course import learn, require_able
 from comir_batch.training.diagnose import diagnose
 from comir_batch.training.evaluate import evaluate
 from comir_batch.training.files import TrainingFiles
@@ -106,6 +107,7 @@ def train(request: TrainRequest, stop: StopRequest, say: Callable[[str], None], 
         raise ConfigError(f"there is nothing to resume in {files.root}. Leave --resume out, or correct --out")
     with held(files.root, "training", say):
         _require_resumed(files, say, resume=request.resume)
+        require_able(request.config, files.checkpoint)
         return _train(request, files, stop, say, subscriber)
 
 
@@ -141,6 +143,7 @@ def model_card(config: TrainConfig, lesson: Lesson, history: History) -> ModelCa
         "steps_kept": history.best,
         "comir-batch": __version__,
         "torch": str(torch.__version__),
+        "device_used": resolve_device(config.device),
         "machine": platform.machine(),
     }
     return ModelCard(

@@ -53,17 +53,21 @@ def test_a_shipped_model_is_diagnosed_on_what_it_has_not_seen(manifest, tmp_path
     [
         (("nonesuch",), "there is no model 'nonesuch'"),
         (("haematoxylin-dab", "--region", "0", "0", "1", "1"), "the region leaves nothing of the slides"),
+        (("haematoxylin-dab", "--region", "0", "0", "2", "1"), "is not left, top, right, bottom"),
+        (("haematoxylin-dab", "--device", "cuda"), "there is no CUDA device here"),
         (("haematoxylin-dab", "--against", "nonesuch"), "there is no model 'nonesuch'"),
         (("haematoxylin-dab", "--region", "0", "0", "0.92", "1"), "the part has 2"),
     ],
 )
-def test_mistakes_are_told_in_a_line(manifest, tmp_path, arguments, message):
+def test_mistakes_are_told_in_a_line(manifest, tmp_path, monkeypatch, arguments, message):
+    monkeypatch.setattr("comir_batch.representation.device._sees_cuda", lambda: False)
     result = invoke(arguments[0], manifest, *arguments[1:], "--out", tmp_path)
     assert result.exit_code == 3
     said = [line for line in result.stderr.splitlines() if line.startswith("comir-batch:")]
     assert len(said) == 1
     assert message in said[0]
     assert not (tmp_path / "diagnosis.json").exists()
+    assert (tmp_path / "data").exists() == ("the part has" in message)  # the rest is told before slides are rewritten
 
 
 def test_pairs_that_are_not_aligned_are_measured_with_a_warning(tmp_path):

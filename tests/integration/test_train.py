@@ -94,6 +94,7 @@ def test_a_training_leaves_a_model_a_card_a_record_and_a_report(trained):
     card = find_model(out).card
     assert (card.name, card.slides, card.mpp) == ("haematoxylin-dab", 6, 0.5)
     assert card.training["steps_done"] == 6
+    assert card.training["device_used"] in {"cpu", "cuda"}
     assert len(card.data_sha256) == 12
     assert {"correlation", "retrieved", "turned_dab"} <= set(card.metrics)
     assert all(0 <= card.metrics[f"found_{level}"] <= 1 for level in (1, 2, 3, 4))

@@ -57,3 +57,10 @@ def test_files_that_cannot_be_read_and_unknown_presets_are_named(tmp_path):
     ):
         with pytest.raises(ConfigError, match=message):
             load_train_config(preset, path, {})
+
+
+def test_tables_are_merged_key_by_key(tmp_path):
+    file = tmp_path / "c.toml"
+    file.write_text("[fixed]\nlow = 2.0\n")
+    config = load_train_config("compact", file, {"fixed": {"log": True}})
+    assert (config.fixed.low, config.fixed.log) == (2.0, True)

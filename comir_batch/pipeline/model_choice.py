@@ -8,7 +8,7 @@ import numpy as np
 
 from comir_batch.core.errors import ModelError
 from comir_batch.pipeline.working import working_level
-from comir_batch.representation.store import find_model, known_models
+from comir_batch.representation.store import find_model, known_models, unreadable_models
 
 if TYPE_CHECKING:
     from comir_batch.core.card import ModalityCard, ModelCard
@@ -51,14 +51,14 @@ def choose_model(asked: str, fixed: tuple[str, SlideInfo], moving: tuple[str, Sl
     whose, known = _knowing(fixed[0], moving[0])
     if len(known) != 1:
         count = f"{len(known)} {whose} models know" if known else f"no {whose} model knows"
-        return None, f"No model was asked for and {count} {names}: {raw} by mutual information."
+        return None, f"No model was asked for and {count} {names}: {raw} by mutual information.{_left_out()}"
     card = known[0].card
     try:
         _require_fit(card, fixed, moving)
     except ModelError as error:
-        return None, f"The {whose} model {card.name} was passed over ({error}): {raw}."
+        return None, f"The {whose} model {card.name} was passed over ({error}): {raw}.{_left_out()}"
     said = _resampling(card, fixed, moving)
-    return known[0], f"Model {card.name}, the one {whose} model that knows {names}{said}."
+    return known[0], f"Model {card.name}, the one {whose} model that knows {names}{said}.{_left_out()}"
 
 
 def _knowing(*modalities: str) -> tuple[str, list[Model]]:
@@ -66,6 +66,12 @@ def _knowing(*modalities: str) -> tuple[str, list[Model]]:
     known = [model for model in known_models() if model.card.knows(*modalities)]
     own = [model for model in known if not model.shipped]
     return ("added", own) if own else ("shipped", known)
+
+
+def _left_out() -> str:
+    """Say which of the user's own models could not be considered."""
+    unread = ", ".join(unreadable_models())
+    return f" The cards of models of yours cannot be read: {unread}; see comir-batch models list." if unread else ""
 
 
 def _resampling(card: ModelCard, *slides: tuple[str, SlideInfo]) -> str:

@@ -14,7 +14,7 @@ from comir_batch.core.card import ModelCard
 from comir_batch.core.errors import ConfigError, StoppedError
 from comir_batch.pipeline.files import write_json
 from comir_batch.representation.device import resolve_device
-from comir_batch.representation.store import CARD, WEIGHTS, Model, find_model, is_model, save_card
+from comir_batch.representation.store import CARD, WEIGHTS, Model, as_name, find_model, is_model, save_card
 from comir_batch.representation.weights import save
 from comir_batch.training.course import learn, require_able
 from comir_batch.training.diagnose import diagnose
@@ -147,7 +147,7 @@ def model_card(config: TrainConfig, lesson: Lesson, history: History) -> ModelCa
         "machine": platform.machine(),
     }
     return ModelCard(
-        name=config.name or "-".join(lesson.data.modalities),
+        name=config.name or as_name("-".join(lesson.data.modalities)),
         modalities=lesson.modalities,
         mpp=lesson.data.mpp,
         slides=min(len({getattr(pair, side).digest for pair in pairs}) for side in ("fixed", "moving")),

@@ -40,6 +40,8 @@ def test_the_command_line_lies_over_the_file_and_the_file_over_the_preset(tmp_pa
         ({"supervision": {"approach": "sometimes"}}, "supervision.approach"),
         ({"fixed": {"reduction": "sum"}}, "fixed.reduction"),
         ({"seed": 2**31}, "seed"),
+        ({"fixed": {"low": 60, "high": 50}}, "fixed: Value error, the percentile low, 60, must be below high, 50"),
+        ({"name": "my model/x"}, "name: Value error, the name 'my model/x' cannot be that of a folder"),
     ],
 )
 def test_a_wrong_setting_is_named(values, message):

@@ -90,7 +90,8 @@ def _prepared(manifest: Path, out: Path, mpp: float) -> tuple[TrainingPair, ...]
     from comir_batch.training.pairs import prepare
 
     with show_progress() as subscriber:
-        return prepare(manifest, out / "data", mpp, ExecutionConfig(executor="serial", device="cpu"), subscriber).pairs
+        execution = ExecutionConfig(executor="serial", device="cpu")
+        return prepare(manifest, out / "data", mpp, execution, subscriber, purpose="measure").pairs
 
 
 def _alignment(parts: tuple[Part, ...]) -> tuple[str, ...]:

@@ -45,7 +45,7 @@ def choose_model(asked: str, fixed: tuple[str, SlideInfo], moving: tuple[str, Sl
         return None, "No model, as asked: the raw images are registered by mutual information."
     if asked:
         model = find_model(asked)
-        _require_fit(model.card, fixed, moving)
+        require_fit(model.card, fixed, moving)
         return model, f"Model {model.card.name}, as asked{_resampling(model.card, fixed, moving)}."
     names, raw = f"{fixed[0]} and {moving[0]}", "the raw images are registered"
     whose, known = _knowing(fixed[0], moving[0])
@@ -54,7 +54,7 @@ def choose_model(asked: str, fixed: tuple[str, SlideInfo], moving: tuple[str, Sl
         return None, f"No model was asked for and {count} {names}: {raw} by mutual information.{_left_out()}"
     card = known[0].card
     try:
-        _require_fit(card, fixed, moving)
+        require_fit(card, fixed, moving)
     except ModelError as error:
         return None, f"The {whose} model {card.name} was passed over ({error}): {raw}.{_left_out()}"
     said = _resampling(card, fixed, moving)
@@ -84,12 +84,19 @@ def _resampling(card: ModelCard, *slides: tuple[str, SlideInfo]) -> str:
     return f"; worked on at {where} µm/px, trained at {trained}"
 
 
-def _require_fit(card: ModelCard, *slides: tuple[str, SlideInfo]) -> None:
+def require_fit(card: ModelCard, *slides: tuple[str, SlideInfo]) -> None:
+    """Refuse slides that a model cannot represent, for a run as for a diagnosis.
+
+    Raises
+    ------
+    ModelError
+        If it does not know a modality, or takes other channels, pixels, glass or pixel sizes.
+    """
     for modality, info in slides:
         if not card.knows(modality):
             known = " and ".join(part.modality for part in card.modalities)
             raise ModelError(f"the model {card.name} knows {known}, not {modality}")
-        _require_pixels(card.name, card.modality(modality), info)
+        require_network(card.name, card.modality(modality), info)
         size = working_level(info, card.mpp).mpp
         if not 1 / card.mpp_tolerance <= size / card.mpp <= card.mpp_tolerance:
             raise ModelError(
@@ -97,7 +104,14 @@ def _require_fit(card: ModelCard, *slides: tuple[str, SlideInfo]) -> None:
             )
 
 
-def _require_pixels(name: str, network: ModalityCard, info: SlideInfo) -> None:
+def require_network(name: str, network: ModalityCard, info: SlideInfo) -> None:
+    """Refuse a slide that a network of the model of that name cannot represent, whatever its pixel size.
+
+    Raises
+    ------
+    ModelError
+        If it takes other channels, pixels or glass.
+    """
     wanted = network.architecture.in_channels
     if network.input.reduction == NONE and len(info.channels) != wanted:
         have = f"{len(info.channels)} ({', '.join(info.channels)})"

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from itertools import product
 from typing import TYPE_CHECKING
 
 from comir_batch.core.card import ModalityCard
-from comir_batch.core.errors import ConfigError, ManifestError, Problem, SlideError
+from comir_batch.core.errors import ConfigError, ManifestError, ModelError, Problem, SlideError
+from comir_batch.pipeline.model_choice import require_network
 from comir_batch.training.alignment import in_words, require_aligned
 from comir_batch.training.crops import CropReader
 from comir_batch.training.pairs import prepare
@@ -21,7 +23,7 @@ if TYPE_CHECKING:
     from comir_batch.execution.stop import StopRequest
     from comir_batch.training.alignment import Alignment
     from comir_batch.training.config import TrainConfig
-    from comir_batch.training.pairs import Prepared
+    from comir_batch.training.pairs import Prepared, TrainingPair
     from comir_batch.training.split import Split
 
     Modalities = tuple[ModalityCard, ModalityCard]
@@ -124,6 +126,7 @@ def prepare_lesson(
         say(sentence)
     kept = () if held_out is None else _held_out(held_out, folder / "held-out", data, config, stop, subscriber)
     _require_tissue(kept, modalities, data.mpp)
+    _require_fit((*data.pairs, *(part.pair for part in kept)), modalities)
     # Refused as those to learn from are: hours later, figures on such pairs would tell nothing of the model.
     others = require_aligned([part.pair for part in kept], kept, enforced=config.check_alignment, measured=True)
     for sentence in in_words(others.values()):
@@ -138,6 +141,19 @@ def _require_tissue(parts: Iterable[Part], modalities: Modalities, mpp: float) -
     problems = [problem for part in parts for problem in _without_tissue(part, modalities, mpp)]
     if problems:
         raise ManifestError(sorted(set(problems)))
+
+
+def _require_fit(pairs: Iterable[TrainingPair], modalities: Modalities) -> None:
+    """Refuse slides on which no run would take the model that shall be trained, so that it could not be measured."""
+    problems = []
+    for pair, (column, card) in product(pairs, zip(("fixed", "moving"), modalities, strict=True)):
+        try:
+            require_network("to be trained", card, getattr(pair, column).working.info)
+        except ModelError as error:
+            remedy = f"Leave the row out, or change the settings {column} or {column}_photometric"
+            problems.append(Problem(pair.row, column, f"pair {pair.name}: {error}", remedy))
+    if problems:
+        raise ManifestError(problems)
 
 
 def _without_tissue(part: Part, modalities: Modalities, mpp: float) -> Iterator[Problem]:
@@ -188,7 +204,7 @@ def _require_room(lesson: Lesson) -> None:
 def _held_out(
     manifest: Path, folder: Path, data: Prepared, config: TrainConfig, stop: StopRequest, subscriber: Subscriber
 ) -> tuple[Part, ...]:
-    other = prepare(manifest, folder, data.mpp, config.execution, subscriber, stop=stop)
+    other = prepare(manifest, folder, data.mpp, config.execution, subscriber, stop=stop, purpose="measure")
     if (other.modalities, other.channels) != (data.modalities, data.channels):
         raise ConfigError(
             f"{manifest} has {_described(other)}, the pairs to learn from are {_described(data)}. Hold out the same"

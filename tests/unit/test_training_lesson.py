@@ -97,6 +97,11 @@ def test_what_a_model_is_measured_on_is_refused_where_it_is_not_aligned(tmp_path
     assert any(sentence.startswith("held out: pair t0: the moving image lies") for sentence in said)
 
 
+def test_slides_that_no_run_would_take_the_model_for_are_refused_before_the_training(tmp_path):
+    with pytest.raises(ManifestError, match=r"row 2, column moving: pair t0: .* up to 4096, the slide has uint8"):
+        lesson(write(tmp_path, [160] * 6), moving={"scaling": "full", "full": 4096})
+
+
 @pytest.mark.parametrize(
     ("asked", "stained", "on_the_card"),
     [("auto", True, "brightfield"), ("brightfield", True, "brightfield"), ("any", False, "")],

@@ -28,6 +28,13 @@ class Box(NamedTuple):
     x1: float = inf
     y1: float = inf
 
+    def __str__(self) -> str:
+        x, y = (
+            f"{first:g} to {'the end' if last == inf else format(last, 'g')}"
+            for first, last in ((self.x0, self.x1), (self.y0, self.y1))
+        )
+        return f"the part with x from {x} and y from {y} (µm)"
+
     def pixels(self, grid: Grid, mpp: tuple[float, float]) -> Region | None:
         """Return the pixels of a grid that are made of nothing but level-0 pixels of the box, or None.
 

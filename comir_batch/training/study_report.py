@@ -5,13 +5,12 @@ from __future__ import annotations
 import shlex
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from comir_batch import __version__
 from comir_batch.pipeline.files import write_text
 from comir_batch.report.article import Article, Section, Table, article_page
-from comir_batch.report.charts import Chart, Series, lines, scatter
+from comir_batch.report.charts import Chart, Series, lines
 from comir_batch.report.data import Link, Provenance
+from comir_batch.training.diagnosis_sections import map_chart, spectrum_chart
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -20,7 +19,6 @@ if TYPE_CHECKING:
     from comir_batch.training.lesson import Lesson
     from comir_batch.training.study import StudyRequest, Trial
 
-_FLOOR = 1e-9
 _COLUMNS = (
     "variant",
     "seed",
@@ -136,8 +134,14 @@ def _mean(values: Sequence[float]) -> float:
 def _space_section(name: str, trials: Sequence[Trial]) -> Section:
     spaces = {trial.variant: _space(trial, name) for trial in trials}
     modalities = [turning.modality for turning in trials[0].diagnosis.turning]
-    spectra = [_spectra(f"Singular values of the {name}, {m}", m, spaces) for m in modalities]
-    maps = [_map(f"{name.capitalize()}, {variant}", space) for variant, space in spaces.items()]
+    spectra = [
+        spectrum_chart(
+            f"Singular values of the {name}, {modality}",
+            {variant: space.spectra[modality] for variant, space in spaces.items()},
+        )
+        for modality in modalities
+    ]
+    maps = [map_chart(f"{name.capitalize()}, {variant}", space) for variant, space in spaces.items()]
     words = (
         "Singular values of the covariance of features, as shares of the largest: the sooner they fall, the fewer "
         "dimensions are used. On the maps, lines join crops of one place: short lines and a wide spread are good."
@@ -148,19 +152,6 @@ def _space_section(name: str, trials: Sequence[Trial]) -> Section:
 def _space(trial: Trial, name: str) -> Space:
     (found,) = (space for space in trial.diagnosis.spaces if space.name == name)
     return found
-
-
-def _spectra(title: str, modality: str, spaces: dict[str, Space]) -> Chart:
-    series = []
-    for variant, space in spaces.items():
-        values = np.array(space.spectra[modality].relative)
-        series.append(Series(variant, 1 + np.arange(len(values)), np.where(values > _FLOOR, values, np.nan)))
-    return lines(title, series, "rank", "share of the largest", log_y=True)
-
-
-def _map(title: str, space: Space) -> Chart:
-    series = [Series(name, *np.array(points).T) for name, points in space.points.items()]
-    return scatter(title, series, f"dimension 1 ({space.distance})", "dimension 2", links=True, equal=True)
 
 
 def _turning(trials: Sequence[Trial]) -> tuple[Chart, ...]:

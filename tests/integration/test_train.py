@@ -18,9 +18,12 @@ from runs import PROGRAM
 from skimage.data import immunohistochemistry
 
 from comir_batch.core.geometry import Region
+from comir_batch.execution.stop import StopRequest
 from comir_batch.io.zarr_array import ZarrArray
 from comir_batch.representation.store import find_model
+from comir_batch.training.config import checked
 from comir_batch.training.ihc import haematoxylin_dab_channels
+from comir_batch.training.train import TrainRequest, train
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -109,6 +112,14 @@ def test_a_training_leaves_a_model_a_card_a_record_and_a_report(trained):
     assert [v["step"] for v in record["validations"]] == [3, 6]
     assert "step 6 of 6" in done.stderr
     assert "<svg" in page
+
+
+def test_a_model_is_measured_on_the_device_that_is_asked_for(pairs, tmp_path, monkeypatch):
+    monkeypatch.setattr("comir_batch.representation.device._sees_cuda", lambda: True)  # which is not to be used
+    config = checked(QUICK | {"steps": 1, "device": "cpu"})
+    card = train(TrainRequest(pairs, tmp_path / "model", config), StopRequest(), lambda _: None, lambda _: None)
+    assert card.training["device_used"] == "cpu"
+    assert card.metrics["found_of"] == 4
 
 
 def test_what_is_there_is_not_overwritten(trained, pairs):

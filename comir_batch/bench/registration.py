@@ -24,7 +24,7 @@ from comir_batch.pipeline.files import write_json, write_text
 from comir_batch.registration.memory import registration_memory_mb
 from comir_batch.representation.memory import memory_mb
 from comir_batch.training.pairs import prepare
-from comir_batch.training.unseen import unseen_parts, whole_parts
+from comir_batch.training.unseen import require_unseen, unseen_parts, whole_parts
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -172,6 +172,8 @@ def _chosen(request: BenchRequest) -> list[Condition]:
 def _setup(request: BenchRequest, stop: StopRequest, subscriber: Subscriber) -> tuple[Setup, str]:
     """Return what fields are drawn from, and a sentence that says which part of the slides that is."""
     card = request.model.card
+    if request.learnt is not None and not request.whole:
+        require_unseen(request.learnt)
     prepared = prepare(request.pairs, request.out / "slides", card.mpp, request.execution, subscriber, stop=stop)
     if not card.knows(*prepared.modalities):
         known = " and ".join(modality.modality for modality in card.modalities)

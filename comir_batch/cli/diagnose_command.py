@@ -17,6 +17,7 @@ from comir_batch.cli.tables import print_table
 if TYPE_CHECKING:
     from comir_batch.training.diagnosis import Diagnosis
     from comir_batch.training.pairs import TrainingPair
+    from comir_batch.training.split import Part
 
 _Shares = tuple[float, float, float, float]
 
@@ -56,22 +57,27 @@ def diagnose(  # noqa: PLR0913  a parameter an option
         from comir_batch.pipeline.packages import require_computing
 
         require_computing()
+        from comir_batch.representation.device import resolve_device
         from comir_batch.representation.store import find_model
         from comir_batch.training.diagnose import diagnose as measure
         from comir_batch.training.diagnose import require_comparable
         from comir_batch.training.folder import held
-        from comir_batch.training.unseen import unseen_parts, whole_parts
+        from comir_batch.training.unseen import require_unseen, unseen_parts, whole_parts
 
         chosen, others = find_model(model), [find_model(name) for name in against or ()]
         require_comparable(chosen, others)
+        where = resolve_device(device or "auto")
+        if region is not None:
+            require_unseen(region)
         with held(out, "diagnosis", partial(typer.echo, err=True)):
             slides = _prepared(pairs, out, chosen.card.mpp)
             if whole:
                 parts, which = whole_parts(chosen.card, slides)
             else:
                 parts, which = unseen_parts(chosen.card, slides, region)
-            found = measure(chosen, parts, others, crops=crops, seed=seed, device=device or "auto")
-            _write(found, which, out)
+            alignment = _alignment(parts)
+            found = measure(chosen, parts, others, crops=crops, seed=seed, device=where)
+            _write(found, which, alignment, out)
             if not keep_data:
                 shutil.rmtree(out / "data", ignore_errors=True)
     _print(found, which, out)
@@ -84,21 +90,37 @@ def _prepared(manifest: Path, out: Path, mpp: float) -> tuple[TrainingPair, ...]
     from comir_batch.training.pairs import prepare
 
     with show_progress() as subscriber:
-        return prepare(manifest, out / "data", mpp, ExecutionConfig(executor="serial", device="cpu"), subscriber).pairs
+        execution = ExecutionConfig(executor="serial", device="cpu")
+        return prepare(manifest, out / "data", mpp, execution, subscriber, purpose="measure").pairs
 
 
-def _write(found: Diagnosis, which: str, out: Path) -> None:
+def _alignment(parts: tuple[Part, ...]) -> tuple[str, ...]:
+    """Say how well what is measured on is aligned; it is not refused, for to measure just that may be wanted."""
+    from comir_batch.training.alignment import alignments, in_words, is_off
+
+    found = alignments(tuple(dict.fromkeys(part.pair for part in parts)), parts)
+    off = [name for name, each in found.items() if is_off(each)]
+    sentences = in_words(found.values())
+    if off:
+        warning = "CAREFUL: the figures say little of the model where pairs are not aligned. Register them first: "
+        sentences = (*sentences, warning + ", ".join(off))
+    for sentence in sentences:
+        typer.echo(sentence, err=True)
+    return sentences
+
+
+def _write(found: Diagnosis, which: str, alignment: tuple[str, ...], out: Path) -> None:
     from comir_batch import __version__
     from comir_batch.pipeline.files import write_json, write_text
-    from comir_batch.report.article import Article, article_page
+    from comir_batch.report.article import Article, Section, article_page
     from comir_batch.report.data import Link, Provenance
     from comir_batch.training.diagnosis_sections import sections
 
-    write_json(out / "diagnosis.json", found.to_json() | {"measured_on": which})
+    write_json(out / "diagnosis.json", found.to_json() | {"measured_on": which, "alignment": list(alignment)})
     article = Article(
         f"Diagnosis of {found.model}",
         f"{which} Pairs: {len(found.pairs)}, at {found.mpp:g} µm/px.",
-        sections(found),
+        (*sections(found), Section("Are the pairs aligned?", alignment)),
         (Link("diagnosis.json", "diagnosis.json", "all figures"),),
         Provenance(version=__version__, command=" ".join(sys.argv), seeds={"places": found.seed}),
     )

@@ -19,7 +19,7 @@ Name: TypeAlias = Annotated[str, typer.Argument(help="Name, or folder, of a mode
 def list_() -> None:
     """List the shipped models and your own."""
     with exit_codes():
-        from comir_batch.representation.store import known_models
+        from comir_batch.representation.store import known_models, unreadable_models
 
         rows = [
             (
@@ -33,6 +33,8 @@ def list_() -> None:
             for model in known_models()
         ]
         print_table("models", ("name", "modalities", "µm/px", "slides", "from", "licence"), rows)
+        for folder, wrong in unreadable_models().items():
+            typer.echo(f"left out: {wrong}, or delete it with: comir-batch models remove {folder}", err=True)
 
 
 @app.command()

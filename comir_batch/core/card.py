@@ -89,6 +89,12 @@ class Input(_Frozen):
     high: float = Field(default=99.5, gt=0, le=100)
     log: bool = False
 
+    @model_validator(mode="after")
+    def _ascending(self) -> Input:
+        if self.low >= self.high:
+            raise ValueError(f"the percentile low, {self.low:g}, must be below high, {self.high:g}")
+        return self
+
 
 class ModalityCard(_Frozen):
     """One of the networks.

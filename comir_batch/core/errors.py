@@ -26,6 +26,8 @@ from typing import TYPE_CHECKING, NamedTuple
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from pydantic import ValidationError
+
 
 class ComirBatchError(Exception):
     """Base of all errors that comir-batch raises on purpose; its text is fit for a user's eyes."""
@@ -117,6 +119,11 @@ class StoppedError(ExecutionError):
     def __init__(self, message: str, exit_code: int = 75) -> None:
         self.exit_code = exit_code
         super().__init__(message)
+
+
+def wrong_fields(error: ValidationError) -> str:
+    """Return what is wrong with each field of settings, or of a card, in a line."""
+    return "; ".join(f"{'.'.join(map(str, each['loc'])) or 'as a whole'}: {each['msg']}" for each in error.errors())
 
 
 def _one_line(text: str) -> str:

@@ -20,7 +20,7 @@ from comir_batch.execution.slurm.script import Site
 from comir_batch.pipeline.packages import require_computing
 from comir_batch.pipeline.profiles import find_profile
 from comir_batch.representation.device import resolve_device
-from comir_batch.representation.store import list_models
+from comir_batch.representation.store import list_models, unreadable_models
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -98,4 +98,6 @@ def _models() -> Check:
         names = [card.name for card in list_models()]
     except ModelError as error:
         return failed("models", str(error))
+    if unread := unreadable_models():
+        return warning("models", f"{', '.join(names)}; left out: {'; '.join(unread.values())}")
     return ok("models", ", ".join(names)) if names else failed("models", "none is installed; install comir-batch anew")

@@ -8,7 +8,7 @@ import numpy as np
 
 from comir_batch.core.errors import ModelError
 from comir_batch.pipeline.working import working_level
-from comir_batch.representation.store import find_model, known_models
+from comir_batch.representation.store import find_model, known_models, unreadable_models
 
 if TYPE_CHECKING:
     from comir_batch.core.card import ModalityCard, ModelCard
@@ -45,20 +45,20 @@ def choose_model(asked: str, fixed: tuple[str, SlideInfo], moving: tuple[str, Sl
         return None, "No model, as asked: the raw images are registered by mutual information."
     if asked:
         model = find_model(asked)
-        _require_fit(model.card, fixed, moving)
+        require_fit(model.card, fixed, moving)
         return model, f"Model {model.card.name}, as asked{_resampling(model.card, fixed, moving)}."
     names, raw = f"{fixed[0]} and {moving[0]}", "the raw images are registered"
     whose, known = _knowing(fixed[0], moving[0])
     if len(known) != 1:
         count = f"{len(known)} {whose} models know" if known else f"no {whose} model knows"
-        return None, f"No model was asked for and {count} {names}: {raw} by mutual information."
+        return None, f"No model was asked for and {count} {names}: {raw} by mutual information.{_left_out()}"
     card = known[0].card
     try:
-        _require_fit(card, fixed, moving)
+        require_fit(card, fixed, moving)
     except ModelError as error:
-        return None, f"The {whose} model {card.name} was passed over ({error}): {raw}."
+        return None, f"The {whose} model {card.name} was passed over ({error}): {raw}.{_left_out()}"
     said = _resampling(card, fixed, moving)
-    return known[0], f"Model {card.name}, the one {whose} model that knows {names}{said}."
+    return known[0], f"Model {card.name}, the one {whose} model that knows {names}{said}.{_left_out()}"
 
 
 def _knowing(*modalities: str) -> tuple[str, list[Model]]:
@@ -66,6 +66,12 @@ def _knowing(*modalities: str) -> tuple[str, list[Model]]:
     known = [model for model in known_models() if model.card.knows(*modalities)]
     own = [model for model in known if not model.shipped]
     return ("added", own) if own else ("shipped", known)
+
+
+def _left_out() -> str:
+    """Say which of the user's own models could not be considered."""
+    unread = ", ".join(unreadable_models())
+    return f" The cards of models of yours cannot be read: {unread}; see comir-batch models list." if unread else ""
 
 
 def _resampling(card: ModelCard, *slides: tuple[str, SlideInfo]) -> str:
@@ -78,12 +84,19 @@ def _resampling(card: ModelCard, *slides: tuple[str, SlideInfo]) -> str:
     return f"; worked on at {where} µm/px, trained at {trained}"
 
 
-def _require_fit(card: ModelCard, *slides: tuple[str, SlideInfo]) -> None:
+def require_fit(card: ModelCard, *slides: tuple[str, SlideInfo]) -> None:
+    """Refuse slides that a model cannot represent, for a run as for a diagnosis.
+
+    Raises
+    ------
+    ModelError
+        If it does not know a modality, or takes other channels, pixels, glass or pixel sizes.
+    """
     for modality, info in slides:
         if not card.knows(modality):
             known = " and ".join(part.modality for part in card.modalities)
             raise ModelError(f"the model {card.name} knows {known}, not {modality}")
-        _require_pixels(card.name, card.modality(modality), info)
+        require_network(card.name, card.modality(modality), info)
         size = working_level(info, card.mpp).mpp
         if not 1 / card.mpp_tolerance <= size / card.mpp <= card.mpp_tolerance:
             raise ModelError(
@@ -91,7 +104,14 @@ def _require_fit(card: ModelCard, *slides: tuple[str, SlideInfo]) -> None:
             )
 
 
-def _require_pixels(name: str, network: ModalityCard, info: SlideInfo) -> None:
+def require_network(name: str, network: ModalityCard, info: SlideInfo) -> None:
+    """Refuse a slide that a network of the model of that name cannot represent, whatever its pixel size.
+
+    Raises
+    ------
+    ModelError
+        If it takes other channels, pixels or glass.
+    """
     wanted = network.architecture.in_channels
     if network.input.reduction == NONE and len(info.channels) != wanted:
         have = f"{len(info.channels)} ({', '.join(info.channels)})"

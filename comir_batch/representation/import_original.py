@@ -16,10 +16,10 @@ from pydantic import ValidationError
 from torch import nn
 
 from comir_batch.core.card import Architecture, Input, ModalityCard, ModelCard
-from comir_batch.core.errors import ModelError
+from comir_batch.core.errors import ModelError, wrong_fields
 from comir_batch.representation.inert_pickle import Record, read_checkpoint, tensor
 from comir_batch.representation.network import DenseUNet
-from comir_batch.representation.store import is_model
+from comir_batch.representation.store import is_model, require_name
 from comir_batch.representation.weights import save
 
 if TYPE_CHECKING:
@@ -97,6 +97,7 @@ def import_original(checkpoint: Path, folder: Path, facts: Facts) -> ModelCard:
         raise ModelError(f"{folder} holds a model already. Choose another --out")
     if folder.exists() and not folder.is_dir():
         raise ModelError(f"{folder} is a file, not a folder. Choose another --out")
+    require_name(facts.name)
     cards, networks = [], {}
     for modality, (key, module) in zip(facts.modalities, _two_networks(checkpoint), strict=True):
         where = f"{key} of {checkpoint}"
@@ -128,7 +129,7 @@ def _card(checkpoint: Path, facts: Facts, cards: list[ModalityCard]) -> ModelCar
             weights_sha256="",
         )
     except ValidationError as error:
-        raise ModelError("; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())) from error
+        raise ModelError(wrong_fields(error)) from error
 
 
 def _two_networks(checkpoint: Path) -> list[tuple[str, Record]]:

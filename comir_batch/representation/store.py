@@ -16,13 +16,14 @@ from pydantic import ValidationError
 
 import comir_batch.models
 from comir_batch.core.card import ModelCard
-from comir_batch.core.errors import ModelError
+from comir_batch.core.errors import ModelError, wrong_fields
 
 WEIGHTS, CARD = "weights.safetensors", "card.json"
 OWN_MODELS = "COMIR_BATCH_MODELS"
 """The environment variable that names the folder of the user's own models."""
 _SHIPPED = Path(comir_batch.models.__file__).parent.resolve()
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]*")
+_NOT_OF_NAMES = re.compile(r"^[^A-Za-z0-9]+|[^A-Za-z0-9._+-]+")
 
 
 @dataclass(frozen=True)
@@ -49,17 +50,40 @@ def own_models() -> Path:
 def known_models() -> tuple[Model, ...]:
     """Return the shipped models and the user's own, by name; of two with one name the shipped one.
 
+    Those of the user's own whose card cannot be read are left out, see `unreadable_models`.
+
     Raises
     ------
     ModelError
-        If a card cannot be read.
+        If the card of a shipped model cannot be read.
     """
-    found: dict[str, Model] = {}
-    for parent in (_SHIPPED, own_models()):
-        for path in sorted(parent.glob(f"[!.]*/{CARD}")):
-            model = Model(read_card(path.parent), path.parent.resolve())
-            found.setdefault(model.card.name, model)
+    found = {model.card.name: model for model in map(_model, _folders(_SHIPPED))}
+    for folder in _folders(own_models()):
+        try:
+            model = _model(folder)
+        except ModelError:
+            continue
+        found.setdefault(model.card.name, model)
     return tuple(found[name] for name in sorted(found))
+
+
+def unreadable_models() -> dict[str, str]:
+    """Return why the cards of some of the user's own models cannot be read, by the names of their folders."""
+    found = {}
+    for folder in _folders(own_models()):
+        try:
+            read_card(folder)
+        except ModelError as error:
+            found[folder.name] = str(error)
+    return found
+
+
+def _folders(parent: Path) -> list[Path]:
+    return sorted(path.parent for path in parent.glob(f"[!.]*/{CARD}"))
+
+
+def _model(folder: Path) -> Model:
+    return Model(read_card(folder), folder.resolve())
 
 
 def list_models() -> tuple[ModelCard, ...]:
@@ -84,15 +108,17 @@ def find_model(name_or_folder: str | Path) -> Model:
     Raises
     ------
     ModelError
-        If there is none; the message lists those that there are.
+        If there is none, or its card cannot be read; the message lists those that there are.
     """
     folder = Path(name_or_folder).expanduser()
     if not (isinstance(name_or_folder, Path) or folder.is_absolute()):
         for model in known_models():
             if model.card.name == name_or_folder:
                 return model
+        if wrong := unreadable_models().get(name_or_folder):
+            raise ModelError(f"{wrong}, or delete it with: comir-batch models remove {name_or_folder}")
     if is_model(folder):
-        return Model(read_card(folder), folder.resolve())
+        return _model(folder)
     names = ", ".join(card.name for card in list_models()) or "none"
     raise ModelError(f"there is no model {str(name_or_folder)!r}; there are: {names}; or give a folder with a {CARD}")
 
@@ -118,8 +144,7 @@ def add_model(model: Model, *, replace: bool = False) -> Path:
         If the name is taken, or cannot be that of a folder.
     """
     name = model.card.name
-    if not _NAME.fullmatch(name):
-        raise ModelError(f"the name {name!r} cannot be that of a folder; use letters, digits, '-', '_', '+' and '.'")
+    require_name(name)
     folder = own_models() / name
     if is_model(_SHIPPED / name):
         raise ModelError(f"a shipped model has the name {name!r}; change the name in {model.folder / CARD}")
@@ -135,6 +160,23 @@ def add_model(model: Model, *, replace: bool = False) -> Path:
             folder.rename(old)
         new.rename(folder)
     return folder
+
+
+def require_name(name: str) -> None:
+    """Refuse a model's name that cannot be that of a folder.
+
+    Raises
+    ------
+    ModelError
+        If it cannot.
+    """
+    if not _NAME.fullmatch(name):
+        raise ModelError(f"the name {name!r} cannot be that of a folder; use letters, digits, '-', '_', '+' and '.'")
+
+
+def as_name(words: str) -> str:
+    """Return a name of a model made of words: what no folder may have becomes a dash."""
+    return _NOT_OF_NAMES.sub("-", words).lstrip("-") or "model"
 
 
 def remove_model(name: str) -> Path:
@@ -161,11 +203,11 @@ def read_card(folder: Path) -> ModelCard:
         If it is missing, or not a card of this version.
     """
     try:
-        return ModelCard.model_validate_json((folder / CARD).read_text(encoding="utf-8"))
+        return ModelCard.model_validate_json((folder / CARD).read_bytes())
     except OSError as error:
         raise ModelError(f"cannot read the model card {folder / CARD}: {error.strerror}; check the folder") from error
     except ValidationError as error:
-        wrong = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
+        wrong = wrong_fields(error)
         raise ModelError(f"{folder / CARD} is not a model card of version 1: {wrong}; train the model anew") from error
 
 

@@ -8,6 +8,7 @@ from functools import lru_cache
 from threading import Lock
 from typing import TYPE_CHECKING
 
+import torch
 from safetensors import SafetensorError
 from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
@@ -54,12 +55,15 @@ def read_network(model: Model, modality: str) -> DenseUNet:
     card, tensors = model.card, _read_weights(model.folder / WEIGHTS, model.card.weights_sha256)
     prefix = f"{modality}."
     state = {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
-    network = DenseUNet(card.modality(modality).architecture)
+    architecture = card.modality(modality).architecture
     try:
-        network.load_state_dict(state)
+        with torch.device("meta"):  # which allocates nothing, whatever widths a card has
+            DenseUNet(architecture).load_state_dict(state, assign=True)
     except RuntimeError as error:
         reason = re.sub(r"\s+", " ", str(error))[:300]
         raise ModelError(f"the weights of model {card.name!r} do not fit its card: {reason}") from error
+    network = DenseUNet(architecture)
+    network.load_state_dict(state)
     return network
 
 

@@ -13,16 +13,16 @@ from comir_batch.core.errors import ManifestError, Problem
 from comir_batch.training.crops import CropReader, Pose
 from comir_batch.training.shift_surface import REACH, SIDE, find_peak, fixed_spectra, moving_spectra
 from comir_batch.training.split import Box
-from comir_batch.training.turned import WIDEST_DEG, best_turn
+from comir_batch.training.turned import WIDEST_DEG, best_turn, far_shift
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Collection, Iterable, Sequence
 
     from numpy.typing import NDArray
 
     from comir_batch.training.pairs import TrainingPair
     from comir_batch.training.shift_surface import Peak, Spectra
-    from comir_batch.training.split import Part, Split
+    from comir_batch.training.split import Part
 
 _GREY = Input(reduction="mean")
 _CLEAR = 10.0  # unrelated images, mirrored ones among them, stay below
@@ -34,11 +34,14 @@ _FEWEST_GROUPS = 4
 _AGREEING_PX = 4.0
 _LEAST_TISSUE = 0.4  # of a tile of either slide
 _FEWEST_TILES = 4
+TOLERANCE_PX = 6.0
+"""How far off a pair may lie, in pixels of the training."""
 _SUPPORTED = 6.0  # what is clear enough where coarser images show the same
-_REMEDY = (
-    "Register them first with comir-batch run, then train with --from-run RUN; leave the row out; or, if you know "
-    "better, give --set check_alignment=false"
-)
+_NEAR_THE_END_PX = REACH - 3.0  # where a peak may be the foot of one that lies further off
+_FAR_ERROR_PX = 3.0  # of the coarse images that tell of shifts so far
+_UNLESS = "leave the row out; or, if you know better, give --set check_alignment=false"
+_REMEDY = f"Register them first with comir-batch run, then train with --from-run RUN; {_UNLESS}"
+_REMEDY_MEASURED = f"Register them first with comir-batch run, and hold out what is aligned; {_UNLESS}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +76,8 @@ def measure(pair: TrainingPair, box: Box, seed: int = 0) -> Alignment:
     """Measure how well a part of a pair is aligned.
 
     Tiles of the working level tell shifts of up to 24 pixels, and together how much the moving image is turned. Where
-    they see nothing, coarser images are tried under turns of up to 9 degrees, quarter turns and mirroring.
+    they see nothing, coarser images are tried at shifts of up to half of the part, and under turns of up to 9 degrees,
+    quarter turns and mirroring.
 
     Parameters
     ----------
@@ -92,13 +96,19 @@ def measure(pair: TrainingPair, box: Box, seed: int = 0) -> Alignment:
     tiles = _Tiles(pair, box, seed)
     peak = find_peak([spectrum for group in tiles.groups for spectrum in group.spectra])
     at_rest = peak.z >= _CLEAR_AT_REST and np.hypot(*peak[:2]) <= _AT_REST_PX
-    if at_rest or (peak.z >= _CLEAR and peak.inside):
+    clear = at_rest or (peak.z >= _CLEAR and peak.inside)
+    if clear and not _is_near_the_end(peak):
         return _from_tiles(pair, tiles, peak)
+    far = far_shift(pair, box)
+    if far is not None and np.abs(far.shift_um).max() > max(_NEAR_THE_END_PX * tiles.mpp, _FAR_ERROR_PX * far.mpp):
+        return _alignment(pair, tiles, far.shift_um / tiles.mpp, 0.0, far.z, "about ")
+    if clear:
+        return _from_tiles(pair, tiles, peak, "at least ")
     turn = best_turn(pair, box)
     if not turn.clear:
         sentence = (
             f"pair {pair.name}: whether it is aligned cannot be told from the raw images, which show no clear common "
-            f"structure within {REACH} pixels and {WIDEST_DEG:g} degrees"
+            f"structure at shifts by up to half of their side, or turned by up to {WIDEST_DEG:g} degrees"
         )
         return Alignment(0.0, max(peak.z, turn.peak.z), known=False, angle_deg=0.0, off_px=0.0, sentence=sentence)
     if turn.orientation:
@@ -106,11 +116,43 @@ def measure(pair: TrainingPair, box: Box, seed: int = 0) -> Alignment:
         return Alignment(0.0, turn.peak.z, known=True, angle_deg=0.0, off_px=np.inf, sentence=sentence)
     coarse, fine = np.array(turn.peak[:2]) * turn.mpp / tiles.mpp, np.array(peak[:2])
     same = turn.angle_deg == 0 and peak.z >= _SUPPORTED and np.hypot(*(fine - coarse)) <= 2 * turn.mpp / tiles.mpp
-    return _alignment(pair, tiles, fine if same else coarse, np.radians(turn.angle_deg), turn.peak.z)
+    word = "at least " if _is_near_the_end(turn.peak) else ""
+    return _alignment(pair, tiles, fine if same else coarse, np.radians(turn.angle_deg), turn.peak.z, word)
+
+
+def _is_near_the_end(peak: Peak) -> bool:
+    return peak.end > _NEAR_THE_END_PX
+
+
+def alignments(pairs: Sequence[TrainingPair], parts: Sequence[Part]) -> dict[str, Alignment]:
+    """Measure each pair on those of the parts that are its own, and return what was found by name."""
+    return {pair.name: measure(pair, _hull(pair, parts)) for pair in pairs}
+
+
+def is_off(found: Alignment, tolerance_px: float = TOLERANCE_PX) -> bool:
+    """Tell whether a pair is clearly misaligned, by more than so many pixels of the training."""
+    return found.known and found.off_px > tolerance_px
+
+
+def in_words(found: Collection[Alignment]) -> tuple[str, ...]:
+    """Return a sentence on each pair, and a warning where nothing can be told of any."""
+    sentences = tuple(each.sentence for each in found)
+    if not sentences or any(each.known for each in found):
+        return sentences
+    warning = (
+        f"CAREFUL: of none of the pairs ({len(sentences)}) can be told whether it is aligned. If they are not, nothing "
+        "can be learnt from them, and no figure that is measured on them says anything. Look at overlays first"
+    )
+    return (*sentences, warning)
 
 
 def require_aligned(
-    pairs: Sequence[TrainingPair], split: Split, *, tolerance_px: float = 6.0, enforced: bool = True
+    pairs: Sequence[TrainingPair],
+    parts: Sequence[Part],
+    *,
+    tolerance_px: float = TOLERANCE_PX,
+    enforced: bool = True,
+    measured: bool = False,
 ) -> dict[str, Alignment]:
     """Measure each pair on the parts that are read, and return what was found by name.
 
@@ -118,22 +160,25 @@ def require_aligned(
     ----------
     pairs : sequence of TrainingPair
         All of them.
-    split : Split
-        Training and validation parts; the unseen is left alone.
+    parts : sequence of Part
+        What is read of them; the rest is left alone.
     tolerance_px : float
         How far off a pair may lie, in pixels of the training.
     enforced : bool
         Whether to refuse misaligned pairs, or only tell of them.
+    measured : bool
+        Whether a model is measured on them, not taught by them.
 
     Raises
     ------
     ManifestError
         With a problem for each pair that is clearly misaligned.
     """
-    found = {pair.name: measure(pair, _hull(pair, (*split.training, *split.validation))) for pair in pairs}
-    wrong = [pair for pair in pairs if found[pair.name].known and found[pair.name].off_px > tolerance_px]
+    found = alignments(pairs, parts)
+    wrong = [pair for pair in pairs if is_off(found[pair.name], tolerance_px)]
     if wrong and enforced:
-        raise ManifestError([Problem(pair.row, "moving", found[pair.name].sentence, _REMEDY) for pair in wrong])
+        remedy = _REMEDY_MEASURED if measured else _REMEDY
+        raise ManifestError([Problem(pair.row, "moving", found[pair.name].sentence, remedy) for pair in wrong])
     return found
 
 
@@ -193,20 +238,20 @@ class _Tiles:
         return _Group(np.mean(used, axis=0) if used else np.zeros(2), spectra)
 
 
-def _from_tiles(pair: TrainingPair, tiles: _Tiles, peak: Peak) -> Alignment:
+def _from_tiles(pair: TrainingPair, tiles: _Tiles, peak: Peak, word: str = "") -> Alignment:
     """Fit a turn and a shift to the peaks of the groups, where enough of them agree; else take the shift of all."""
     peaks = [find_peak(group.spectra) for group in tiles.groups]
     clear = [
         (group.place, each) for group, each in zip(tiles.groups, peaks, strict=True) if each.z >= _CLEAR and each.inside
     ]
     if len(clear) < _FEWEST_GROUPS:
-        return _alignment(pair, tiles, np.array([peak.x, peak.y]), 0.0, peak.z)
+        return _alignment(pair, tiles, np.array([peak.x, peak.y]), 0.0, peak.z, word)
     places, shifts = np.array([place for place, _ in clear]), np.array([each[:2] for _, each in clear])
     agreeing = _most_agreeing(places, shifts)
     if agreeing.sum() < _FEWEST_GROUPS:
-        return _alignment(pair, tiles, np.array([peak.x, peak.y]), 0.0, peak.z)
+        return _alignment(pair, tiles, np.array([peak.x, peak.y]), 0.0, peak.z, word)
     at_middle, angle = _turn_and_shift(places[agreeing], shifts[agreeing])
-    return _alignment(pair, tiles, at_middle, angle, peak.z)
+    return _alignment(pair, tiles, at_middle, angle, peak.z, word)
 
 
 def _most_agreeing(places: NDArray[np.float64], shifts: NDArray[np.float64]) -> NDArray[np.bool_]:
@@ -231,12 +276,14 @@ def _turn_and_shift(places: NDArray[np.float64], shifts: NDArray[np.float64]) ->
     return mean - angle * np.array([-centre[1], centre[0]]), angle
 
 
-def _alignment(pair: TrainingPair, tiles: _Tiles, shift: NDArray[np.float64], angle: float, z: float) -> Alignment:
+def _alignment(
+    pair: TrainingPair, tiles: _Tiles, shift: NDArray[np.float64], angle: float, z: float, word: str = ""
+) -> Alignment:
     """Put a shift in pixels and a small turn in radians into words."""
     length = float(np.hypot(*shift))
     off = float(np.sqrt(length**2 + angle**2 * (tiles.size_px**2).sum() / 12))  # second moment of a rectangle
     degrees = float(np.degrees(angle))
-    sentence = f"pair {pair.name}: the moving image lies {length * tiles.mpp:.1f} µm ({length:.1f} px) off"
+    sentence = f"pair {pair.name}: the moving image lies {word}{length * tiles.mpp:.1f} µm ({length:.1f} px) off"
     if length >= 1:
         sentence += f", mostly {_direction(shift)}"
     sentence += f", and is turned by {degrees:.1f} degrees" if abs(degrees) >= 0.05 else ""

@@ -50,12 +50,25 @@ class Checkpoint:
         ConfigError
             If it is not a checkpoint of this version.
         """
-        try:
-            with safe_open(path, "pt") as stream:
-                about = stream.metadata() or {}
-                tensors = {name: stream.get_tensor(name) for name in stream.keys()}  # noqa: SIM118  not a dict
-        except SafetensorError as error:
-            raise ConfigError(f"{path} is no checkpoint of a training: {error}. Choose another --out") from error
-        if about.get("version") != _VERSION:
-            raise ConfigError(f"{path} is a checkpoint of another version. Begin anew in another --out")
-        return cls(tensors, json.loads(about["record"]))
+        record = read_record(path)
+        with safe_open(path, "pt") as stream:
+            return cls({name: stream.get_tensor(name) for name in stream.keys()}, record)  # noqa: SIM118  not a dict
+
+
+def read_record(path: Path) -> dict[str, Any]:
+    """Read the record of a checkpoint alone.
+
+    Raises
+    ------
+    ConfigError
+        If it is not a checkpoint of this version.
+    """
+    try:
+        with safe_open(path, "pt") as stream:
+            about = stream.metadata() or {}
+    except SafetensorError as error:
+        raise ConfigError(f"{path} is no checkpoint of a training: {error}. Choose another --out") from error
+    if about.get("version") != _VERSION:
+        raise ConfigError(f"{path} is a checkpoint of another version. Begin anew in another --out")
+    record: dict[str, Any] = json.loads(about["record"])
+    return record

@@ -9,8 +9,9 @@ from pydantic import Field, ValidationError, field_validator, model_validator
 
 from comir_batch.core.card import Input
 from comir_batch.core.config import ExecutionConfig, Section, merged
-from comir_batch.core.errors import ConfigError
+from comir_batch.core.errors import ConfigError, ModelError, wrong_fields
 from comir_batch.representation.network import preset
+from comir_batch.representation.store import require_name
 from comir_batch.training.critics import Critic
 from comir_batch.training.supervision import Supervision
 
@@ -63,7 +64,7 @@ class TrainConfig(Section):
     temperature : float
         Divides the critic.
     decoupled : bool
-        Leave the positive out of the denominator (Yeh et al., 2022).
+        Leave the positive out of the denominator (Yeh et al., 2022) of the outputs' loss; the bottleneck's keeps it.
     decay_l1, decay_l2 : float
         Weights of the activation decay; 0 leaves it out.
     symmetry : {"none", "c4", "d4"}
@@ -153,6 +154,16 @@ class TrainConfig(Section):
     loaders: int = Field(default=1, ge=1)
     check_alignment: bool = True
     execution: ExecutionConfig = ExecutionConfig(executor="serial", device="cpu")
+
+    @field_validator("name")
+    @classmethod
+    def _of_a_folder(cls, name: str) -> str:
+        if name:
+            try:
+                require_name(name)
+            except ModelError as error:
+                raise ValueError(str(error)) from error
+        return name
 
     @field_validator("region")
     @classmethod
@@ -244,8 +255,7 @@ def checked(values: dict[str, Any]) -> TrainConfig:
     try:
         return TrainConfig.model_validate(values)
     except ValidationError as error:
-        lines = [f"{'.'.join(map(str, e['loc'])) or 'settings'}: {e['msg']}" for e in error.errors()]
-        raise ConfigError("wrong settings: " + "; ".join(lines)) from error
+        raise ConfigError(f"wrong settings: {wrong_fields(error)}") from error
 
 
 def _read(path: Path | None) -> dict[str, Any]:

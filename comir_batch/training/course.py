@@ -11,9 +11,10 @@ import torch
 from comir_batch.core.errors import ConfigError
 from comir_batch.representation.device import resolve_device
 from comir_batch.training.batches import BatchSource
-from comir_batch.training.checkpoint import Checkpoint
+from comir_batch.training.checkpoint import Checkpoint, read_record
 from comir_batch.training.history import History
-from comir_batch.training.learner import Learner
+from comir_batch.training.learner import Learner, require_compiler
+from comir_batch.training.split import require_region
 from comir_batch.training.validate import Validator
 
 if TYPE_CHECKING:
@@ -30,8 +31,35 @@ if TYPE_CHECKING:
 
 # What a result does not depend on, so that a training may be resumed with another value.
 # The device is told as it is found.
+REVISION = 1
+"""Of the program: goes up whenever the same pairs and settings come to other weights than before."""
 _FREE = {"loaders", "checkpoint_minutes", "execution", "device"}
 _RECENT = 50
+
+
+def require_able(config: TrainConfig, checkpoint: Path | None = None) -> None:
+    """Refuse what would stop a training once its slides are prepared, and can be told before.
+
+    Parameters
+    ----------
+    config : TrainConfig
+        Settings.
+    checkpoint : Path, optional
+        What it shall go on from, if that is there.
+
+    Raises
+    ------
+    ConfigError
+        If the region is none, there is no compiler where one is asked for, or the checkpoint is of other settings.
+    ModelError
+        If there is no such device.
+    """
+    resolve_device(config.device)
+    require_region(config.region)
+    if config.compile:
+        require_compiler()
+    if checkpoint is not None and checkpoint.exists():
+        _require_same_terms(read_record(checkpoint)["identity"], _terms(config))
 
 
 def learn(
@@ -164,7 +192,7 @@ def _part(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
 def identity(config: TrainConfig, lesson: Lesson) -> dict[str, Any]:
     """Return, as JSON, all that decides what a training comes to: its settings, its data, and where it computes."""
     return {
-        "settings": config.model_dump(mode="json", exclude=_FREE),
+        **_terms(config),
         # The folders' names stand for content, channel, series, working level and mask.
         "slides": {
             f"{pair.name} {side}": getattr(pair, side).folder.name
@@ -173,23 +201,53 @@ def identity(config: TrainConfig, lesson: Lesson) -> dict[str, Any]:
         },
         "modalities": [card.model_dump(mode="json") for card in lesson.modalities],
         "mpp": lesson.data.mpp,
-        "device": resolve_device(config.device),
-        "torch": str(torch.__version__),
     }
 
 
+def _terms(config: TrainConfig) -> dict[str, Any]:
+    """Return what of that is known before any slide is looked at."""
+    return {
+        "settings": config.model_dump(mode="json", exclude=_FREE),
+        "device": resolve_device(config.device),
+        "torch": str(torch.__version__),
+        "revision": REVISION,
+    }
+
+
+def _require_same_terms(before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
+    earlier = before.get("revision", 1)  # which the first one did not note
+    if earlier != now["revision"]:
+        raise ConfigError(
+            f"another version of comir-batch began this training (revision {earlier}, now {now['revision']}) and would "
+            "come to other weights. Go on with that version, or begin anew in another --out"
+        )
+    _require_equal(*({**each["settings"], "device": each["device"], "torch": each["torch"]} for each in (before, now)))
+
+
 def _require_same(before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
+    _require_same_terms(before, now)
     slides = _differing(before["slides"], now["slides"])
     if slides:
         raise ConfigError(
             "the pairs, their channels or masks are not those of the training that was stopped "
             f"({', '.join(slides[:5])}). Begin anew in another --out"
         )
-    first, second = (each | each["settings"] for each in (before, now))
-    names = [name for name in _differing(first, second) if name != "settings"]
-    if names:
-        other = "; ".join(f"{name} was {first.get(name)!r}, is {second.get(name)!r}" for name in names)
+    _require_equal(*({name: each.get(name) for name in ("mpp", "modalities")} for each in (before, now)))
+
+
+def _require_equal(before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
+    first, second = _flat(before), _flat(now)
+    other = "; ".join(f"{n} was {first.get(n)!r}, is {second.get(n)!r}" for n in _differing(first, second))
+    if other:
         raise ConfigError(f"a training goes on with the settings that it began with: {other}")
+
+
+def _flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Return nested settings by the names that `--set` knows them by."""
+    flat: dict[str, Any] = {}
+    for name, value in settings.items():
+        flat |= _flat(value, f"{prefix}{name}.") if isinstance(value, dict) else {prefix + name: value}
+    return flat
 
 
 def _differing(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 JOINT = "both"
 GOOD, FAIR = 0.9, 0.7
+"""Shares from which on a model can be relied on, and from which on it helps; docs/training.md names them too."""
 _USED = 2.0  # effective rank below which a space has collapsed
 _DIGITS = 6
 

@@ -10,8 +10,9 @@ from comir_batch.report.article import Section, Table
 from comir_batch.report.charts import Chart, Series, histogram, lines, scatter
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
+    from comir_batch.training.collapse import Spectrum
     from comir_batch.training.diagnosis import Diagnosis, Partners, Space, Spread, Stability, Success, Turning
 
 _LEVELS = ("0-5°, 0-2.3 %", "5-10°, 2.3-4.7 %", "10-15°, 4.7-7 %", "15-20°, 7-9.3 %")
@@ -96,22 +97,23 @@ def _of_space(space: Space) -> Section:
         f"Space of the {space.name}",
         (spectra, chart),
         (Table("Ranks", columns, rows),),
-        (_spectrum_chart(space), _map_chart(space)),
+        (spectrum_chart("Singular values", space.spectra), map_chart("Crops on a map", space)),
     )
 
 
-def _spectrum_chart(space: Space) -> Chart:
+def spectrum_chart(title: str, spectra: Mapping[str, Spectrum]) -> Chart:
+    """Return the singular values of spectra, by their names, as shares of the largest."""
     series = []
-    for name, spectrum in space.spectra.items():
+    for name, spectrum in spectra.items():
         values = np.array(spectrum.relative)
         series.append(Series(name, 1 + np.arange(len(values)), np.where(values > _FLOOR, values, np.nan)))
-    return lines("Singular values", series, "rank", "share of the largest", log_y=True)
+    return lines(title, series, "rank", "share of the largest", log_y=True)
 
 
-def _map_chart(space: Space) -> Chart:
+def map_chart(title: str, space: Space) -> Chart:
+    """Return the crops of a space on a map, partners joined."""
     series = [Series(name, *np.array(points).T) for name, points in space.points.items()]
-    labels = f"dimension 1 ({space.distance})", "dimension 2"
-    return scatter("Crops on a map", series, *labels, links=True, equal=True)
+    return scatter(title, series, f"dimension 1 ({space.distance})", "dimension 2", links=True, equal=True)
 
 
 def _of_stability(stability: tuple[Stability, ...]) -> Iterator[Section]:

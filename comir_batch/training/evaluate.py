@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from comir_batch.representation.device import Device
     from comir_batch.representation.store import Model
     from comir_batch.training.sampling import Network, Place
     from comir_batch.training.split import Part
@@ -27,7 +28,7 @@ _WINDOWS, _CROPS, _PLACES, _STEP = 12, 48, 4, 30
 _TILE, _SEARCH = 3 / 8, 3 / 32  # of a window's side
 
 
-def evaluate(model: Model, parts: Sequence[Part], seed: int = 0) -> dict[str, float]:
+def evaluate(model: Model, parts: Sequence[Part], seed: int = 0, device: Device = "auto") -> dict[str, float]:
     """Return figures of a model on parts of aligned pairs that it has not seen.
 
     Places are drawn over all parts, from each as often as it has room for crops, so that a figure is a mean over parts
@@ -52,7 +53,7 @@ def evaluate(model: Model, parts: Sequence[Part], seed: int = 0) -> dict[str, fl
     SlideError
         If no part has room for a crop.
     """
-    sampler, rng = Sampler(model, parts), np.random.default_rng(seed)
+    sampler, rng = Sampler(model, parts, device), np.random.default_rng(seed)
     side, places = sampler.draw(_WINDOWS, rng, window=True)
     figures = _agreement(sampler.networks, places, side, model.card.mpp)
     side, places = sampler.draw(_CROPS, rng)

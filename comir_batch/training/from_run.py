@@ -32,7 +32,7 @@ from comir_batch.registration.held_out import TILE
 from comir_batch.training.places import Mask
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator, Sequence
+    from collections.abc import Collection, Iterator, Mapping, Sequence
     from pathlib import Path
 
     from numpy.typing import NDArray
@@ -82,7 +82,8 @@ def pairs_of_run(run: Path, folder: Path, only: Collection[str] = ()) -> tuple[P
     Raises
     ------
     RunDirectoryError
-        If it is no run, has none of these pairs, or their aligned images are missing.
+        If it is no run, has none of these pairs, they are neither accepted nor for review, or their aligned images are
+        missing.
     ManifestError
         If the run's manifest or slides are not there any more.
     """
@@ -108,12 +109,27 @@ def _chosen(pairs: Sequence[Pair], layout: Layout, only: Collection[str]) -> lis
     unknown = sorted(set(only) - {pair.name for pair in pairs})
     if unknown:
         raise RunDirectoryError(f"{layout.root} has no pair {', '.join(unknown)}. Name pairs of its manifest")
-    taken = {Verdict.ACCEPT, Verdict.REVIEW} if only else {Verdict.ACCEPT}
-    chosen = [pair for pair in pairs if (not only or pair.name in only) and _verdict(pair, layout) in taken]
+    verdicts = {pair.name: _verdict(pair, layout) for pair in pairs}
+    if only:
+        _require_usable({name: verdicts[name] for name in only}, layout)
+        return [pair for pair in pairs if pair.name in only]
+    chosen = [pair for pair in pairs if verdicts[pair.name] is Verdict.ACCEPT]
     if not chosen:
         counts = f"none of its {len(pairs)} pairs is accepted"
         raise RunDirectoryError(f"{layout.root}: {counts}. Look at its report, and name pairs to take all the same")
     return chosen
+
+
+def _require_usable(named: Mapping[str, Verdict | None], layout: Layout) -> None:
+    """Refuse pairs that were named and are neither accepted nor for review, with their verdicts."""
+    usable = {Verdict.ACCEPT, Verdict.REVIEW}
+    unusable = {name: verdict for name, verdict in named.items() if verdict not in usable}
+    if unusable:
+        wrong = [f"{name} ({verdict.value if verdict else 'no result'})" for name, verdict in unusable.items()]
+        raise RunDirectoryError(
+            f"{layout.root}: {', '.join(wrong)} cannot be learnt from; what is named must be accepted or for review. "
+            "Leave them out, or, if they are right after all, say so first with comir-batch review"
+        )
 
 
 def _verdict(pair: Pair, layout: Layout) -> Verdict | None:

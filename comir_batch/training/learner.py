@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import os
+import shutil
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -149,6 +151,19 @@ class Learner:
         with torch.autocast(self._device, torch.bfloat16, enabled=self._config.precision == "bfloat16"):
             output, inner = self._forward[k](turned)
         return turn_each_back(output.float(), turns), turn_each_back(inner.float(), turns)
+
+
+def require_compiler() -> None:
+    """Refuse to let torch compile networks where there is no compiler, which it looks for as late as the first step.
+
+    Raises
+    ------
+    ConfigError
+        If there is none.
+    """
+    name = os.environ.get("CXX", "g++")
+    if shutil.which(name) is None:
+        raise ConfigError(f"compile needs a C++ compiler, and there is no {name}: install one, or leave compile out")
 
 
 def learning_rate(config: TrainConfig, number: int) -> float:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from itertools import product
 from typing import TYPE_CHECKING
 
 from comir_batch.core.card import ModalityCard
-from comir_batch.core.errors import ConfigError, ManifestError, Problem, SlideError
-from comir_batch.training.alignment import require_aligned
+from comir_batch.core.errors import ConfigError, ManifestError, ModelError, Problem, SlideError
+from comir_batch.pipeline.model_choice import require_network
+from comir_batch.training.alignment import in_words, require_aligned
 from comir_batch.training.crops import CropReader
 from comir_batch.training.pairs import prepare
 from comir_batch.training.places import SMALLEST, Places, require_places
@@ -21,7 +23,7 @@ if TYPE_CHECKING:
     from comir_batch.execution.stop import StopRequest
     from comir_batch.training.alignment import Alignment
     from comir_batch.training.config import TrainConfig
-    from comir_batch.training.pairs import Prepared
+    from comir_batch.training.pairs import Prepared, TrainingPair
     from comir_batch.training.split import Split
 
     Modalities = tuple[ModalityCard, ModalityCard]
@@ -47,6 +49,8 @@ class Lesson:
         Which slides are images in colour whose stains vary in training.
     held_out : tuple of Part
         Other pairs, which the model is measured on.
+    held_out_alignments : dict
+        How well each of them is aligned, by name.
     """
 
     data: Prepared
@@ -55,6 +59,7 @@ class Lesson:
     alignments: dict[str, Alignment]
     stained: tuple[bool, bool] = (False, False)
     held_out: tuple[Part, ...] = ()
+    held_out_alignments: dict[str, Alignment] = field(default_factory=dict)
 
     @property
     def measured(self) -> tuple[Part, ...]:
@@ -116,12 +121,17 @@ def prepare_lesson(
     _require_tissue((*parts.training, *parts.validation), modalities, data.mpp)
     parts = replace(parts, unseen=tuple(_with_tissue(parts.unseen, modalities, data.mpp, say)))
     _look_for_places(parts.training, config.crop, data.mpp, say)
-    alignments = require_aligned(data.pairs, parts, enforced=config.check_alignment)
-    for alignment in alignments.values():
-        say(alignment.sentence)
+    alignments = require_aligned(data.pairs, (*parts.training, *parts.validation), enforced=config.check_alignment)
+    for sentence in in_words(alignments.values()):
+        say(sentence)
     kept = () if held_out is None else _held_out(held_out, folder / "held-out", data, config, stop, subscriber)
     _require_tissue(kept, modalities, data.mpp)
-    lesson = Lesson(data, parts, modalities, alignments, stained, kept)
+    _require_fit((*data.pairs, *(part.pair for part in kept)), modalities)
+    # Refused as those to learn from are: hours later, figures on such pairs would tell nothing of the model.
+    others = require_aligned([part.pair for part in kept], kept, enforced=config.check_alignment, measured=True)
+    for sentence in in_words(others.values()):
+        say(f"held out: {sentence}")
+    lesson = Lesson(data, parts, modalities, alignments, stained, kept, others)
     _require_room(lesson)
     return lesson
 
@@ -131,6 +141,19 @@ def _require_tissue(parts: Iterable[Part], modalities: Modalities, mpp: float) -
     problems = [problem for part in parts for problem in _without_tissue(part, modalities, mpp)]
     if problems:
         raise ManifestError(sorted(set(problems)))
+
+
+def _require_fit(pairs: Iterable[TrainingPair], modalities: Modalities) -> None:
+    """Refuse slides on which no run would take the model that shall be trained, so that it could not be measured."""
+    problems = []
+    for pair, (column, card) in product(pairs, zip(("fixed", "moving"), modalities, strict=True)):
+        try:
+            require_network("to be trained", card, getattr(pair, column).working.info)
+        except ModelError as error:
+            remedy = f"Leave the row out, or change the settings {column} or {column}_photometric"
+            problems.append(Problem(pair.row, column, f"pair {pair.name}: {error}", remedy))
+    if problems:
+        raise ManifestError(problems)
 
 
 def _without_tissue(part: Part, modalities: Modalities, mpp: float) -> Iterator[Problem]:
@@ -181,7 +204,7 @@ def _require_room(lesson: Lesson) -> None:
 def _held_out(
     manifest: Path, folder: Path, data: Prepared, config: TrainConfig, stop: StopRequest, subscriber: Subscriber
 ) -> tuple[Part, ...]:
-    other = prepare(manifest, folder, data.mpp, config.execution, subscriber, stop=stop)
+    other = prepare(manifest, folder, data.mpp, config.execution, subscriber, stop=stop, purpose="measure")
     if (other.modalities, other.channels) != (data.modalities, data.channels):
         raise ConfigError(
             f"{manifest} has {_described(other)}, the pairs to learn from are {_described(data)}. Hold out the same"

@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import partial
 from math import floor, log10
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from comir_batch.core.card import are_distinct
+from comir_batch.core.card import ModelCard, are_distinct
 from comir_batch.core.config import ChunkConfig, ExecutionConfig, RunConfig
 from comir_batch.core.errors import ManifestError, Problem
 from comir_batch.core.events import EventBus
@@ -37,7 +37,9 @@ if TYPE_CHECKING:
 
 _USUAL_MPP = 1.0
 _ENOUGH_PIXELS = 512
-_COARSER = 1.1  # than the pixel size that is asked for, as `working_level` has it
+Purpose = Literal["learn", "measure"]
+_COARSEST = {"learn": 1.1, "measure": float(ModelCard.model_fields["mpp_tolerance"].default)}
+"""By which factor slides may be coarser than what is asked for: as `working_level` has it, or as runs take them."""
 _MOST_SIDE = 10**9
 _BLOCK = 1024
 
@@ -95,6 +97,7 @@ def prepare(
     subscriber: Subscriber,
     *,
     stop: StopRequest | None = None,
+    purpose: Purpose = "learn",
 ) -> Prepared:
     """Check a manifest of aligned pairs and write its slides, at one pixel size, as chunked Zarr.
 
@@ -112,6 +115,8 @@ def prepare(
         Hears of the progress.
     stop : StopRequest, optional
         Looked at between tasks.
+    purpose : {"learn", "measure"}
+        Whether a model shall learn from the pairs, or one that is there is measured on them.
 
     Raises
     ------
@@ -120,9 +125,9 @@ def prepare(
     StoppedError
         If the work was asked to stop; the same call goes on with it.
     """
-    inspected = _inspected(read_manifest(manifest))
+    inspected = _inspected(read_manifest(manifest), purpose)
     chosen = mpp or choose_mpp([slide for pair in inspected for slide in (pair.fixed, pair.moving)])
-    _require_pixels(inspected, chosen)
+    _require_pixels(inspected, chosen, purpose)
     config = RunConfig(model="none", chunk=ChunkConfig(mpp=chosen, max_side=_MOST_SIDE), execution=execution)
     request = RunRequest(manifest, folder, config, target="chunk", keep_work=True)
     summary = run(request, EventBus(subscriber), partial(start_executor, stop=stop or StopRequest()))
@@ -151,28 +156,29 @@ def choose_mpp(slides: Sequence[Slide]) -> float:
     return round(level, 3 - floor(log10(level)))
 
 
-def _inspected(manifest: Manifest) -> tuple[Pair, ...]:
+def _inspected(manifest: Manifest, purpose: Purpose) -> tuple[Pair, ...]:
     """Open the headers of a manifest and refuse it with all of its problems."""
-    problems = [problem for row in manifest.rows for problem in _model_or_start(row)]
+    problems = [problem for row in manifest.rows for problem in _model_or_start(row, purpose)]
     rows = tuple(row.model_copy(update={"model": "", "initial_transform": None}) for row in manifest.rows)
     inspection = inspect_manifest(Manifest(manifest.path, rows, manifest.problems), "none")
-    problems += [*inspection.problems, *_differences(inspection.pairs)]
+    problems += [*inspection.problems, *_differences(inspection.pairs, purpose)]
     if problems:
         raise ManifestError(sorted(problems))
     return inspection.pairs
 
 
-def _model_or_start(row: PairRow) -> Iterator[Problem]:
+def _model_or_start(row: PairRow, purpose: Purpose) -> Iterator[Problem]:
     if row.model.lower() not in {"", "none"}:
-        yield Problem(row.row, "model", f"names the model {row.model}, but a model is to be trained", "Leave it empty")
+        which = {"learn": "a model is to be trained", "measure": "no row chooses the model to measure"}[purpose]
+        yield Problem(row.row, "model", f"names the model {row.model}, but {which}", "Leave it empty")
     if row.initial_transform is not None:
-        reason = "a pair with an initial transform is not aligned, and training does not move it"
-        yield Problem(
-            row.row, "initial_transform", reason, "Register with comir-batch run, then train with --from-run RUN"
-        )
+        what = {"learn": "training", "measure": "measuring a model"}[purpose]
+        remedy = {"learn": "then train with --from-run RUN", "measure": "and name the aligned image"}[purpose]
+        reason = f"a pair with an initial transform is not aligned, and {what} does not move it"
+        yield Problem(row.row, "initial_transform", reason, f"Register with comir-batch run, {remedy}")
 
 
-def _differences(pairs: Sequence[Pair]) -> Iterator[Problem]:
+def _differences(pairs: Sequence[Pair], purpose: Purpose) -> Iterator[Problem]:
     """Compare each pair with the first."""
     for pair in pairs:
         if not are_distinct(pair.fixed.modality, pair.moving.modality):
@@ -180,13 +186,15 @@ def _differences(pairs: Sequence[Pair]) -> Iterator[Problem]:
             yield Problem(pair.row.row, "moving_modality", reason, "Give the two modalities different names")
             continue
         for column in ("fixed", "moving"):
-            yield from _difference(column, getattr(pairs[0], column), getattr(pair, column), pair.row.row, pairs[0])
+            yield from _difference(column, pairs[0], pair, purpose)
 
 
-def _difference(column: str, first: Slide, slide: Slide, row: int, reference: Pair) -> Iterator[Problem]:
+def _difference(column: str, reference: Pair, pair: Pair, purpose: Purpose) -> Iterator[Problem]:
+    first, slide, row = getattr(reference, column), getattr(pair, column), pair.row.row
     if slide.modality != first.modality:
         reason = f"{slide.modality}, but {first.modality} in row {reference.row.row}"
-        remedy = "A model learns one pair of modalities: correct the name, or train on these rows by themselves"
+        other = {"learn": "train on these rows by themselves", "measure": "leave the row out"}[purpose]
+        remedy = f"A model is for one pair of modalities: correct the name, or {other}"
         yield Problem(row, f"{column}_modality", reason, remedy)
     have, wanted = (f"{len(s.info.channels)} channels ({', '.join(s.info.channels)})" for s in (slide, first))
     if len(slide.info.channels) != len(first.info.channels):
@@ -194,14 +202,16 @@ def _difference(column: str, first: Slide, slide: Slide, row: int, reference: Pa
         yield Problem(row, column, reason, f"Choose a channel of it with {column}_channel, or leave the row out")
 
 
-def _require_pixels(pairs: Sequence[Pair], mpp: float) -> None:
+def _require_pixels(pairs: Sequence[Pair], mpp: float, purpose: Purpose) -> None:
     problems = []
     for pair in pairs:
         for column, slide in (("fixed", pair.fixed), ("moving", pair.moving)):
             own = (slide.info.mpp_x + slide.info.mpp_y) / 2
-            if own > _COARSER * mpp:
-                reason = f"has {own:g} µm/px, coarser than the {mpp:g} µm/px to train at"
-                remedy = "Train at a coarser mpp (0 chooses it), or leave the row out"
+            if own / mpp > _COARSEST[purpose]:
+                what = {"learn": "to train at", "measure": "of the model"}[purpose]
+                remedy = {"learn": "Train at a coarser mpp (0 chooses it), or leave", "measure": "Leave"}[purpose]
+                remedy += " the row out"
+                reason = f"has {own:g} µm/px, coarser than the {mpp:g} µm/px {what}"
                 problems.append(Problem(pair.row.row, column, reason, remedy))
     if problems:
         raise ManifestError(problems)

@@ -39,7 +39,7 @@ def part_region(slide: ChunkedSlide, grid: Grid, box: Box) -> Region:
     region = box.pixels(grid, (info.mpp_x, info.mpp_y))
     if region is None:
         size = " x ".join(f"{length:.0f}" for length in info.grid().size_um)
-        raise SlideError(f"{slide.spec.path}: {box} has no pixels of a slide of {size} µm; choose a larger part")
+        raise SlideError(f"{slide.spec.path}: {box} has no pixels of a slide of {size} µm; choose a larger one")
     return region
 
 
@@ -166,7 +166,8 @@ class Places:
 
     def _no_place(self, side: int) -> str:
         need, size = 2 * self._margin(side), self._high - self._low
-        remedy = "Use smaller crops, a smaller pixel size, or larger images"
+        smaller = "smaller crops, " if side > SMALLEST else ""  # than which nothing sets them
+        remedy = f"Use {smaller}a smaller pixel size, or larger images"
         if (size < need).any():
             have = " x ".join(f"{length:.0f}" for length in size)
             return f"pair {self._name}: crops of {side} pixels need {need:.0f} µm, the part has {have} µm. {remedy}"

@@ -90,8 +90,8 @@ def judgement(success: float) -> str:
             "More pairs, or more steps, should make it better."
         )
     return (
-        "Do not rely on this model: most known transforms were not found again. Look whether the pairs are aligned and "
-        "show the same structures; give more pairs, or register with `--model none`."
+        f"Do not rely on this model: {1 - success:.0%} of the known transforms were not found again. Look whether the "
+        "pairs are aligned and show the same structures; give more pairs, or register with `--model none`."
     )
 
 
@@ -168,6 +168,7 @@ def _data(lesson: Lesson, said: Sequence[str]) -> Section:
         used = [word for word, names in (("learnt from", learnt), ("validated on", validated)) if pair.name in names]
         alignment = lesson.alignments.get(pair.name)
         rows.append((pair.name, " and ".join(used), alignment.sentence if alignment else "not measured"))
+    rows += [(name, "measured on", alignment.sentence) for name, alignment in lesson.held_out_alignments.items()]
     columns = ("pair", "used", "alignment, measured without the model")
     notes = (f"Pixel size {lesson.data.mpp:.4g} µm.", *said)
     return Section("What it learnt from", notes, (Table("Pairs", columns, tuple(rows)),))

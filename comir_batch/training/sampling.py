@@ -8,6 +8,7 @@ from itertools import product
 from typing import TYPE_CHECKING
 
 from comir_batch.core.errors import ModelError, SlideError
+from comir_batch.pipeline.model_choice import require_fit
 from comir_batch.representation.weights import load
 from comir_batch.training.crops import PairReader, Pose, shares
 from comir_batch.training.places import SMALLEST
@@ -182,15 +183,9 @@ def _beside_each_other(reader: PairReader, side: int) -> Iterator[Pose]:
 
 
 def _card(model: Model, slide: ChunkedSlide) -> ModalityCard:
-    """Return the card of a slide's modality, if its network takes the slide's channels."""
-    if not model.card.knows(slide.modality):
-        known = " and ".join(card.modality for card in model.card.modalities)
-        raise ModelError(f"the model {model.card.name} knows {known}, not {slide.modality}; name the modalities so")
-    card = model.card.modality(slide.modality)
-    wanted = card.architecture.in_channels
-    if card.input.reduction == "none" and slide.channels != wanted:
-        raise ModelError(
-            f"the model {model.card.name} takes {wanted} channels of {slide.modality}, {slide.spec.path.name} has "
-            f"{slide.channels}; choose a channel in the manifest"
-        )
-    return card
+    """Return the card of a slide's modality, if a run would take the model for it."""
+    try:
+        require_fit(model.card, (slide.modality, slide.working.info))
+    except ModelError as error:
+        raise ModelError(f"{slide.spec.path.name}: {error}; correct its row, or leave it out") from error
+    return model.card.modality(slide.modality)

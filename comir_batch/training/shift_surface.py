@@ -47,7 +47,12 @@ class Peak(NamedTuple):
     @property
     def inside(self) -> bool:
         """Whether it is not at the end of what was looked at, where a slope looks like a peak."""
-        return max(abs(self.x), abs(self.y)) < REACH - 1
+        return self.end < REACH - 1
+
+    @property
+    def end(self) -> float:
+        """How near it is to the end of what was looked at: the larger of its two shifts."""
+        return max(abs(self.x), abs(self.y))
 
 
 def fixed_spectra(tile: NDArray[np.float32], valid: NDArray[np.bool_]) -> Spectra:
@@ -67,13 +72,17 @@ def fixed_spectra(tile: NDArray[np.float32], valid: NDArray[np.bool_]) -> Spectr
 
 def moving_spectra(tile: NDArray[np.float32], valid: NDArray[np.bool_]) -> Spectra:
     """Return the spectra of a moving tile's grey levels, each of which holds as many of the pixels that count."""
+    spectra: Spectra = fft.rfft2(_level_sets(tile, valid))
+    return spectra
+
+
+def _level_sets(tile: NDArray[np.float32], valid: NDArray[np.bool_]) -> NDArray[np.float32]:
     detail = tile - cv2.GaussianBlur(tile, (0, 0), _DETAIL_PIXELS)
     values = detail[valid] if valid.any() else np.zeros(1, np.float32)
     limits = np.quantile(values, np.arange(1, _LEVELS) / _LEVELS).astype(np.float32)
     above = np.stack([np.where(valid, detail > limit, False) for limit in limits])  # noqa: FBT003  numpy's own
     sets = np.concatenate([valid[None] & ~above[:1], above[:-1] & ~above[1:], above[-1:]])
-    spectra: Spectra = fft.rfft2(sets.astype(np.float32))
-    return spectra
+    return sets.astype(np.float32)
 
 
 def find_peak(tiles: Sequence[tuple[Spectra, Spectra]]) -> Peak:
@@ -89,16 +98,41 @@ def find_peak(tiles: Sequence[tuple[Spectra, Spectra]]) -> Peak:
     crossed = sum(fixed[:, None] * moving[None] for fixed, moving in tiles)
     shifts = np.arange(-REACH, REACH + 1)
     joint = fft.irfft2(crossed, (SIDE, SIDE))[:, :, shifts[:, None], shifts]
-    information = _information(np.maximum(joint, 0))
-    known = np.isfinite(information)
+    return _peak(_information(np.maximum(joint, 0)))
+
+
+def find_far_peak(
+    fixed: NDArray[np.float32],
+    fixed_valid: NDArray[np.bool_],
+    moving: NDArray[np.float32],
+    moving_valid: NDArray[np.bool_],
+) -> Peak:
+    """Return the peak over all shifts by up to half of two whole images ``(Y, X)``, of which some pixels count.
+
+    What counts is the information of all pixels that a shift compares, not of one: the fewer they are, the more do they
+    share by chance.
+    """
+    shape = [2 * length for length in fixed.shape]  # so that nothing comes in again at the other side
+    first, second = (
+        fft.rfft2(_level_sets(pixels, valid), shape) for pixels, valid in ((fixed, fixed_valid), (moving, moving_valid))
+    )
+    y, x = (np.arange(-(length // 2), length // 2 + 1) for length in fixed.shape)
+    joint = np.maximum(fft.irfft2(np.conj(first)[:, None] * second[None], shape)[:, :, y[:, None], x], 0)
+    return _peak(joint.sum(axis=(0, 1)) * _information(joint))
+
+
+def _peak(surface: NDArray[np.float64]) -> Peak:
+    """Return the highest place of a surface over shifts, none of which is in its middle; NaN is not known."""
+    known = np.isfinite(surface)
     if not known.any():
         return Peak(0.0, 0.0, 0.0)
-    middle = float(np.median(information[known]))
-    spread = 1.4826 * float(np.median(np.abs(information[known] - middle)))
-    best = np.where(known, information, -np.inf)
-    y, x = np.unravel_index(int(best.argmax()), best.shape)
+    middle = float(np.median(surface[known]))
+    spread = 1.4826 * float(np.median(np.abs(surface[known] - middle)))
+    best = np.where(known, surface, -np.inf)
+    y, x = (int(place) for place in np.unravel_index(int(best.argmax()), best.shape))
     z = (float(best[y, x]) - middle) / spread if spread > 0 else 0.0
-    return Peak(_between(best[y], int(x)) - REACH, _between(best[:, x], int(y)) - REACH, z)
+    rows, columns = (length // 2 for length in best.shape)
+    return Peak(_between(best[y], x) - columns, _between(best[:, x], y) - rows, z)
 
 
 def _information(joint: NDArray[np.float32]) -> NDArray[np.float64]:

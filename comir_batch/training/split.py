@@ -28,6 +28,13 @@ class Box(NamedTuple):
     x1: float = inf
     y1: float = inf
 
+    def __str__(self) -> str:
+        x, y = (
+            f"{first:g} to {'the end' if last == inf else format(last, 'g')}"
+            for first, last in ((self.x0, self.x1), (self.y0, self.y1))
+        )
+        return f"the part with x from {x} and y from {y} (µm)"
+
     def pixels(self, grid: Grid, mpp: tuple[float, float]) -> Region | None:
         """Return the pixels of a grid that are made of nothing but level-0 pixels of the box, or None.
 
@@ -102,7 +109,9 @@ def split(pairs: Sequence[TrainingPair], region: tuple[float, float, float, floa
     ConfigError
         If the region is none, leaves out more than one rectangle, or the share is not in 0 <= share < 1.
     """
-    _check(region, share)
+    require_region(region)
+    if not 0 <= share < 1:
+        raise ConfigError(f"the share of validation is {share:g}; give 0 or more, and less than 1")
     parts = [Part(pair, _box(pair, region)) for pair in pairs]
     unseen = tuple(Part(pair, rest) for pair in pairs if (rest := _rest(pair, region)) is not None)
     if share == 0:
@@ -120,7 +129,14 @@ def split(pairs: Sequence[TrainingPair], region: tuple[float, float, float, floa
     return Split(training, validation, unseen)
 
 
-def _check(region: tuple[float, float, float, float], share: float) -> None:
+def require_region(region: tuple[float, float, float, float]) -> None:
+    """Refuse what is no region, or leaves out more than one rectangle.
+
+    Raises
+    ------
+    ConfigError
+        If it is so.
+    """
     left, top, right, bottom = region
     if not (0 <= left < right <= 1 and 0 <= top < bottom <= 1):
         raise ConfigError(
@@ -132,8 +148,6 @@ def _check(region: tuple[float, float, float, float], share: float) -> None:
             f"region {region} leaves out more than one rectangle; let it reach three sides of the slide, for example "
             "0, 0, 1, 0.75"
         )
-    if not 0 <= share < 1:
-        raise ConfigError(f"the share of validation is {share:g}; give 0 or more, and less than 1")
 
 
 def _box(pair: TrainingPair, region: tuple[float, float, float, float]) -> Box:

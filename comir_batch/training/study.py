@@ -14,7 +14,7 @@ from comir_batch.pipeline.files import read_json, write_json
 from comir_batch.representation.store import find_model, is_model
 from comir_batch.representation.weights import save
 from comir_batch.training.config import checked
-from comir_batch.training.course import identity, learn
+from comir_batch.training.course import identity, learn, require_able
 from comir_batch.training.diagnose import diagnose
 from comir_batch.training.folder import held
 from comir_batch.training.known_rigid import FOUND
@@ -37,7 +37,7 @@ APPROACHES = ("alternating", "summed", "pretraining")
 CRITICS = ("mse", "cosine", "l1")
 STUDIES: dict[str, dict[str, dict[str, Any]]] = {
     "supervision": {
-        "none": {},
+        "none": {"supervision": {"approach": "none"}},
         **{
             f"{approach} {critic}": {"supervision": {"approach": approach, "critic": critic}}
             for approach in APPROACHES
@@ -46,7 +46,8 @@ STUDIES: dict[str, dict[str, dict[str, Any]]] = {
     },
     "symmetry": {name: {"symmetry": name} for name in ("none", "c4", "d4")},
 }
-"""What each study changes, by the name of the variant; the first is what the others are compared with."""
+"""What each study changes, by the name of the variant, whatever the config says of it; the first is what the others are
+compared with."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +69,7 @@ class StudyRequest:
     seeds : int
         Trainings of each variant, with the seeds from the config's on.
     fields : int
-        Known transforms that each model is measured on, a quarter of them at each level.
+        Known transforms that each model is measured on, dealt out to the four levels in turn.
     command : tuple of str
         The command line, for the report.
     """
@@ -95,8 +96,10 @@ class Trial:
         Of its training.
     found : tuple of int
         Known transforms that were found to 2 % of the width, at each level.
-    fields : int
-        Transforms at all levels together.
+    fields : tuple of int
+        Transforms that were tried, at each level.
+    side : int
+        Of their crops in pixels: that of the training's, or halved for want of room.
     loss : float
         Mean over the last fifty steps.
     minutes : float
@@ -108,7 +111,8 @@ class Trial:
     variant: str
     seed: int
     found: tuple[int, ...]
-    fields: int
+    fields: tuple[int, ...]
+    side: int
     loss: float
     minutes: float
     diagnosis: Diagnosis
@@ -116,12 +120,12 @@ class Trial:
     @property
     def success(self) -> float:
         """Share of the transforms that were found."""
-        return sum(self.found) / self.fields
+        return sum(self.found) / sum(self.fields)
 
     @property
     def interval(self) -> tuple[float, float]:
         """95 % interval of the success, by Clopper and Pearson; the fields overlap, so that it is too narrow."""
-        low, high = binomtest(sum(self.found), self.fields).proportion_ci(0.95, "exact")
+        low, high = binomtest(sum(self.found), sum(self.fields)).proportion_ci(0.95, "exact")
         return float(low), float(high)
 
     def rank(self, space: str) -> float:
@@ -168,6 +172,7 @@ def study(
 def _study(
     request: StudyRequest, stop: StopRequest, say: Callable[[str], None], subscriber: Subscriber
 ) -> tuple[Trial, ...]:
+    require_able(request.config)
     lesson = prepare_lesson(
         request.manifest, request.held_out, request.out / "data", request.config, stop, say, subscriber
     )
@@ -192,7 +197,7 @@ def _require_same(request: StudyRequest, lesson: Lesson) -> None:
     """Note what is studied; refuse a folder with models of another study."""
     note = request.out / "settings.json"
     wanted = {"study": request.name, **identity(request.config, lesson)}
-    if note.exists() and read_json(note) != json.loads(json.dumps(wanted)):
+    if note.exists() and {"revision": 1, **read_json(note)} != json.loads(json.dumps(wanted)):
         raise ConfigError(f"{request.out} holds a study of other pairs or settings. Choose another --out")
     write_json(note, wanted)
 
@@ -220,14 +225,15 @@ def _measure(lesson: Lesson, config: TrainConfig, variant: str, folder: Path, re
         side=config.crop,
         seed=request.config.seed,
     )
-    errors = fields.errors(representers(model))
+    errors = fields.errors(representers(model, config.device))
     recent: Sequence[float] = history["losses"][-50:]
     return Trial(
         variant,
         config.seed,
         tuple(int((level <= FOUND).sum()) for level in errors),
-        request.fields,
+        tuple(len(level) for level in errors),
+        fields.side,
         sum(recent) / len(recent),
         history["seconds"] / 60,
-        diagnose(model, lesson.measured, crops=config.measured_crops, seed=request.config.seed),
+        diagnose(model, lesson.measured, crops=config.measured_crops, seed=request.config.seed, device=config.device),
     )

@@ -5,13 +5,12 @@ from __future__ import annotations
 import shlex
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from comir_batch import __version__
 from comir_batch.pipeline.files import write_text
 from comir_batch.report.article import Article, Section, Table, article_page
-from comir_batch.report.charts import Chart, Series, lines, scatter
+from comir_batch.report.charts import Chart, Series, lines
 from comir_batch.report.data import Link, Provenance
+from comir_batch.training.diagnosis_sections import map_chart, spectrum_chart
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -20,7 +19,6 @@ if TYPE_CHECKING:
     from comir_batch.training.lesson import Lesson
     from comir_batch.training.study import StudyRequest, Trial
 
-_FLOOR = 1e-9
 _COLUMNS = (
     "variant",
     "seed",
@@ -63,7 +61,6 @@ def write_study(request: StudyRequest, lesson: Lesson, trials: Sequence[Trial]) 
 
 def _row(trial: Trial) -> tuple[str | float, ...]:
     low, high = trial.interval
-    quarter = trial.fields / len(trial.found)
     (bottleneck,) = (space for space in trial.diagnosis.spaces if space.name == "bottleneck")
     names = [turning.modality for turning in trial.diagnosis.turning]
     return (
@@ -71,7 +68,7 @@ def _row(trial: Trial) -> tuple[str | float, ...]:
         trial.seed,
         round(100 * trial.success, 1),
         f"{100 * low:.1f}-{100 * high:.1f}",
-        " / ".join(f"{100 * found / quarter:.0f}" for found in trial.found),
+        " / ".join(f"{100 * found / tried:.0f}" for found, tried in zip(trial.found, trial.fields, strict=True)),
         round(100 * trial.diagnosis.partners.retrieved, 1),
         round(_lowest_turned(trial), 3),
         round(trial.rank("output"), 1),
@@ -103,7 +100,7 @@ def _findings(request: StudyRequest, lesson: Lesson, trials: Sequence[Trial]) ->
     better = [name for name in others if success[name] > success[base]]
     lower = [name for name in others if ranks[name] < ranks[base]]
     where = "that no training read" if lesson.is_measured_unseen else "that chose the step to keep"
-    measured = f"Measured by {request.fields} known rigid transforms of crops of {request.config.crop} pixels {where}."
+    measured = f"Measured by {request.fields} known rigid transforms of crops of {trials[0].side} pixels {where}."
     most = (
         f"Most was found by {best} ({success[best]:.1%}); {base} found {success[base]:.1%}; {len(better)} of "
         f"{len(others)} other variants found more than that."
@@ -137,8 +134,14 @@ def _mean(values: Sequence[float]) -> float:
 def _space_section(name: str, trials: Sequence[Trial]) -> Section:
     spaces = {trial.variant: _space(trial, name) for trial in trials}
     modalities = [turning.modality for turning in trials[0].diagnosis.turning]
-    spectra = [_spectra(f"Singular values of the {name}, {m}", m, spaces) for m in modalities]
-    maps = [_map(f"{name.capitalize()}, {variant}", space) for variant, space in spaces.items()]
+    spectra = [
+        spectrum_chart(
+            f"Singular values of the {name}, {modality}",
+            {variant: space.spectra[modality] for variant, space in spaces.items()},
+        )
+        for modality in modalities
+    ]
+    maps = [map_chart(f"{name.capitalize()}, {variant}", space) for variant, space in spaces.items()]
     words = (
         "Singular values of the covariance of features, as shares of the largest: the sooner they fall, the fewer "
         "dimensions are used. On the maps, lines join crops of one place: short lines and a wide spread are good."
@@ -149,19 +152,6 @@ def _space_section(name: str, trials: Sequence[Trial]) -> Section:
 def _space(trial: Trial, name: str) -> Space:
     (found,) = (space for space in trial.diagnosis.spaces if space.name == name)
     return found
-
-
-def _spectra(title: str, modality: str, spaces: dict[str, Space]) -> Chart:
-    series = []
-    for variant, space in spaces.items():
-        values = np.array(space.spectra[modality].relative)
-        series.append(Series(variant, 1 + np.arange(len(values)), np.where(values > _FLOOR, values, np.nan)))
-    return lines(title, series, "rank", "share of the largest", log_y=True)
-
-
-def _map(title: str, space: Space) -> Chart:
-    series = [Series(name, *np.array(points).T) for name, points in space.points.items()]
-    return scatter(title, series, f"dimension 1 ({space.distance})", "dimension 2", links=True, equal=True)
 
 
 def _turning(trials: Sequence[Trial]) -> tuple[Chart, ...]:

@@ -13,9 +13,10 @@ from comir_batch import __version__
 from comir_batch.core.card import ModelCard
 from comir_batch.core.errors import ConfigError, StoppedError
 from comir_batch.pipeline.files import write_json
-from comir_batch.representation.store import CARD, WEIGHTS, Model, find_model, is_model, save_card
+from comir_batch.representation.device import resolve_device
+from comir_batch.representation.store import CARD, WEIGHTS, Model, as_name, find_model, is_model, save_card
 from comir_batch.representation.weights import save
-from comir_batch.training.course import learn
+from comir_batch.training.course import learn, require_able
 from comir_batch.training.diagnose import diagnose
 from comir_batch.training.evaluate import evaluate
 from comir_batch.training.files import TrainingFiles
@@ -106,6 +107,7 @@ def train(request: TrainRequest, stop: StopRequest, say: Callable[[str], None], 
         raise ConfigError(f"there is nothing to resume in {files.root}. Leave --resume out, or correct --out")
     with held(files.root, "training", say):
         _require_resumed(files, say, resume=request.resume)
+        require_able(request.config, files.checkpoint)
         return _train(request, files, stop, say, subscriber)
 
 
@@ -141,10 +143,11 @@ def model_card(config: TrainConfig, lesson: Lesson, history: History) -> ModelCa
         "steps_kept": history.best,
         "comir-batch": __version__,
         "torch": str(torch.__version__),
+        "device_used": resolve_device(config.device),
         "machine": platform.machine(),
     }
     return ModelCard(
-        name=config.name or "-".join(lesson.data.modalities),
+        name=config.name or as_name("-".join(lesson.data.modalities)),
         modalities=lesson.modalities,
         mpp=lesson.data.mpp,
         slides=min(len({getattr(pair, side).digest for pair in pairs}) for side in ("fixed", "moving")),
@@ -188,7 +191,7 @@ def _measured(folder: Path, lesson: Lesson, config: TrainConfig) -> tuple[Model,
     model = find_model(folder)
     found = diagnose(model, lesson.measured, crops=config.measured_crops, device=config.device)
     figures: dict[str, str | int | float] = {
-        **evaluate(model, lesson.measured, seed=config.seed),
+        **evaluate(model, lesson.measured, seed=config.seed, device=config.device),
         **{f"found_{level}": round(share, 4) for level, share in enumerate(found.success.levels, 1)},
         "found_of": found.success.fields,
         "measured_on": _measured_on(lesson),

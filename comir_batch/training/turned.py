@@ -1,4 +1,4 @@
-"""Whether one image of a pair is turned or mirrored against the other, told from their overviews."""
+"""Whether one image of a pair is turned or mirrored against the other, or lies far off, told from their overviews."""
 
 from __future__ import annotations
 
@@ -11,7 +11,15 @@ import numpy as np
 
 from comir_batch.core.geometry import Grid
 from comir_batch.training.places import part_grid, part_region
-from comir_batch.training.shift_surface import REACH, SIDE, Peak, find_peak, fixed_spectra, moving_spectra
+from comir_batch.training.shift_surface import (
+    REACH,
+    SIDE,
+    Peak,
+    find_far_peak,
+    find_peak,
+    fixed_spectra,
+    moving_spectra,
+)
 from comir_batch.warp.reduce import reduce_area
 
 if TYPE_CHECKING:
@@ -32,6 +40,9 @@ _LEAST_TISSUE = 0.3  # of a tile of either slide
 _FEWEST_TILES = 4
 _CLEAR, _CLEAR_TURNED = 12.0, 15.0  # the best of so many wrong turns stays below
 _PERCENTILES = (1.0, 99.5)
+_FAR_LONGEST = 256  # side of the images that are compared at shifts by up to half of them, in pixels
+_FAR_LEAST_TISSUE = 0.05  # of either whole image
+_FAR_CLEAR = 30.0  # unrelated images, mirrored and turned ones stay below half of it
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,16 +75,32 @@ class Turn:
 
 def best_turn(pair: TrainingPair, box: Box) -> Turn:
     """Try small turns, quarter turns and mirroring of the moving image; return what shows most common structure."""
-    fixed, moving = (_grey(slide, box) for slide in (pair.fixed, pair.moving))
-    corners = np.array([grid.corners_um()[[0, 3]] for _, _, grid in (fixed, moving)])
-    low, high = corners[:, 0].max(axis=0), corners[:, 1].min(axis=0)
-    own = max(fixed[2].mpp_x, fixed[2].mpp_y, moving[2].mpp_x, moving[2].mpp_y)
-    mpp = max(own, float((high - low).max()) / _LONGEST)
-    width, height = (int(n) for n in np.maximum((high - low) / mpp, 1))
-    grid = Grid(width, height, mpp, mpp, *low.tolist())
-    still = _Still(_laid(fixed, grid, np.eye(2)))
+    fixed, moving, grid = _on_one_grid(pair, box, _LONGEST)
+    still, mpp = _Still(_laid(fixed, grid, np.eye(2))), grid.mpp_x
     turns = [Turn(name, angle, still.compare(_laid(moving, grid, linear)), mpp) for name, angle, linear in _linears()]
     return max(turns, key=lambda turn: (turn.clear, turn.peak.z))
+
+
+class Far(NamedTuple):
+    """How many µm ``(x, y)`` the moving image lies off, how clear that is, and the pixel size that it was told at."""
+
+    shift_um: NDArray[np.float64]
+    z: float
+    mpp: float
+
+
+def far_shift(pair: TrainingPair, box: Box) -> Far | None:
+    """Compare whole images on tissue, coarse and upright, at shifts by up to half of them; None if nothing is clear."""
+    fixed, moving, grid = _on_one_grid(pair, box, _FAR_LONGEST)
+    both = [_laid(image, grid, np.eye(2)) for image in (fixed, moving)]
+    counted = [_counted(image, on_tissue=True) for image in both]
+    if min(mask.mean() for mask in counted) < _FAR_LEAST_TISSUE:
+        return None
+    peak = find_far_peak(both[0].pixels, counted[0], both[1].pixels, counted[1])
+    at_the_end = abs(peak.x) > grid.width // 2 - 1 or abs(peak.y) > grid.height // 2 - 1
+    if at_the_end or peak.z < _FAR_CLEAR:
+        return None
+    return Far(np.array([peak.x, peak.y]) * grid.mpp_x, peak.z, grid.mpp_x)
 
 
 def _linears() -> Iterator[tuple[str, float, NDArray[np.float64]]]:
@@ -94,6 +121,17 @@ def _rotation(degrees: float) -> NDArray[np.float64]:
 
 
 _Grey = tuple["NDArray[np.float32]", "NDArray[np.bool_]", Grid]
+
+
+def _on_one_grid(pair: TrainingPair, box: Box, longest: int) -> tuple[_Grey, _Grey, Grid]:
+    """Return the part of both slides in grey, and a grid of at most so many pixels a side of what both show."""
+    fixed, moving = (_grey(slide, box) for slide in (pair.fixed, pair.moving))
+    corners = np.array([grid.corners_um()[[0, 3]] for _, _, grid in (fixed, moving)])
+    low, high = corners[:, 0].max(axis=0), corners[:, 1].min(axis=0)
+    own = max(fixed[2].mpp_x, fixed[2].mpp_y, moving[2].mpp_x, moving[2].mpp_y)
+    mpp = max(own, float((high - low).max()) / longest)
+    width, height = (int(n) for n in np.maximum((high - low) / mpp, 1))
+    return fixed, moving, Grid(width, height, mpp, mpp, *low.tolist())
 
 
 def _grey(slide: ChunkedSlide, box: Box) -> _Grey:

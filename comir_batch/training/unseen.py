@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from comir_batch.core.errors import ConfigError
-from comir_batch.training.split import Part, split
+from comir_batch.training.split import Part, require_region, split
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -36,12 +36,11 @@ def unseen_parts(
     Raises
     ------
     ConfigError
-        If the region leaves nothing to measure on.
+        If the region is none, or leaves nothing to measure on.
     """
     if region is not None:
+        require_unseen(region)
         parts = split(pairs, region, 0, 0).unseen
-        if not parts:
-            raise ConfigError("the region leaves nothing of the slides to measure on: give a smaller one, or --whole")
         asked = f"Measured outside {_text(region)} (left, top, right, bottom as shares of each slide), as asked."
         return parts, asked + ("" if _holds(region, _region(card)) else _warning(card, pairs))
     known = _learnt_from(card, pairs)
@@ -57,6 +56,19 @@ def unseen_parts(
         f"of {len(pairs)} pairs: the rest of them is what {card.name} learnt from."
     )
     return (*kept, *others), sentence
+
+
+def require_unseen(region: Region) -> None:
+    """Refuse a region that cannot be what was learnt from, or leaves nothing to measure on.
+
+    Raises
+    ------
+    ConfigError
+        If it is so.
+    """
+    require_region(region)
+    if region == ALL:
+        raise ConfigError("the region leaves nothing of the slides to measure on: give a smaller one, or --whole")
 
 
 def whole_parts(card: ModelCard, pairs: Sequence[TrainingPair]) -> tuple[tuple[Part, ...], str]:

@@ -67,7 +67,7 @@ class Validator:
     mpp : float
         Pixel size in µm.
     count, side : int
-        Fields, a quarter of them at each level, and their side in pixels.
+        Fields, dealt out to the four levels in turn, and their side in pixels.
     seed : int
         Of the places and transforms.
 
@@ -128,7 +128,7 @@ def _drawn(readers: Sequence[PairReader], rng: np.random.Generator, count: int, 
     return fields
 
 
-def representers(model: Model, device: Device = "auto") -> tuple[Representer, Representer]:
+def representers(model: Model, device: Device) -> tuple[Representer, Representer]:
     """Return those of a model's two modalities."""
     first, second = (load(model, card.modality, device) for card in model.card.modalities)
     return first, second

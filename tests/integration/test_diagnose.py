@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 
+import cv2
 import ihc_pairs
+import numpy as np
 import pytest
 import typer
 from typer.testing import CliRunner
@@ -51,17 +53,35 @@ def test_a_shipped_model_is_diagnosed_on_what_it_has_not_seen(manifest, tmp_path
     [
         (("nonesuch",), "there is no model 'nonesuch'"),
         (("haematoxylin-dab", "--region", "0", "0", "1", "1"), "the region leaves nothing of the slides"),
+        (("haematoxylin-dab", "--region", "0", "0", "2", "1"), "is not left, top, right, bottom"),
+        (("haematoxylin-dab", "--device", "cuda"), "there is no CUDA device here"),
         (("haematoxylin-dab", "--against", "nonesuch"), "there is no model 'nonesuch'"),
         (("haematoxylin-dab", "--region", "0", "0", "0.92", "1"), "the part has 2"),
     ],
 )
-def test_mistakes_are_told_in_a_line(manifest, tmp_path, arguments, message):
+def test_mistakes_are_told_in_a_line(manifest, tmp_path, monkeypatch, arguments, message):
+    monkeypatch.setattr("comir_batch.representation.device._sees_cuda", lambda: False)
     result = invoke(arguments[0], manifest, *arguments[1:], "--out", tmp_path)
     assert result.exit_code == 3
     said = [line for line in result.stderr.splitlines() if line.startswith("comir-batch:")]
     assert len(said) == 1
     assert message in said[0]
     assert not (tmp_path / "diagnosis.json").exists()
+    assert (tmp_path / "data").exists() == ("the part has" in message)  # the rest is told before slides are rewritten
+
+
+def test_pairs_that_are_not_aligned_are_measured_with_a_warning(tmp_path):
+    manifest = ihc_pairs.manifest(tmp_path)
+    moving = str(tmp_path / "dab.png")
+    cv2.imwrite(moving, np.roll(cv2.imread(moving, cv2.IMREAD_UNCHANGED), 14, axis=1))
+    model = ihc_pairs.tiny_model(tmp_path / "tiny").folder
+    result = invoke(model, manifest, "--out", tmp_path / "out", "--whole", "--crops", 16, "--device", "cpu")
+    assert result.exit_code == 0, result.output
+    assert "the moving image lies" in result.stderr
+    assert "CAREFUL: the figures say little of the model where pairs are not aligned" in result.stderr
+    found = json.loads((tmp_path / "out" / "diagnosis.json").read_text(encoding="utf-8"))
+    assert found["alignment"][-1].startswith("CAREFUL")
+    assert found["alignment"][0] in (tmp_path / "out" / "diagnosis.html").read_text(encoding="utf-8")
 
 
 def test_pairs_of_other_modalities_are_refused(tmp_path):

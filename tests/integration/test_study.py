@@ -14,10 +14,12 @@ from runs import PROGRAM
 from skimage.data import immunohistochemistry
 from test_train import QUICK, write_pairs
 
+from comir_batch.execution.stop import StopRequest
+from comir_batch.representation import device
 from comir_batch.representation.store import find_model, is_model
 from comir_batch.training.config import checked
 from comir_batch.training.ihc import haematoxylin_dab_channels
-from comir_batch.training.study import STUDIES
+from comir_batch.training.study import STUDIES, StudyRequest, _changed, study
 
 VARIANTS = ("none", "c4", "d4")
 
@@ -59,7 +61,7 @@ def test_a_study_that_was_killed_goes_on_and_compares_its_variants(pairs, tmp_pa
 def _require_whole(out, printed):
     trials = json.loads((out / "study.json").read_text())["trials"]
     assert [trial["variant"] for trial in trials] == list(VARIANTS)
-    assert all(trial["fields"] == 4 and len(trial["found"]) == 4 for trial in trials)
+    assert all(trial["fields"] == [1, 1, 1, 1] and len(trial["found"]) == 4 for trial in trials)
     cards = [find_model(out / "models" / f"{variant}-1").card for variant in VARIANTS]
     assert [card.training["symmetry"] for card in cards] == list(VARIANTS)
     assert len({card.weights_sha256 for card in cards}) == 3
@@ -75,6 +77,21 @@ def _require_whole(out, printed):
     assert all(variant in printed for variant in VARIANTS)
     assert not (out / "data").exists()
     assert len(list((out / "charts").glob("*.svg"))) >= 2
+
+
+def test_models_are_measured_where_and_as_they_are_said_to_be(tmp_path, monkeypatch):
+    monkeypatch.setattr(device, "_sees_cuda", lambda: True)  # which is not to be used
+    monkeypatch.setitem(STUDIES, "symmetry", {name: {"symmetry": name} for name in ("none", "c4")})
+    stains = haematoxylin_dab_channels(immunohistochemistry())
+    pairs = write_pairs(tmp_path / "pairs", stains[:, :, :380], 1, side=380)
+    config = checked(QUICK | {"steps": 1, "crop": 104, "validation": 0.2, "device": "cpu"})
+    request = StudyRequest("symmetry", pairs, tmp_path / "study", config, fields=6)
+    trials = study(request, StopRequest(), lambda _: None, lambda _: None)
+    assert [trial.fields for trial in trials] == [(2, 2, 1, 1)] * 2
+    assert {trial.side for trial in trials} == {52}  # for want of room
+    assert "transforms of crops of 52 pixels" in (tmp_path / "study" / "study.html").read_text()
+    rows = (tmp_path / "study" / "table.md").read_text().splitlines()[2:]
+    assert all(0 <= float(share) <= 100 for row in rows for share in row.split("|")[5].split("/"))
 
 
 @pytest.mark.parametrize("name", STUDIES)
@@ -93,3 +110,11 @@ def test_the_study_of_supervision_has_the_nine_ways_and_none():
         itertools.product(("alternating", "summed", "pretraining"), ("mse", "cosine", "l1"))
     )
     assert len(ways) == 10
+
+
+@pytest.mark.parametrize("name", STUDIES)
+def test_what_all_variants_have_in_common_does_not_change_them(name):
+    base = checked({"supervision": {"approach": "summed", "critic": "l1"}, "symmetry": "c4"})
+    for changes in STUDIES[name].values():
+        (setting,) = changes
+        assert getattr(_changed(base, changes), setting) == getattr(checked(changes), setting)

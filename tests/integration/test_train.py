@@ -18,9 +18,12 @@ from runs import PROGRAM
 from skimage.data import immunohistochemistry
 
 from comir_batch.core.geometry import Region
+from comir_batch.execution.stop import StopRequest
 from comir_batch.io.zarr_array import ZarrArray
 from comir_batch.representation.store import find_model
+from comir_batch.training.config import checked
 from comir_batch.training.ihc import haematoxylin_dab_channels
+from comir_batch.training.train import TrainRequest, train
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -39,13 +42,13 @@ QUICK = {
 }
 
 
-def write_pairs(folder: Path, stains: np.ndarray, tiles: int = 6) -> Path:
-    """Write tiles of 160 pixels of both stains as pairs, and their manifest."""
+def write_pairs(folder: Path, stains: np.ndarray, tiles: int = 6, side: int = 160) -> Path:
+    """Write square tiles of both stains as pairs, and their manifest."""
     folder.mkdir(parents=True, exist_ok=True)
     rows = []
     for number in range(tiles):
         y, x = divmod(number, 3)
-        tile = stains[:, 160 * y : 160 * y + 160, 160 * x : 160 * x + 160]
+        tile = stains[:, side * y : side * (y + 1), side * x : side * (x + 1)]
         names = [f"{name}{number}.png" for name in ("h", "d")]
         for name, image in zip(names, tile, strict=True):
             cv2.imwrite(str(folder / name), image)
@@ -94,6 +97,7 @@ def test_a_training_leaves_a_model_a_card_a_record_and_a_report(trained):
     card = find_model(out).card
     assert (card.name, card.slides, card.mpp) == ("haematoxylin-dab", 6, 0.5)
     assert card.training["steps_done"] == 6
+    assert card.training["device_used"] in {"cpu", "cuda"}
     assert len(card.data_sha256) == 12
     assert {"correlation", "retrieved", "turned_dab"} <= set(card.metrics)
     assert all(0 <= card.metrics[f"found_{level}"] <= 1 for level in (1, 2, 3, 4))
@@ -108,6 +112,14 @@ def test_a_training_leaves_a_model_a_card_a_record_and_a_report(trained):
     assert [v["step"] for v in record["validations"]] == [3, 6]
     assert "step 6 of 6" in done.stderr
     assert "<svg" in page
+
+
+def test_a_model_is_measured_on_the_device_that_is_asked_for(pairs, tmp_path, monkeypatch):
+    monkeypatch.setattr("comir_batch.representation.device._sees_cuda", lambda: True)  # which is not to be used
+    config = checked(QUICK | {"steps": 1, "device": "cpu"})
+    card = train(TrainRequest(pairs, tmp_path / "model", config), StopRequest(), lambda _: None, lambda _: None)
+    assert card.training["device_used"] == "cpu"
+    assert card.metrics["found_of"] == 4
 
 
 def test_what_is_there_is_not_overwritten(trained, pairs):

@@ -140,6 +140,10 @@ def test_runs_that_cannot_be_learnt_from_say_why(copied, tmp_path):
     assert pairs_of_run(copied, tmp_path, ["p1"])[0].is_file()
     with pytest.raises(RunDirectoryError, match="has no pair p7"):
         pairs_of_run(copied, tmp_path, ["p7"])
+    verdict(copied, "reject")
+    with pytest.raises(RunDirectoryError, match=r"p1 \(reject\) cannot be learnt from; what is named must be accepted"):
+        pairs_of_run(copied, tmp_path, ["p1"])
+    verdict(copied, "review")
     (copied / "pairs" / "p1" / "aligned.ome.zarr" / "zarr.json").unlink()
     with pytest.raises(RunDirectoryError, match=r"aligned.ome.zarr of p1 is missing\. Make it again with comir-batch"):
         pairs_of_run(copied, tmp_path, ["p1"])

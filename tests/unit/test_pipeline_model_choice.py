@@ -62,6 +62,15 @@ def test_modalities_that_no_model_knows_are_registered_raw_and_that_is_said():
     assert "no shipped model knows x-ray and sonar" in sentence
 
 
+def test_a_model_of_yours_that_cannot_be_read_is_named(tmp_path, monkeypatch, card):
+    monkeypatch.setenv("COMIR_BATCH_MODELS", str(tmp_path))
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "card.json").write_text("{}")
+    model, sentence = choose_model("", *modalities(card))
+    assert model.card == card
+    assert sentence.endswith("The cards of models of yours cannot be read: other; see comir-batch models list.")
+
+
 def test_an_unknown_model_is_an_error_that_lists_those_that_are():
     with pytest.raises(ModelError) as caught:
         choose_model("dapi-tritcc", ("dapi", slide()), ("tritc", slide()))

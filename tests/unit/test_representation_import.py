@@ -395,3 +395,8 @@ def test_the_command_makes_a_model_that_is_sound(checkpoint, tmp_path):
     card = find_model(tmp_path / "out").card
     assert (card.licence, card.slides, list(card.data_sha256)) == ("MIT", 1, ["model.pt"])
     assert run(app, ["models", "verify", str(tmp_path / "out")]).exit_code == 0
+
+
+def test_a_name_that_no_folder_can_have_is_refused(tmp_path):
+    with pytest.raises(ModelError, match="'my model/x' cannot be that of a folder"):
+        import_original(tmp_path / "any.pt", tmp_path / "out", Facts("my model/x", ("a", "b"), 0.5))

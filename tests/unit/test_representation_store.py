@@ -16,12 +16,14 @@ from comir_batch.representation.network import DenseUNet
 from comir_batch.representation.normalise import Range
 from comir_batch.representation.store import (
     add_model,
+    as_name,
     find_model,
     known_models,
     list_models,
     own_models,
     remove_model,
     save_card,
+    unreadable_models,
 )
 from comir_batch.representation.weights import load, save
 
@@ -112,6 +114,26 @@ def test_names_that_no_own_model_can_have(folder, own, name, said):
     assert not own.exists()
 
 
+@pytest.mark.parametrize("content", [b"{}", b"\xff\xfe", '{"licence": "\u00a9"}'.encode("latin-1")])
+def test_a_card_that_cannot_be_read_leaves_the_other_models_usable(folder, own, content):
+    known = list_models()
+    add_model(find_model(folder))
+    (own / "other").mkdir()
+    (own / "other" / "card.json").write_bytes(content)
+    assert sorted([*(card.name for card in known), "tiny"]) == [card.name for card in list_models()]
+    assert find_model("tiny").card.name == "tiny"
+    assert list(unreadable_models()) == ["other"]
+    with pytest.raises(ModelError, match=r"is not a model card of version 1: .*comir-batch models remove other"):
+        find_model("other")
+    remove_model("other")
+    assert not unreadable_models()
+
+
+def test_names_of_models_are_made_of_those_of_modalities():
+    names = {"he-shg": "he-shg", "H&E (40x)-DAB": "H-E-40x--DAB", "µ-x": "x", "...": "model"}
+    assert {words: as_name(words) for words in names} == names
+
+
 def test_only_own_models_are_removed(folder, own):
     add_model(find_model(folder))
     for name in ("dapi-tritc", "../own/tiny", "missing"):
@@ -189,6 +211,23 @@ def test_weights_of_another_network_are_refused(folder):
     )
     with pytest.raises(ModelError, match="do not fit its card"):
         load(find_model(folder), "a", "cpu")
+
+
+def test_absurd_widths_are_refused_without_taking_their_memory(folder):
+    card = find_model(folder).card
+    absurd = TINY.model_copy(update={"init_filters": 10**9})
+    modalities = tuple(ModalityCard(modality=m, architecture=absurd) for m in ("a", "b"))
+    save_card(folder, card.model_copy(update={"modalities": modalities}))
+    with pytest.raises(ModelError, match="do not fit its card"):
+        load(find_model(folder), "a", "cpu")
+
+
+def test_percentiles_that_do_not_ascend_are_refused(folder):
+    card = json.loads((folder / "card.json").read_text())
+    card["modalities"][1]["input"] |= {"low": 60, "high": 50}
+    (folder / "card.json").write_text(json.dumps(card))
+    with pytest.raises(ModelError, match=r"modalities.1.input: .*, the percentile low, 60, must be below high, 50"):
+        find_model(folder)
 
 
 def test_a_pickle_with_the_right_digest_is_refused(folder):

@@ -13,7 +13,7 @@ from skimage.data import immunohistochemistry
 
 from comir_batch.core.config import ExecutionConfig
 from comir_batch.core.errors import ManifestError
-from comir_batch.training.alignment import _most_agreeing, _turn_and_shift, measure, require_aligned
+from comir_batch.training.alignment import _most_agreeing, _turn_and_shift, in_words, measure, require_aligned
 from comir_batch.training.ihc import haematoxylin_dab_channels
 from comir_batch.training.pairs import prepare
 from comir_batch.training.shift_surface import SIDE, Peak, find_peak, fixed_spectra, moving_spectra
@@ -90,6 +90,30 @@ def test_a_shift_is_measured_and_said(ihc, number, shift, words):
     assert f"pair p{number}: the moving image lies" in found.sentence
 
 
+@pytest.mark.parametrize("shift", [23, 30, 60, 120])
+def test_a_shift_beyond_the_reach_of_tiles_is_measured_coarsely(make, stains, shift):
+    first, second = stains
+    (pair,) = make(first[:, :380].copy(), second[:, shift : shift + 380].copy())
+    found = measure(pair, WHOLE)
+    assert found.known
+    assert found.off_px == pytest.approx(shift, abs=3)
+    assert "lies about" in found.sentence
+    assert "to the left" in found.sentence
+
+
+def test_a_peak_near_the_end_of_the_reach_is_said_to_be_the_least(make, shared_data):
+    first, second = _phase(shared_data, "phase_contrast_z6.png"), _phase(shared_data, "NFH_confocal_maxproj.png")
+    (pair,) = make(first[:, :924].copy(), second[:, 24:948].copy())
+    assert "lies at least 22" in measure(pair, WHOLE).sentence
+
+
+def test_it_is_said_loudly_where_nothing_can_be_told_of_any_pair(ihc):
+    found = [measure(ihc[5], WHOLE)]
+    assert in_words(found * 2)[-1].startswith("CAREFUL: of none of the pairs (2) can be told whether it is aligned")
+    assert in_words([*found, measure(ihc[0], WHOLE)])[-1].startswith("pair p0: ")
+    assert in_words([]) == ()
+
+
 def test_a_turn_is_measured_and_said(ihc):
     found = measure(ihc[3], WHOLE)
     assert found.known
@@ -112,12 +136,15 @@ def test_unrelated_images_cannot_be_told(ihc):
 
 
 def test_every_misaligned_row_is_refused_with_its_measure(ihc):
-    parts = split(ihc[:3], (0.0, 0.0, 1.0, 1.0), 0.2, 1)
+    both = split(ihc[:3], (0.0, 0.0, 1.0, 1.0), 0.2, 1)
+    parts = (*both.training, *both.validation)
     with pytest.raises(ManifestError) as caught:
         require_aligned(ihc[:3], parts, tolerance_px=TOLERANCE)
     assert [problem.row for problem in caught.value.problems] == [3, 4]
     assert all("--from-run" in problem.remedy for problem in caught.value.problems)
     assert list(require_aligned(ihc[:3], parts, enforced=False)) == ["p0", "p1", "p2"]
+    with pytest.raises(ManifestError, match="hold out what is aligned"):
+        require_aligned(ihc[:3], parts, measured=True)
 
 
 def test_only_the_given_part_is_looked_at(make, stains):

@@ -40,6 +40,8 @@ def test_the_command_line_lies_over_the_file_and_the_file_over_the_preset(tmp_pa
         ({"supervision": {"approach": "sometimes"}}, "supervision.approach"),
         ({"fixed": {"reduction": "sum"}}, "fixed.reduction"),
         ({"seed": 2**31}, "seed"),
+        ({"fixed": {"low": 60, "high": 50}}, "fixed: Value error, the percentile low, 60, must be below high, 50"),
+        ({"name": "my model/x"}, "name: Value error, the name 'my model/x' cannot be that of a folder"),
     ],
 )
 def test_a_wrong_setting_is_named(values, message):
@@ -57,3 +59,10 @@ def test_files_that_cannot_be_read_and_unknown_presets_are_named(tmp_path):
     ):
         with pytest.raises(ConfigError, match=message):
             load_train_config(preset, path, {})
+
+
+def test_tables_are_merged_key_by_key(tmp_path):
+    file = tmp_path / "c.toml"
+    file.write_text("[fixed]\nlow = 2.0\n")
+    config = load_train_config("compact", file, {"fixed": {"log": True}})
+    assert (config.fixed.low, config.fixed.log) == (2.0, True)

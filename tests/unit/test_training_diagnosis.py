@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from pathlib import Path
 
 import ihc_pairs
 import numpy as np
@@ -14,8 +15,9 @@ from comir_batch.core.errors import ConfigError, ModelError
 from comir_batch.report.article import Article, article_page
 from comir_batch.training.collapse import Spectrum
 from comir_batch.training.diagnose import _averaged, _distances, _likeness, diagnose
-from comir_batch.training.diagnosis import Spread
+from comir_batch.training.diagnosis import FAIR, GOOD, Spread
 from comir_batch.training.diagnosis_sections import sections
+from comir_batch.training.report import judgement
 from comir_batch.training.split import WHOLE, Box, Part
 from comir_batch.training.unseen import unseen_parts, whole_parts
 
@@ -116,6 +118,27 @@ def test_sentences_tell_good_from_bad(found):
     assert "Fair: known rigid transforms are found again in 75% of 48 crops" in judged(found, success=success)
     partners = replace(found.partners, retrieved=0.2)
     assert "Bad: 20% of 16 crops correlate best with their partner" in judged(found, partners=partners)
+
+
+@pytest.mark.parametrize(
+    ("success", "sentence"),
+    [
+        (1.0, "This model can be relied on"),
+        (GOOD, "This model can be relied on"),
+        (np.nextafter(GOOD, 0), "This model helps, and fails now and then"),
+        (FAIR, "This model helps, and fails now and then"),
+        (np.nextafter(FAIR, 0), "Do not rely on this model: 30% of the known transforms were not found again."),
+        (0.62, "Do not rely on this model: 38% of the known transforms were not found again."),
+        (0.0, "Do not rely on this model: 100% of the known transforms were not found again."),
+    ],
+)
+def test_the_judgement_is_true_at_every_share(success, sentence):
+    assert judgement(success).startswith(sentence)
+
+
+def test_the_handbook_names_the_shares_of_the_judgement():
+    handbook = (Path(__file__).parents[2] / "docs" / "training.md").read_text(encoding="utf-8")
+    assert f"relied on from {100 * GOOD:.0f} % of the transforms on, of help from {100 * FAIR:.0f} % on" in handbook
 
 
 @pytest.mark.parametrize(

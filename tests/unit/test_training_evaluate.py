@@ -177,3 +177,17 @@ def test_a_model_of_other_modalities_is_refused(tmp_path, pair):
     stranger = replace(pair, moving=replace(pair.moving, modality="he"))
     with pytest.raises(ModelError, match="tiny-0 knows haematoxylin and dab, not he"):
         Sampler(ihc_pairs.tiny_model(tmp_path), [Part(stranger)], "cpu")
+
+
+@pytest.mark.parametrize(
+    ("card", "network", "message"),
+    [
+        ({"mpp": 0.2}, {}, "was trained at 0.2 µm/px"),
+        ({}, {"photometric": "brightfield"}, "takes brightfield images of haematoxylin, the slide is dark"),
+    ],
+)
+def test_what_a_run_would_not_take_the_model_for_is_not_measured(model, pair, card, network, message):
+    first, second = model.card.modalities
+    changed = model.card.model_copy(update={"modalities": (first.model_copy(update=network), second), **card})
+    with pytest.raises(ModelError, match=f"haematoxylin.png: .*{message}"):
+        evaluate(replace(model, card=changed), [Part(pair)])

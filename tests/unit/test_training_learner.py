@@ -7,9 +7,10 @@ import pytest
 import torch
 
 from comir_batch.core.card import Architecture, ModalityCard
-from comir_batch.core.errors import ConfigError
+from comir_batch.core.errors import ConfigError, ModelError
 from comir_batch.training import course
 from comir_batch.training.batches import Batch
+from comir_batch.training.checkpoint import Checkpoint
 from comir_batch.training.config import checked
 from comir_batch.training.history import History
 from comir_batch.training.learner import Learner, cut, learning_rate, told_apart
@@ -131,23 +132,54 @@ def test_training_ends_when_the_second_half_brings_no_progress():
     assert History.from_json(history.to_json()) == history
 
 
-IDENTITY = {"settings": {"steps": 6}, "slides": {"t0 fixed": "chunk-1"}, "mpp": 0.5, "device": "cpu", "torch": "2"}
+IDENTITY = {
+    "settings": {"steps": 6, "fixed": {"low": 1, "high": 99}},
+    "slides": {"t0 fixed": "chunk-1"},
+    "mpp": 0.5,
+    "device": "cpu",
+    "torch": "2",
+}
 
 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"settings": {"steps": 7}}, "steps was 6, is 7"),
+        ({"settings": {"steps": 7}}, "steps was 6, is 7$"),
+        ({"settings": {"steps": 6, "fixed": {"low": 5, "high": 99}}}, "began with: fixed.low was 1, is 5$"),
+        # Settings are named first: of another pixel size slides are others, too.
+        ({"settings": {"steps": 7}, "slides": {}, "mpp": 0.6, "modalities": ["c"]}, "steps was 6, is 7$"),
         ({"mpp": 0.6}, "mpp was 0.5, is 0.6"),
+        ({"revision": 2}, "another version of comir-batch began this training .revision 1, now 2"),
         ({"device": "cuda"}, "device was 'cpu', is 'cuda'"),
         ({"slides": {"t0 fixed": "chunk-2"}}, r"\(t0 fixed\)\. Begin anew"),
         ({"slides": {"t0 fixed": "chunk-1", "t1 fixed": "chunk-3"}}, r"\(t1 fixed\)\. Begin anew"),
     ],
 )
 def test_a_training_goes_on_only_as_it_began(change, message):
-    course._require_same(IDENTITY, dict(IDENTITY))
+    now = IDENTITY | {"revision": 1}  # which older checkpoints do not name
+    course._require_same(IDENTITY, now)
+    change = change | {"settings": IDENTITY["settings"] | change.get("settings", {})}
     with pytest.raises(ConfigError, match=message):
-        course._require_same(IDENTITY, IDENTITY | change)
+        course._require_same(IDENTITY, now | change)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"device": "cuda"}, "there is no CUDA device here"),
+        ({"region": (0.2, 0.2, 1, 1)}, "leaves out more than one rectangle"),
+        ({"compile": True}, r"compile needs a C\+\+ compiler, and there is no nonesuch-g"),
+        ({"mpp": 2.0}, "mpp was 0.0, is 2.0"),
+    ],
+)
+def test_what_would_stop_a_training_is_told_before_anything_is_prepared(tmp_path, monkeypatch, changes, message):
+    monkeypatch.setenv("CXX", "nonesuch-g++")
+    monkeypatch.setattr("comir_batch.representation.device._sees_cuda", lambda: False)
+    stopped = tmp_path / "checkpoint.safetensors"
+    Checkpoint({}, {"identity": course._terms(settings())}).save(stopped)
+    course.require_able(settings(), stopped)
+    with pytest.raises((ConfigError, ModelError), match=message):
+        course.require_able(settings(**changes), stopped)
 
 
 def test_a_training_leaves_torch_as_it_was():

@@ -83,6 +83,25 @@ def test_blank_slides_to_measure_on_are_refused_before_the_training(tmp_path):
         lesson(write(tmp_path, [160] * 6), held_out)
 
 
+def test_what_a_model_is_measured_on_is_refused_where_it_is_not_aligned(tmp_path):
+    pairs = write(tmp_path, [160] * 6)
+    (tmp_path / "other").mkdir()
+    held_out = write(tmp_path / "other", [150])
+    moving = cv2.imread(str(tmp_path / "other" / "d0.png"), cv2.IMREAD_UNCHANGED)
+    cv2.imwrite(str(tmp_path / "other" / "d0.png"), np.roll(moving, 14, axis=1))
+    with pytest.raises(ManifestError, match=r"row 2, column moving: pair t0: the moving image lies .* off") as caught:
+        lesson(pairs, held_out, check_alignment=True)
+    assert "hold out what is aligned" in str(caught.value)
+    made, said, _ = lesson(pairs, held_out)
+    assert made.held_out_alignments["t0"].off_px > 6
+    assert any(sentence.startswith("held out: pair t0: the moving image lies") for sentence in said)
+
+
+def test_slides_that_no_run_would_take_the_model_for_are_refused_before_the_training(tmp_path):
+    with pytest.raises(ManifestError, match=r"row 2, column moving: pair t0: .* up to 4096, the slide has uint8"):
+        lesson(write(tmp_path, [160] * 6), moving={"scaling": "full", "full": 4096})
+
+
 @pytest.mark.parametrize(
     ("asked", "stained", "on_the_card"),
     [("auto", True, "brightfield"), ("brightfield", True, "brightfield"), ("any", False, "")],

@@ -30,10 +30,10 @@ def folder(tmp_path):
     return tmp_path
 
 
-def ready(folder, *rows, header=HEADER, mpp=0.0):
+def ready(folder, *rows, header=HEADER, mpp=0.0, purpose="learn"):
     manifest = folder / "pairs.csv"
     manifest.write_text("\n".join([header, *rows]) + "\n")
-    return prepare(manifest, folder / "data", mpp, SERIAL, lambda _: None)
+    return prepare(manifest, folder / "data", mpp, SERIAL, lambda _: None, purpose=purpose)
 
 
 def problems(folder, *rows, **options):
@@ -100,6 +100,21 @@ def test_a_pixel_size_finer_than_a_slide_is_refused(folder):
     found = problems(folder, *rows, mpp=0.5)
     assert "has 1 µm/px, coarser than the 0.5 µm/px to train at" in found[3, "moving"]
     assert len(found) == 1
+
+
+def test_pairs_to_measure_on_are_taken_as_a_run_takes_them(folder):
+    header = HEADER + ",model,initial_transform"
+    (folder / "start.json").write_text("{}")
+    made = ready(folder, "p1,h.png,d.png,haematoxylin,dab,0.7,0.7", mpp=0.5, purpose="measure")
+    assert made.mpp == 0.5
+    rows = ("p1,h.png,d.png,haematoxylin,dab,0.5,0.5,dapi-tritc,", "p2,h.png,d.png,he,dab,0.5,0.5,,start.json")
+    found = problems(folder, *rows, header=header, mpp=0.5, purpose="measure")
+    assert "no row chooses the model to measure" in found[2, "model"]
+    assert "measuring a model does not move it" in found[3, "initial_transform"]
+    assert "leave the row out" in found[3, "fixed_modality"]
+    found = problems(folder, "p1,h.png,d_half.png,haematoxylin,dab,0.5,1.0", mpp=0.5, purpose="measure")
+    assert "has 1 µm/px, coarser than the 0.5 µm/px of the model" in found[2, "moving"]
+    assert not any("train" in problem for problem in found.values())
 
 
 def test_pixels_that_are_not_finite_are_told_or_masked(folder):

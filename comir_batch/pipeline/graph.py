@@ -11,7 +11,7 @@ from comir_batch.core.verdict import Verdict
 from comir_batch.pipeline.by_hand import config_of, read_by_hand, standing
 from comir_batch.pipeline.fingerprint import fingerprint
 from comir_batch.pipeline.job import Job
-from comir_batch.pipeline.layout import JudgeFiles, RegisterFiles, SlideFiles
+from comir_batch.pipeline.layout import JudgeFiles, SlideFiles
 from comir_batch.pipeline.stages.chunk import ChunkWork
 from comir_batch.pipeline.stages.export import ExportWork
 from comir_batch.pipeline.stages.judge import JudgeWork
@@ -190,7 +190,7 @@ class _PairJobs:
         parameters.given(section, deformable=deformable)  # tells now what is wrong with the user's files
         outlined = section.outlines and row.fixed_mask is None and row.moving_mask is None
         work = RegisterWork(folder, *sides, deformable, by_blocks, row.initial_transform, section, landmarks, outlined)
-        return self._job("register", print_, work, (RegisterFiles(folder).transform,), before)
+        return self._job("register", print_, work, (work.found,), before)
 
     def _fitted_landmarks(self) -> tuple[Path | None, Path | None]:
         """Return the landmarks that the fit shall heed."""

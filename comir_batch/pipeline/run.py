@@ -171,11 +171,12 @@ def run_inspected(
 
 
 class EarlierRun(NamedTuple):
-    """What a run directory was made with: manifest, settings, and whether bulky work stays."""
+    """What a run directory was made with: manifest, settings, whether bulky work stays; and the names of its pairs."""
 
     manifest: Path
     settings: dict[str, Any]
     keep_work: bool
+    pairs: tuple[str, ...]
 
 
 def earlier_run(run_directory: Path) -> EarlierRun:
@@ -192,7 +193,8 @@ def earlier_run(run_directory: Path) -> EarlierRun:
             f"{run_directory} is not a run directory: it has no run.json. Start with comir-batch run"
         )
     content = read_json(path)
-    return EarlierRun(type(path)(content["manifest"]["path"]), content["config"], content["keep_work"])
+    pairs = tuple(pair["pair_id"] for pair in content["pairs"])
+    return EarlierRun(type(path)(content["manifest"]["path"]), content["config"], content["keep_work"], pairs)
 
 
 def _scheduler(

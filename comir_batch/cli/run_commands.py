@@ -161,7 +161,7 @@ def _stage_command(stage: str) -> Callable[..., None]:
                     resolved,
                     stage,
                     keep_work=earlier.keep_work,
-                    skip_bad_rows=skip_bad_rows,
+                    skip_bad_rows=skip_bad_rows or earlier.skip_bad_rows,
                     command=tuple(sys.argv),
                 )
             )

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import csv
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
@@ -82,11 +82,12 @@ class PairRow(BaseModel):
 
 @dataclass(frozen=True)
 class Manifest:
-    """The good rows of a manifest, and what is wrong with the others."""
+    """The good rows of a manifest, what is wrong with the others, and the pair_id of each row, as it stands there."""
 
     path: Path
     rows: tuple[PairRow, ...]
     problems: tuple[Problem, ...]
+    pair_ids: dict[int, str] = field(default_factory=dict)
 
 
 class _Cells(BaseModel):
@@ -160,7 +161,9 @@ def read_manifest(path: Path) -> Manifest:
         problems += wrong
         if row is not None and not wrong:
             rows.append(row)
-    return Manifest(path.resolve(), tuple(rows), tuple(problems))
+    named = header.index("pair_id")
+    pair_ids = {number: cells[named].strip() for number, cells in table if len(cells) > named}
+    return Manifest(path.resolve(), tuple(rows), tuple(problems), pair_ids)
 
 
 def _read_table(path: Path) -> tuple[list[str], list[tuple[int, list[str]]]]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -39,10 +39,11 @@ _READERS: dict[str, Callable[[Path, Grid], object]] = {
 
 @dataclass(frozen=True)
 class Inspection:
-    """Pairs that can be run, and what is wrong with the other rows (those of the table itself included)."""
+    """Pairs that can be run, what is wrong with the other rows (those of the table itself included), their pair_ids."""
 
     pairs: tuple[Pair, ...]
     problems: tuple[Problem, ...]
+    pair_ids: dict[int, str] = field(default_factory=dict)
 
 
 def inspect_manifest(manifest: Manifest, default_model: str) -> Inspection:
@@ -66,7 +67,7 @@ def inspect_manifest(manifest: Manifest, default_model: str) -> Inspection:
             pairs.append(outcome)
         else:
             problems += outcome
-    return Inspection(tuple(pairs), tuple(sorted(problems)))
+    return Inspection(tuple(pairs), tuple(sorted(problems)), manifest.pair_ids)
 
 
 _Headers = tuple["SlideInfo", str] | UserError

@@ -30,6 +30,7 @@ from comir_batch.pipeline.layout import Layout
 from comir_batch.pipeline.profiles import site_profile
 from comir_batch.pipeline.provenance import driver_state, write_run_json
 from comir_batch.pipeline.records import Records
+from comir_batch.pipeline.results import left_out
 from comir_batch.pipeline.scheduler import Scheduler
 
 if TYPE_CHECKING:
@@ -75,7 +76,7 @@ class RunRequest:
 
 @dataclass(frozen=True)
 class RunSummary:
-    """What became of it: a result for each pair in the manifest's order, and the rows that were skipped."""
+    """What became of it: a result for each pair in the manifest's order, then for each row that was skipped."""
 
     results: tuple[PairResult, ...]
     skipped: tuple[Problem, ...]
@@ -83,7 +84,7 @@ class RunSummary:
 
     @property
     def exit_code(self) -> int:
-        """0: all accepted or for review; 1: some rejected or in error; 4: all of them. A person's decision counts."""
+        """0: all accepted or for review; 1: some rejected, in error or skipped; 4: all. A person's decision counts."""
         bad = sum(result.final in {Verdict.REJECT, Verdict.ERROR} for result in self.results)
         return 0 if bad == 0 else 4 if bad == len(self.results) else 1
 
@@ -162,6 +163,7 @@ def run_inspected(
                 _execute(scheduler, bus, start_executor(wanted), wanted)
         finally:
             results = tuple(driver.result(pair.name) for pair in inspection.pairs)
+            results += tuple(left_out(inspection.problems, inspection.pair_ids))
             seconds = time.monotonic() - started
             if request.target == "report" and (changed or not is_current(layout, results)):
                 write_batch(layout, results, inspection, records.history, jobs, where.device)
@@ -171,11 +173,12 @@ def run_inspected(
 
 
 class EarlierRun(NamedTuple):
-    """What a run directory was made with: manifest, settings, whether bulky work stays; and the names of its pairs."""
+    """What a run directory was made with: manifest, settings and options; and the names of its pairs."""
 
     manifest: Path
     settings: dict[str, Any]
     keep_work: bool
+    skip_bad_rows: bool
     pairs: tuple[str, ...]
 
 
@@ -193,8 +196,13 @@ def earlier_run(run_directory: Path) -> EarlierRun:
             f"{run_directory} is not a run directory: it has no run.json. Start with comir-batch run"
         )
     content = read_json(path)
-    pairs = tuple(pair["pair_id"] for pair in content["pairs"])
-    return EarlierRun(type(path)(content["manifest"]["path"]), content["config"], content["keep_work"], pairs)
+    return EarlierRun(
+        type(path)(content["manifest"]["path"]),
+        content["config"],
+        content["keep_work"],
+        content.get("skip_bad_rows", False),
+        tuple(pair["pair_id"] for pair in content["pairs"]),
+    )
 
 
 def _scheduler(

@@ -6,8 +6,9 @@ import os
 import time
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from comir_batch.core.errors import ConfigError, ManifestError, Problem, RunDirectoryError
@@ -32,10 +33,10 @@ from comir_batch.pipeline.provenance import driver_state, write_run_json
 from comir_batch.pipeline.records import Records
 from comir_batch.pipeline.results import left_out
 from comir_batch.pipeline.scheduler import Scheduler
+from comir_batch.representation.store import settled
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-    from pathlib import Path
 
     from comir_batch.core.config import RunConfig
     from comir_batch.core.profile import Profile
@@ -127,6 +128,9 @@ def run(request: RunRequest, bus: EventBus, start_executor: StartExecutor) -> Ru
     NoWorkersError, StoppedError
         From the executor; what was finished stays recorded.
     """
+    # A model's folder is one for the next command, too, wherever that is given.
+    config = request.config.model_copy(update={"model": settled(request.config.model, Path())})
+    request = replace(request, config=config)
     inspection = inspect_request(request.manifest, request.config, skip_bad_rows=request.skip_bad_rows)
     return run_inspected(inspection, request, bus, start_executor)
 
@@ -197,7 +201,7 @@ def earlier_run(run_directory: Path) -> EarlierRun:
         )
     content = read_json(path)
     return EarlierRun(
-        type(path)(content["manifest"]["path"]),
+        Path(content["manifest"]["path"]),
         content["config"],
         content["keep_work"],
         content.get("skip_bad_rows", False),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path  # noqa: TC003  read by no tool, but by people
 
 import numpy as np
+import tifffile
 from skimage.data import immunohistochemistry
 
 from comir_batch.bench.known_motion import write_pyramid
@@ -38,6 +39,18 @@ def test_pixels_that_are_no_numbers_are_no_tissue(tmp_path):
         overview = make_overview(source)
     assert overview.tissue.any()
     assert not overview.tissue[100:120, 200:230].any()
+
+
+def test_a_single_pixel_that_is_no_number_takes_no_tissue_with_it(tmp_path):
+    stain = np.tile(haematoxylin_dab_channels(immunohistochemistry())[:1], (1, 3, 3)).astype(np.float32)
+    with open_slide(slide(tmp_path, stain)) as source:
+        whole = make_overview(source)
+    stain[:, ::7, ::7] = np.nan
+    tifffile.imwrite(tmp_path / "one.tif", stain[0])
+    with open_slide(SlideSpec(tmp_path / "one.tif", mpp=0.5)) as source:
+        overview = make_overview(source)
+    assert np.isfinite(overview.pixels).all()
+    assert (overview.tissue == whole.tissue).mean() > 0.95
 
 
 def test_it_survives_a_file(tmp_path):

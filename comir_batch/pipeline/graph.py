@@ -104,6 +104,12 @@ def needed(jobs: dict[str, Job], target: str, is_done: frozenset[str]) -> dict[s
     return {key: job for key, job in jobs.items() if key in wanted}
 
 
+def _glass(slide: Slide) -> list[str]:
+    """Return what empty glass is taken for, where file, type and channel do not say it alone, as they once did."""
+    told = slide.spec.photometric or (slide.info.photometric == "brightfield" and slide.info.dtype != "uint8")
+    return [slide.info.photometric] if told else []
+
+
 class _PairJobs:
     """Builds the jobs of one pair, stage after stage."""
 
@@ -144,7 +150,7 @@ class _PairJobs:
         working, section, margin = self._working(slide), self._config.chunk, self._margin(slide)
         settings = {
             "section": {"shard": section.shard, "chunk": section.chunk},
-            "image": [slide.spec.series, slide.spec.channel, slide.info.mpp_x, slide.info.mpp_y],
+            "image": [slide.spec.series, slide.spec.channel, slide.info.mpp_x, slide.info.mpp_y, *_glass(slide)],
             "working": [working.level, working.factor],
             "margin": margin,
         }

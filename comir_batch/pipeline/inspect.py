@@ -150,6 +150,8 @@ def _assumed(row: PairRow) -> tuple[str, ...]:
     for side, spec in (("fixed", row.fixed), ("moving", row.moving)):
         if spec.mpp is not None:
             sentences.append(f"The pixel size of the {side} slide, {spec.mpp:g} µm, is the manifest's.")
+        if spec.photometric:
+            sentences.append(f"That the {side} slide is {spec.photometric} is the manifest's word.")
         if spec.channel:
             sentences.append(f"Of the {side} slide only the channel {spec.channel} was used.")
         if spec.series:

@@ -75,6 +75,18 @@ def test_a_row_changes_the_stages_that_read_it(folder, row, stages):
     assert changed(build(folder), build(folder, row)) == stages
 
 
+def test_whether_glass_is_bright_counts_where_the_manifest_says_it(folder):
+    def built(photometric):
+        (folder / "m.csv").write_text(f"{HEADER},moving_photometric\n{ROW},{photometric}\n")
+        inspection = inspect_manifest(read_manifest(folder / "m.csv"), "none")
+        return build_jobs(inspection.pairs, load_config(None), Layout(folder / "run"), CPU)
+
+    assert list(built("")) == list(build(folder))
+    assert changed(build(folder), built("brightfield")) == {"chunk", *DOWN}
+    (warp,) = [job.work for job in built("brightfield").values() if job.stage == "warp"]
+    assert warp.fill == 255
+
+
 def test_the_content_of_a_file_counts_and_its_name_does_not(folder):
     before = build(folder)
     (folder / "a.png").rename(folder / "renamed.png")

@@ -84,7 +84,7 @@ def rerun(  # noqa: PLR0913  a parameter an option
                 run_directory,
                 resolved,
                 keep_work=earlier.keep_work,
-                skip_bad_rows=skip_bad_rows,
+                skip_bad_rows=skip_bad_rows or earlier.skip_bad_rows,
                 command=tuple(sys.argv),
             )
         )

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import sys
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import typer
@@ -17,6 +16,7 @@ from comir_batch.cli.tables import print_table
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
     from comir_batch.core.config import RunConfig
     from comir_batch.pipeline.layout import Layout
@@ -93,12 +93,10 @@ def execution_options(
     executor: str | None, profile: str | None, scheduler_file: Path | None, queue_timeout: float | None
 ) -> dict[str, Any]:
     """Return the options that say where the work is done, by dotted key of the settings."""
-    # A path is another one for the next command, which may be given elsewhere.
-    is_path = profile is not None and ("/" in profile or profile.endswith(".toml"))
     return {
         "execution.executor": executor,
-        "execution.profile": str(Path(profile).absolute()) if profile is not None and is_path else profile,
-        "execution.scheduler_file": None if scheduler_file is None else str(scheduler_file.absolute()),
+        "execution.profile": profile,
+        "execution.scheduler_file": None if scheduler_file is None else str(scheduler_file),
         "execution.queue_timeout_s": queue_timeout,
     }
 
@@ -161,7 +159,7 @@ def _stage_command(stage: str) -> Callable[..., None]:
                     resolved,
                     stage,
                     keep_work=earlier.keep_work,
-                    skip_bad_rows=skip_bad_rows,
+                    skip_bad_rows=skip_bad_rows or earlier.skip_bad_rows,
                     command=tuple(sys.argv),
                 )
             )

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import csv
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
@@ -24,6 +24,8 @@ OPTIONAL = (
     "moving_mpp",
     "fixed_series",
     "moving_series",
+    "fixed_photometric",
+    "moving_photometric",
     "fixed_mask",
     "moving_mask",
     "fixed_landmarks",
@@ -34,9 +36,12 @@ OPTIONAL = (
 )
 _PAIR_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
+_GLASS = "Write brightfield or dark, or leave it empty to let the image tell"
 _REMEDIES = {
     "pair_id": "Use letters, digits, '.', '_' and '-', at most 100, the first a letter or digit",
     "registration": "Write affine or bspline, or leave it empty for bspline",
+    "fixed_photometric": _GLASS,
+    "moving_photometric": _GLASS,
     "fixed_mpp": "Give the pixel size of level 0 in µm, for example 0.25",
     "moving_mpp": "Give the pixel size of level 0 in µm, for example 0.25",
 }
@@ -82,11 +87,12 @@ class PairRow(BaseModel):
 
 @dataclass(frozen=True)
 class Manifest:
-    """The good rows of a manifest, and what is wrong with the others."""
+    """The good rows of a manifest, what is wrong with the others, and the pair_id of each row, as it stands there."""
 
     path: Path
     rows: tuple[PairRow, ...]
     problems: tuple[Problem, ...]
+    pair_ids: dict[int, str] = field(default_factory=dict)
 
 
 class _Cells(BaseModel):
@@ -105,6 +111,8 @@ class _Cells(BaseModel):
     moving_mpp: float | None = Field(default=None, gt=0, lt=1000)
     fixed_series: int = Field(default=0, ge=0)
     moving_series: int = Field(default=0, ge=0)
+    fixed_photometric: Literal["brightfield", "dark", ""] = ""
+    moving_photometric: Literal["brightfield", "dark", ""] = ""
     fixed_mask: str = ""
     moving_mask: str = ""
     fixed_landmarks: str = ""
@@ -160,7 +168,9 @@ def read_manifest(path: Path) -> Manifest:
         problems += wrong
         if row is not None and not wrong:
             rows.append(row)
-    return Manifest(path.resolve(), tuple(rows), tuple(problems))
+    named = header.index("pair_id")
+    pair_ids = {number: cells[named].strip() for number, cells in table if len(cells) > named}
+    return Manifest(path.resolve(), tuple(rows), tuple(problems), pair_ids)
 
 
 def _read_table(path: Path) -> tuple[list[str], list[tuple[int, list[str]]]]:
@@ -256,8 +266,20 @@ def _row(number: int, cells: _Cells, base: Path) -> PairRow:
     return PairRow(
         row=number,
         pair_id=cells.pair_id,
-        fixed=SlideSpec(_absolute(base, cells.fixed), cells.fixed_series, cells.fixed_channel, cells.fixed_mpp),
-        moving=SlideSpec(_absolute(base, cells.moving), cells.moving_series, cells.moving_channel, cells.moving_mpp),
+        fixed=SlideSpec(
+            _absolute(base, cells.fixed),
+            cells.fixed_series,
+            cells.fixed_channel,
+            cells.fixed_mpp,
+            cells.fixed_photometric,
+        ),
+        moving=SlideSpec(
+            _absolute(base, cells.moving),
+            cells.moving_series,
+            cells.moving_channel,
+            cells.moving_mpp,
+            cells.moving_photometric,
+        ),
         fixed_modality=cells.fixed_modality.lower(),
         moving_modality=cells.moving_modality.lower(),
         model=cells.model,

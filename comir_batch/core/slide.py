@@ -30,12 +30,15 @@ class SlideSpec:
         Name or index of the one channel to use; empty for all.
     mpp : float or None
         Pixel size of level 0 in µm that overrides the file's.
+    photometric : {"brightfield", "dark", ""}
+        Whether empty glass is bright or dark; empty to let the image tell.
     """
 
     path: Path
     series: int = 0
     channel: str = ""
     mpp: float | None = None
+    photometric: Photometric | Literal[""] = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,8 +66,8 @@ class SlideInfo:
     mpp_x, mpp_y : float
         Pixel size of level 0 in µm.
     photometric : {"brightfield", "dark"}
-        Whether empty glass is bright (an 8-bit RGB transmission scan) or dark (fluorescence and the rest), as far as
-        the headers tell.
+        Whether empty glass is bright (a transmission scan) or dark (fluorescence and the rest): as the spec says, or
+        as the pixels of 8-bit and 16-bit RGB tell; other images are dark unless the spec says otherwise.
     reader : str
         Name of the adapter that read it.
     """

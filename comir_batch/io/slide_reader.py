@@ -27,7 +27,8 @@ if TYPE_CHECKING:
 
 RGB = ("red", "green", "blue")
 PIXEL_TYPES = ("uint8", "uint16", "uint32", "int8", "int16", "int32", "float16", "float32", "float64")
-_DARK_BELOW = 64
+_TOLD_BY_PIXELS = ("uint8", "uint16")  # RGB of these types is told bright from dark by its pixels
+_DARK_BELOW = 64  # of 255
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +90,8 @@ class SlideReader(ABC):
         first, last = _chosen(spec, headers.channels)
         names, levels, mpp = headers.channels[first:last], _levels(headers), _pixel_size(spec, headers)
         self._first, self._last = 0, len(headers.channels)
-        photometric = self._background(levels) if (headers.channels, dtype) == (RGB, "uint8") else "dark"
+        told = headers.channels == RGB and dtype in _TOLD_BY_PIXELS
+        photometric = spec.photometric or (self._background(levels, dtype) if told else "dark")
         self._first, self._last = first, last
         return SlideInfo(levels, names, dtype, *mpp, photometric, headers.reader)
 
@@ -151,7 +153,7 @@ class SlideReader(ABC):
     def _release(self) -> None:
         """Close the file."""
 
-    def _background(self, levels: tuple[Level, ...]) -> Photometric:
+    def _background(self, levels: tuple[Level, ...], dtype: str) -> Photometric:
         """Tell bright from dark slides by their pixels, because both are stored as RGB in the same formats.
 
         In a transmission scan the darkest of the three colours is still bright in most pixels; in fluorescence one
@@ -164,7 +166,8 @@ class SlideReader(ABC):
             samples = [
                 reduce(np.minimum, self._pixels(box)).ravel() for box in _samples(level.width, level.height, index)
             ]
-        return "dark" if np.median(np.concatenate(samples)) < _DARK_BELOW else "brightfield"
+        darkest = _DARK_BELOW * np.iinfo(dtype).max / 255
+        return "dark" if np.median(np.concatenate(samples)) < darkest else "brightfield"
 
 
 @contextmanager

@@ -42,7 +42,7 @@ def write_batch(
     accounts = stage_accounts(jobs.values(), history, device)
     write_json(layout.costs, account_json(accounts, history.wall_seconds))
     pairs = {pair.name: pair for pair in inspection.pairs}
-    rows = [_row(layout, result, pairs[result.pair_id]) for result in results if result.verdict is not None]
+    rows = [_row(layout, result, pairs.get(result.pair_id)) for result in results if result.verdict is not None]
     summary = BatchSummary(
         title=layout.root.name,
         columns=tuple(name for name in _COLUMNS if any(row.metrics.get(name) is not None for row in rows)),
@@ -95,7 +95,9 @@ def _comparison(account: StageAccount) -> StageComparison:
     )
 
 
-def _row(layout: Layout, result: PairResult, pair: Pair) -> BatchRow:
+def _row(layout: Layout, result: PairResult, pair: Pair | None) -> BatchRow:
+    if pair is None:
+        return BatchRow(result.pair_id, result.verdict or Verdict.ERROR, result.reasons)
     files = layout.pair(result.pair_id)
     thumbnail = read_arrays(files.thumbnail)["pixels"] if files.thumbnail.exists() else None
     return BatchRow(

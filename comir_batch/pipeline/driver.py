@@ -106,7 +106,7 @@ class Driver:
         self._bus.publish(Event(Kind.PAIR_DONE, pairs=(pair,), data=data))
 
     def result(self, pair: str) -> PairResult:
-        """Return a pair's row of results.csv."""
+        """Return a pair's row of results.csv; without a verdict until this run's settings have given one."""
         jobs = [job for job in self._jobs.values() if pair in job.pairs and job.depth <= self._target]
         records = [self._records.history.of(job.key) for job in jobs]
         result = pair_result(pair, self._verdict_file(pair, jobs), records, self._errors.get(pair, ""))
@@ -119,10 +119,11 @@ class Driver:
         return self._target >= STAGES.index("export")
 
     def _verdict_file(self, pair: str, jobs: list[Job]) -> Path | None:
-        if self._publishes:
-            return self._layout.pair(pair).verdict
-        judged = [job for job in jobs if job.stage == "judge"]
-        return JudgeFiles(self._layout.job(judged[0].key)).verdict if judged else None
+        """Return the verdict that the last job to write one has written; before it did, one there is of the past."""
+        last = next((job for job in jobs if job.stage == ("export" if self._publishes else "judge")), None)
+        if last is None or not self._records.history.is_done(last, self._layout.root):
+            return None
+        return self._layout.pair(pair).verdict if self._publishes else JudgeFiles(self._layout.job(last.key)).verdict
 
     def _publish_error(self, pair: str, detail: str) -> None:
         files = self._layout.pair(pair)

@@ -11,7 +11,7 @@ from comir_batch.core.verdict import Verdict
 from comir_batch.pipeline.by_hand import config_of, read_by_hand, standing
 from comir_batch.pipeline.fingerprint import fingerprint
 from comir_batch.pipeline.job import Job
-from comir_batch.pipeline.layout import JudgeFiles, RegisterFiles, SlideFiles
+from comir_batch.pipeline.layout import JudgeFiles, SlideFiles
 from comir_batch.pipeline.stages.chunk import ChunkWork
 from comir_batch.pipeline.stages.export import ExportWork
 from comir_batch.pipeline.stages.judge import JudgeWork
@@ -104,6 +104,12 @@ def needed(jobs: dict[str, Job], target: str, is_done: frozenset[str]) -> dict[s
     return {key: job for key, job in jobs.items() if key in wanted}
 
 
+def _glass(slide: Slide) -> list[str]:
+    """Return what empty glass is taken for, where file, type and channel do not say it alone, as they once did."""
+    told = slide.spec.photometric or (slide.info.photometric == "brightfield" and slide.info.dtype != "uint8")
+    return [slide.info.photometric] if told else []
+
+
 class _PairJobs:
     """Builds the jobs of one pair, stage after stage."""
 
@@ -144,7 +150,7 @@ class _PairJobs:
         working, section, margin = self._working(slide), self._config.chunk, self._margin(slide)
         settings = {
             "section": {"shard": section.shard, "chunk": section.chunk},
-            "image": [slide.spec.series, slide.spec.channel, slide.info.mpp_x, slide.info.mpp_y],
+            "image": [slide.spec.series, slide.spec.channel, slide.info.mpp_x, slide.info.mpp_y, *_glass(slide)],
             "working": [working.level, working.factor],
             "margin": margin,
         }
@@ -190,7 +196,7 @@ class _PairJobs:
         parameters.given(section, deformable=deformable)  # tells now what is wrong with the user's files
         outlined = section.outlines and row.fixed_mask is None and row.moving_mask is None
         work = RegisterWork(folder, *sides, deformable, by_blocks, row.initial_transform, section, landmarks, outlined)
-        return self._job("register", print_, work, (RegisterFiles(folder).transform,), before)
+        return self._job("register", print_, work, (work.found,), before)
 
     def _fitted_landmarks(self) -> tuple[Path | None, Path | None]:
         """Return the landmarks that the fit shall heed."""

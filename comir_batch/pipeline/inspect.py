@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import re
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from comir_batch.core.errors import ModelError, Problem, SlideError, UserError
@@ -17,10 +16,11 @@ from comir_batch.io.tables import read_points
 from comir_batch.io.transform_files import read_transform
 from comir_batch.pipeline.model_choice import choose_model
 from comir_batch.pipeline.pair import Pair, Slide
-from comir_batch.representation.store import is_model, list_models
+from comir_batch.representation.store import settled
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
     from comir_batch.core.geometry import Grid
     from comir_batch.core.manifest import Manifest, PairRow
@@ -40,10 +40,11 @@ _READERS: dict[str, Callable[[Path, Grid], object]] = {
 
 @dataclass(frozen=True)
 class Inspection:
-    """Pairs that can be run, and what is wrong with the other rows (those of the table itself included)."""
+    """Pairs that can be run, what is wrong with the other rows (those of the table itself included), their pair_ids."""
 
     pairs: tuple[Pair, ...]
     problems: tuple[Problem, ...]
+    pair_ids: dict[int, str] = field(default_factory=dict)
 
 
 def inspect_manifest(manifest: Manifest, default_model: str) -> Inspection:
@@ -67,7 +68,7 @@ def inspect_manifest(manifest: Manifest, default_model: str) -> Inspection:
             pairs.append(outcome)
         else:
             problems += outcome
-    return Inspection(tuple(pairs), tuple(sorted(problems)))
+    return Inspection(tuple(pairs), tuple(sorted(problems)), manifest.pair_ids)
 
 
 _Headers = tuple["SlideInfo", str] | UserError
@@ -104,19 +105,11 @@ def _inspect_row(
         return problems
     fixed, moving = slides["fixed"], slides["moving"]
     try:
-        asked = _asked_model(row, base) or default_model
+        asked = settled(row.model, base) or default_model
         model, sentence = choose_model(asked, (fixed.modality, fixed.info), (moving.modality, moving.info))
     except ModelError as error:
         return [Problem(row.row, "model", str(error), "Name another model or none, or leave the cell empty")]
     return Pair(row, fixed, moving, model, sentence, _assumed(row), digests)
-
-
-def _asked_model(row: PairRow, base: Path) -> str:
-    """Return the row's model; a folder, unless a known model has its name, is relative to the manifest."""
-    if not row.model or row.model in {card.name for card in list_models()}:
-        return row.model
-    folder = base / Path(row.model).expanduser()
-    return str(folder) if is_model(folder) else row.model
 
 
 def _optional_files(row: PairRow, grids: dict[str, Grid]) -> tuple[dict[str, str], list[Problem]]:
@@ -158,6 +151,8 @@ def _assumed(row: PairRow) -> tuple[str, ...]:
     for side, spec in (("fixed", row.fixed), ("moving", row.moving)):
         if spec.mpp is not None:
             sentences.append(f"The pixel size of the {side} slide, {spec.mpp:g} µm, is the manifest's.")
+        if spec.photometric:
+            sentences.append(f"That the {side} slide is {spec.photometric} is the manifest's word.")
         if spec.channel:
             sentences.append(f"Of the {side} slide only the channel {spec.channel} was used.")
         if spec.series:

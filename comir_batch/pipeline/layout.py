@@ -261,3 +261,8 @@ class JudgeFiles:
 def level_path(image: Path, number: int) -> Path:
     """Return the array of one level of an OME-Zarr folder."""
     return image / str(number)
+
+
+def in_run(path: Path, job: Path) -> str:
+    """Return a path in a job's folder as records name it: relative to the run directory."""
+    return path.relative_to(job.parents[1]).as_posix()

@@ -9,16 +9,17 @@ import numpy as np
 
 from comir_batch.core.block import BlockPlan
 from comir_batch.core.config import RunConfig, WarpConfig
-from comir_batch.core.errors import UserError
+from comir_batch.core.errors import ManifestError, UserError
+from comir_batch.core.manifest import read_manifest
 from comir_batch.core.transform import Composite
 from comir_batch.io.ngff_writer import NgffImage
 from comir_batch.io.open import open_slide
 from comir_batch.io.zarr_array import ZarrArray
 from comir_batch.pipeline.by_hand import config_of, read_by_hand
-from comir_batch.pipeline.files import remove_tree
+from comir_batch.pipeline.files import read_json, remove_tree
 from comir_batch.pipeline.image_file import publish, require_image_name
 from comir_batch.pipeline.layout import Layout, level_path
-from comir_batch.pipeline.run import earlier_run, inspect_request
+from comir_batch.pipeline.run import earlier_run
 from comir_batch.pipeline.stages.chunk import background
 from comir_batch.pipeline.stages.warp import aligned_grid, aligned_levels, halved
 from comir_batch.warp.resample import warp_block
@@ -30,8 +31,10 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from comir_batch.core.geometry import Grid
+    from comir_batch.core.manifest import PairRow
     from comir_batch.core.slide import SlideSpec
-    from comir_batch.pipeline.pair import Pair
+    from comir_batch.pipeline.layout import PairFiles
+    from comir_batch.pipeline.run import EarlierRun
 
 _CHUNK = 512
 _SHARD = 2048
@@ -50,7 +53,8 @@ def merge(run: Path, out: Path, only: Collection[str] = ()) -> Merged:
     """Write the fixed slide and the slides that a run has aligned to it as one image of many channels.
 
     Block by block, in this process. The fixed slide's channels are named after its modality, the others after their
-    pairs. Where the slides' integers differ in width, the widest holds all of them as they are.
+    pairs. Where the slides' integers differ in width, the widest holds all of them as they are. The moving slides need
+    not be there any more: all that is said of them stands in their aligned images.
 
     Parameters
     ----------
@@ -65,49 +69,66 @@ def merge(run: Path, out: Path, only: Collection[str] = ()) -> Merged:
     ------
     RunDirectoryError
         If it is no run.
+    ManifestError
+        If the row of a pair that has an aligned image is bad.
     UserError
-        If there is no such pair or image, pairs have several fixed slides or pixel sizes, or no type holds all pixels.
+        If the fixed slide cannot be read, there is no such pair or image, pairs have several fixed slides or pixel
+        sizes, or no type holds all pixels.
     """
     require_image_name(out)
     earlier, layout = earlier_run(run), Layout(run.resolve())
     config = RunConfig.model_validate(earlier.settings)
-    pairs = _chosen(inspect_request(earlier.manifest, config, skip_bad_rows=True).pairs, layout, only)
-    fixed = pairs[0].fixed
-    own = config_of(config, read_by_hand(layout).get(pairs[0].name))
-    grid = aligned_grid(fixed.info.grid(), own.warp.mpp)
-    images = {pair.name: ZarrArray.open(level_path(layout.pair(pair.name).aligned_zarr, 0)) for pair in pairs}
+    rows = _chosen(earlier, layout, only)
+    first = rows[0]
+    own = config_of(config, read_by_hand(layout).get(first.pair_id))
+    with open_slide(first.fixed) as slide:
+        fixed = slide.info
+    grid = aligned_grid(fixed.grid(), own.warp.mpp)
+    files = {row.pair_id: layout.pair(row.pair_id) for row in rows}
+    images = {name: ZarrArray.open(level_path(pair.aligned_zarr, 0)) for name, pair in files.items()}
     _require_one_grid(images, grid)
-    channels = [f"{fixed.modality} {name}" for name in fixed.info.channels]
-    channels += [f"{pair.name} {name}" for pair in pairs for name in pair.moving.info.channels]
-    dtype = _common_dtype([fixed.info.dtype, *(image.dtype.name for image in images.values())])
+    channels = [f"{first.fixed_modality} {name}" for name in fixed.channels]
+    channels += [f"{name} {channel}" for name, pair in files.items() for channel in _channels(pair)]
+    dtype = _common_dtype([fixed.dtype, *(image.dtype.name for image in images.values())])
     image = NgffImage(out.name, aligned_levels(grid), tuple(channels), dtype)
     folder = out.with_name(f".{out.name}.unfinished")
     remove_tree(folder)
     try:
-        _write(folder, image, fixed.spec, list(images.values()))
+        _write(folder, image, first.fixed, list(images.values()))
         publish(folder, image, out)
     finally:
         remove_tree(folder)
     return Merged(grid, image.channels)
 
 
-def _chosen(pairs: Sequence[Pair], layout: Layout, only: Collection[str]) -> list[Pair]:
-    unknown = sorted(set(only) - {pair.name for pair in pairs})
+def _chosen(earlier: EarlierRun, layout: Layout, only: Collection[str]) -> list[PairRow]:
+    manifest = read_manifest(earlier.manifest)
+    names = {row.pair_id for row in manifest.rows}
+    wanted = set(only) or {name for name in earlier.pairs if layout.pair(name).image_metadata.is_file()}
+    if manifest.problems and not wanted.intersection(earlier.pairs) <= names:
+        raise ManifestError(manifest.problems)
+    unknown = sorted(set(only) - names)
     if unknown:
         raise UserError(f"{layout.root} has no pair {', '.join(unknown)}. Name pairs of its manifest")
-    there = [pair for pair in pairs if layout.pair(pair.name).image_metadata.is_file()]
-    lacking = sorted(set(only) - {pair.name for pair in there})
+    there = [row for row in manifest.rows if layout.pair(row.pair_id).image_metadata.is_file()]
+    lacking = sorted(set(only) - {row.pair_id for row in there})
     if lacking or not there:
         whose = ", ".join(lacking) or "any pair"
         remedy = (
             "It is rejected (--warp-rejected), or the run was made with --no-images or --only-ome-tiff: run it without"
         )
         raise UserError(f"{layout.root} has no aligned image of {whose}. {remedy}")
-    chosen = [pair for pair in there if not only or pair.name in only]
-    slides = sorted({pair.fixed.spec.path.name for pair in chosen})
-    if len({pair.fixed.spec for pair in chosen}) > 1:
+    chosen = [row for row in there if not only or row.pair_id in only]
+    slides = sorted({row.fixed.path.name for row in chosen})
+    if len({row.fixed for row in chosen}) > 1:
         raise UserError(f"the pairs have several fixed slides: {', '.join(slides)}. Name those of one with --pair")
     return chosen
+
+
+def _channels(pair: PairFiles) -> list[str]:
+    """Return the names of an aligned image's channels."""
+    omero = read_json(pair.image_metadata)["attributes"]["ome"]["omero"]
+    return [channel["label"] for channel in omero["channels"]]
 
 
 def _require_one_grid(images: dict[str, ZarrArray], grid: Grid) -> None:

@@ -69,6 +69,7 @@ def write_run_json(
         "command": list(request.command),
         "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
         "keep_work": request.keep_work,
+        "skip_bad_rows": request.skip_bad_rows,
         "directory": str(layout.root),
         "manifest": {"path": str(manifest), "sha256": hashlib.sha256(manifest.read_bytes()).hexdigest()},
         "config": request.config.model_dump(mode="json", by_alias=True),

@@ -14,8 +14,9 @@ from comir_batch.io.transform_files import read_json as read_transform_json
 from comir_batch.io.transform_files import write_json as write_transform_json
 from comir_batch.io.zarr_array import ZarrArray
 from comir_batch.pipeline.files import read_arrays, read_json, write_arrays, write_json
-from comir_batch.pipeline.layout import RegisterFiles, SlideFiles
+from comir_batch.pipeline.layout import RegisterFiles, SlideFiles, in_run
 from comir_batch.pipeline.overview import Overview, sample_nearest
+from comir_batch.pipeline.records import FILES
 from comir_batch.pipeline.stages.chunk import BASE_MB, tissue_blocks
 from comir_batch.quality.points import BlockCounts
 from comir_batch.registration.blocks import counted_blocks, offsets_within
@@ -104,7 +105,7 @@ class Refinement:
 
     def fitting(self, key: str) -> list[Task]:
         """Return the task that fits what was found."""
-        return [Task(f"{key}-fit", fit_blocks, self, memory_mb=BASE_MB)]
+        return [Task(f"{key}-fit", fit_blocks, self, memory_mb=BASE_MB, writes=(self.files.transform,))]
 
 
 def match_region(task: tuple[Refinement, int, Region]) -> dict[str, int]:
@@ -137,7 +138,7 @@ def fit_blocks(work: Refinement) -> dict[str, Any]:
     write_arrays(work.files.block_map, states=refined.states, shifts_um=shifts, side=np.array(blocks.side))
     write_json(work.files.block_counts, asdict(counts))
     write_transform_json(refined.transform, work.files.transform)
-    return asdict(counts)
+    return asdict(counts) | {FILES: [in_run(work.files.transform, work.folder)]}
 
 
 def read_counts(files: RegisterFiles) -> BlockCounts | None:

@@ -19,7 +19,7 @@ from comir_batch.pipeline.layout import Layout
 from comir_batch.pipeline.plan import make_plan
 from comir_batch.pipeline.profiles import find_profile, to_toml
 from comir_batch.pipeline.run import inspect_request
-from comir_batch.representation.store import OWN_MODELS, own_models
+from comir_batch.representation.store import OWN_MODELS, own_models, settled
 
 if TYPE_CHECKING:
     from comir_batch.core.config import RunConfig
@@ -116,9 +116,7 @@ def _require_free(out: Path, origin: dict[str, str]) -> None:
 
 def _attached(config: RunConfig, layout: Layout, profile: Path) -> RunConfig:
     execution = {"executor": "attach", "profile": str(profile), "scheduler_file": str(layout.cluster.scheduler)}
-    # A model that is a folder is one wherever the driver's job starts.
-    folder = Path(config.model).expanduser()
-    model = str(folder.resolve()) if "/" in config.model and folder.is_dir() else config.model
+    model = settled(config.model, Path())  # a folder is one wherever the driver's job starts
     return config.model_copy(update={"model": model, "execution": config.execution.model_copy(update=execution)})
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -11,9 +12,10 @@ from comir_batch.core.verdict import Verdict
 from comir_batch.pipeline.files import read_json
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
     from pathlib import Path
 
+    from comir_batch.core.errors import Problem
     from comir_batch.pipeline.by_hand import Decision
     from comir_batch.pipeline.records import JobRecord
 
@@ -66,6 +68,16 @@ def pair_result(pair: str, verdict_file: Path | None, jobs: Sequence[JobRecord],
     published = read_json(verdict_file)
     verdict, reasons = Verdict(published["verdict"]), tuple(published["reasons"])
     return PairResult(pair, verdict, reasons, published["metrics"], seconds, peak_mb)
+
+
+def left_out(problems: Iterable[Problem], pair_ids: Mapping[int, str]) -> list[PairResult]:
+    """Return a result for each bad row that was skipped; one without a pair_id of its own is named after its number."""
+    reasons: dict[int, list[str]] = {}
+    for problem in problems:
+        reasons.setdefault(problem.row, []).append(f"left out: {problem}")
+    times = Counter(name for name in pair_ids.values() if name)
+    own = {row: name for row, name in pair_ids.items() if times[name] == 1}
+    return [PairResult(own.get(row, f"row {row}"), Verdict.ERROR, tuple(why)) for row, why in reasons.items()]
 
 
 def results_table(results: Iterable[PairResult]) -> str:

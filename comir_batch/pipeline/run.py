@@ -6,8 +6,9 @@ import os
 import time
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from comir_batch.core.errors import ConfigError, ManifestError, Problem, RunDirectoryError
@@ -30,11 +31,12 @@ from comir_batch.pipeline.layout import Layout
 from comir_batch.pipeline.profiles import site_profile
 from comir_batch.pipeline.provenance import driver_state, write_run_json
 from comir_batch.pipeline.records import Records
+from comir_batch.pipeline.results import left_out
 from comir_batch.pipeline.scheduler import Scheduler
+from comir_batch.representation.store import settled
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-    from pathlib import Path
 
     from comir_batch.core.config import RunConfig
     from comir_batch.core.profile import Profile
@@ -75,7 +77,7 @@ class RunRequest:
 
 @dataclass(frozen=True)
 class RunSummary:
-    """What became of it: a result for each pair in the manifest's order, and the rows that were skipped."""
+    """What became of it: a result for each pair in the manifest's order, then for each row that was skipped."""
 
     results: tuple[PairResult, ...]
     skipped: tuple[Problem, ...]
@@ -83,7 +85,7 @@ class RunSummary:
 
     @property
     def exit_code(self) -> int:
-        """0: all accepted or for review; 1: some rejected or in error; 4: all of them. A person's decision counts."""
+        """0: all accepted or for review; 1: some rejected, in error or skipped; 4: all. A person's decision counts."""
         bad = sum(result.final in {Verdict.REJECT, Verdict.ERROR} for result in self.results)
         return 0 if bad == 0 else 4 if bad == len(self.results) else 1
 
@@ -126,6 +128,9 @@ def run(request: RunRequest, bus: EventBus, start_executor: StartExecutor) -> Ru
     NoWorkersError, StoppedError
         From the executor; what was finished stays recorded.
     """
+    # A model's folder is one for the next command, too, wherever that is given.
+    config = request.config.model_copy(update={"model": settled(request.config.model, Path())})
+    request = replace(request, config=config)
     inspection = inspect_request(request.manifest, request.config, skip_bad_rows=request.skip_bad_rows)
     return run_inspected(inspection, request, bus, start_executor)
 
@@ -162,6 +167,7 @@ def run_inspected(
                 _execute(scheduler, bus, start_executor(wanted), wanted)
         finally:
             results = tuple(driver.result(pair.name) for pair in inspection.pairs)
+            results += tuple(left_out(inspection.problems, inspection.pair_ids))
             seconds = time.monotonic() - started
             if request.target == "report" and (changed or not is_current(layout, results)):
                 write_batch(layout, results, inspection, records.history, jobs, where.device)
@@ -171,11 +177,13 @@ def run_inspected(
 
 
 class EarlierRun(NamedTuple):
-    """What a run directory was made with: manifest, settings, and whether bulky work stays."""
+    """What a run directory was made with: manifest, settings and options; and the names of its pairs."""
 
     manifest: Path
     settings: dict[str, Any]
     keep_work: bool
+    skip_bad_rows: bool
+    pairs: tuple[str, ...]
 
 
 def earlier_run(run_directory: Path) -> EarlierRun:
@@ -192,7 +200,13 @@ def earlier_run(run_directory: Path) -> EarlierRun:
             f"{run_directory} is not a run directory: it has no run.json. Start with comir-batch run"
         )
     content = read_json(path)
-    return EarlierRun(type(path)(content["manifest"]["path"]), content["config"], content["keep_work"])
+    return EarlierRun(
+        Path(content["manifest"]["path"]),
+        content["config"],
+        content["keep_work"],
+        content.get("skip_bad_rows", False),
+        tuple(pair["pair_id"] for pair in content["pairs"]),
+    )
 
 
 def _scheduler(

@@ -17,7 +17,8 @@ if TYPE_CHECKING:
     from comir_batch.core.slide import Photometric
 
 _DENSITY_LIMITS = (0.025, 0.1)  # optical density; the faintest counterstain that we met lies at 0.04
-_WHITE_8BIT = 220.0  # a scanner's empty glass is at least this bright, so a field without glass is seen as one
+_WHITE = 220 / 255  # a scanner's empty glass is at least this bright, so a field without glass is seen as one
+_BITS = (8, 10, 12, 14, 16)  # that cameras have, whatever type their pixels are stored in
 _BLACK_SHARE = 0.06  # of the glass: padding and black ink, no stain is as dark in all channels
 _FAINT_SHARE = 0.02  # of a dark image's range
 _CENTRAL_BACKGROUND = 0.3  # a background in the middle of the range is no background
@@ -49,15 +50,21 @@ def tissue_mask(thumbnail: NDArray[np.generic], photometric: Photometric) -> NDA
     if pixels.max() - pixels.min() <= 0:
         return np.zeros(pixels.shape[1:], dtype=bool)
     if photometric == "brightfield":
-        return _tidied(_absorbing(pixels, side / 400, eight_bit=thumbnail.dtype == np.uint8), side / 100)
+        return _tidied(_absorbing(pixels, side / 400, _white(thumbnail)), side / 100)
     return _tidied(_shining(pixels, side / 200), side / 40)
 
 
-def _absorbing(pixels: NDArray[np.float32], sigma: float, *, eight_bit: bool) -> NDArray[np.bool_]:
+def _white(thumbnail: NDArray[np.generic]) -> float:
+    """Return how bright empty glass is at least; 0 where the largest value that there can be is not known."""
+    if thumbnail.dtype.kind != "u":
+        return 0.0
+    brightest = int(thumbnail.max())
+    return next((_WHITE * (2**bits - 1) for bits in _BITS if brightest < 2**bits), 0.0)
+
+
+def _absorbing(pixels: NDArray[np.float32], sigma: float, white: float) -> NDArray[np.bool_]:
     smooth = np.stack([_blurred(channel, sigma) for channel in pixels])
-    glass = np.percentile(smooth, 99, axis=(1, 2), keepdims=True)
-    if eight_bit:
-        glass = np.maximum(glass, _WHITE_8BIT)
+    glass = np.maximum(np.percentile(smooth, 99, axis=(1, 2), keepdims=True), white)
     offset = 0.01 * glass
     transmitted = (np.maximum(smooth, 0) + offset) / (glass + offset)
     density = np.maximum(-np.log10(transmitted), 0).max(axis=0)

@@ -96,6 +96,17 @@ def is_model(folder: Path) -> bool:
     return (folder / CARD).is_file()
 
 
+def settled(name_or_folder: str, base: Path) -> str:
+    """Return a model's name as it is, and its folder, which is relative to another one, as an absolute path.
+
+    What is neither stays as it is, for `find_model` to refuse.
+    """
+    if not name_or_folder or name_or_folder in {card.name for card in list_models()}:
+        return name_or_folder
+    folder = base / Path(name_or_folder).expanduser()
+    return str(folder.resolve()) if is_model(folder) else name_or_folder
+
+
 def find_model(name_or_folder: str | Path) -> Model:
     """Return a model by its name, or by its folder.
 

@@ -43,7 +43,10 @@ if TYPE_CHECKING:
     from comir_batch.pipeline.overview import Overview
     from comir_batch.pipeline.pair import Pair
 
-_COLUMNS = (*REQUIRED, "fixed_channel", "fixed_mpp", "fixed_series", "fixed_mask", "moving_mask")
+_COLUMNS = (
+    *(*REQUIRED, "fixed_channel", "fixed_mpp", "fixed_series", "fixed_photometric", "moving_photometric"),
+    *("fixed_mask", "moving_mask"),
+)
 _DEVICES: tuple[Literal["cpu", "cuda"], ...] = ("cpu", "cuda")
 _BENT_STEP = 4  # pixels of the overview: control points lie much further apart
 _ANYWHERE_NEAR = np.ones((3, 3), dtype=bool)
@@ -234,6 +237,8 @@ def _row(pair: Pair, layout: Layout, mask: Path) -> dict[str, object]:
         "fixed_channel": row.fixed.channel,
         "fixed_mpp": "" if row.fixed.mpp is None else row.fixed.mpp,
         "fixed_series": row.fixed.series,
+        "fixed_photometric": row.fixed.photometric,
+        "moving_photometric": row.moving.photometric,
         "fixed_mask": mask,
         "moving_mask": mask,
     }

@@ -18,7 +18,8 @@ _OPENCV_MAX_FACTOR = 16  # its 16-bit sums are float32, exact up to 2**24
 def reduce_area(pixels: NDArray[np.generic], factor: int) -> NDArray[np.generic]:
     """Return the means of ``factor`` by ``factor`` pixels.
 
-    A last incomplete row or column is the mean of the pixels that are there, so nothing of the image is lost.
+    A last incomplete row or column is the mean of the pixels that are there, so nothing of the image is lost. Pixels
+    that are no numbers do not count either, or they would spread from level to level; where there are no others, NaN.
 
     Parameters
     ----------
@@ -44,7 +45,10 @@ def reduce_area(pixels: NDArray[np.generic], factor: int) -> NDArray[np.generic]
     channels, height, width = pixels.shape
     reduced: NDArray[np.generic] = np.empty((channels, -(-height // factor), -(-width // factor)), pixels.dtype)
     for (rows, y, fy), (columns, x, fx) in product(_parts(height, factor), _parts(width, factor)):
-        reduced[:, y, x] = _means(pixels[:, rows, columns], fy, fx)
+        means = _means(pixels[:, rows, columns], fy, fx)
+        if means.dtype.kind == "f" and not (known := np.isfinite(means)).all():
+            means = np.where(known, means, _finite_means(pixels[:, rows, columns], fy, fx))
+        reduced[:, y, x] = means
     return reduced
 
 
@@ -85,3 +89,12 @@ def _means(pixels: NDArray[np.generic], fy: int, fx: int) -> NDArray[np.generic]
     means: NDArray[np.float64] = pixels.reshape(channels, rows, fy, columns, fx).mean(axis=(2, 4), dtype=np.float64)
     exact = np.issubdtype(pixels.dtype, np.floating)
     return np.asarray((means if exact else np.rint(means)).astype(pixels.dtype))
+
+
+def _finite_means(pixels: NDArray[np.generic], fy: int, fx: int) -> NDArray[np.generic]:
+    channels, height, width = pixels.shape
+    groups = pixels.reshape(channels, height // fy, fy, width // fx, fx)
+    finite = np.isfinite(groups)
+    sums = np.where(finite, groups, 0).sum(axis=(2, 4), dtype=np.float64)
+    with np.errstate(invalid="ignore"):  # NaN where there is nothing to count
+        return np.asarray((sums / finite.sum(axis=(2, 4))).astype(pixels.dtype))

@@ -72,7 +72,7 @@ def warp_block(
     config : WarpConfig
         Interpolation and the error that the coordinate lattice may make.
     fill : float
-        Value of every channel where there is no moving pixel: 255 for 8-bit brightfield, 0 for dark images.
+        Value of every channel where there is no moving pixel: white for brightfield, 0 for dark images.
     labels : bool
         Whether only pixels of level 0 may be read, because those of coarser levels may be means of labels.
 

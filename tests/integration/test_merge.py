@@ -77,6 +77,33 @@ def test_as_a_tiff_it_has_a_page_a_channel_and_their_names(folder):
     assert not list(folder.glob(".*unfinished"))
 
 
+@pytest.mark.parametrize("options", [(), ("--pair", "p2")])
+def test_a_moving_slide_need_not_be_there_any_more(folder, tmp_path, options):
+    kept = tmp_path / "kept"
+    (folder / "wide.ome.tif").rename(kept)
+    try:
+        result = merge(folder, tmp_path / "late.ome.zarr", *options)
+    finally:
+        kept.rename(folder / "wide.ome.tif")
+    assert result.exit_code == 0, result.output
+    assert "p2 negative" in result.stdout
+    assert ("p1 negative" in result.stdout) == (not options)
+
+
+@pytest.mark.parametrize("options", [(), ("--pair", "p2")])
+def test_a_pair_whose_row_went_bad_is_not_left_out_in_silence(folder, tmp_path, options):
+    whole = (folder / "manifest.csv").read_text()
+    runs.write_manifest(folder / "manifest.csv", ROWS[0], f"{ROWS[1]},too many")
+    try:
+        result = merge(folder, "x.ome.zarr", *options)
+        assert merge(folder, tmp_path / "p1.ome.zarr", "--pair", "p1").exit_code == 0
+    finally:
+        (folder / "manifest.csv").write_text(whole)
+    assert result.exit_code == 3
+    assert "row 3" in result.stderr
+    assert not (folder / "x.ome.zarr").exists()
+
+
 @pytest.mark.parametrize(
     ("out", "options", "said"),
     [

@@ -117,10 +117,19 @@ def test_bad_rows_are_all_named_and_nothing_is_run_unless_they_are_skipped(folde
 
     shutil.copytree(undisturbed, out)  # the slides of the good rows, one pair twice, are registered already
     done = runs.call(runs.command(manifest, out, "--skip-bad-rows", "--executor", "serial"))
-    assert done.returncode == 0, done.stderr
-    assert set(runs.results(out)) == {"good-1", "good-2"}
-    assert {row["verdict"] for row in runs.results(out).values()} <= {"accept", "review"}
+    assert done.returncode == 1, done.stderr
     assert done.stderr.count("row ") >= len(rows)
+    results = runs.results(out)
+    assert set(results) == {"good-1", "good-2", *rows}
+    assert {results[pair]["verdict"] for pair in ("good-1", "good-2")} <= {"accept", "review"}
+    for pair, (row, column, _) in rows.items():
+        assert results[pair]["verdict"] == "error"
+        assert results[pair]["reasons"].startswith(f"left out: row {row}, column {column}: ")
+        assert f"<bdi>{pair}</bdi>" in (out / "report.html").read_text(encoding="utf-8")
+
+    told = runs.call([str(runs.PROGRAM), "report", str(out), "--executor", "serial"])  # and knows it without being told
+    assert told.returncode == 1, told.stderr
+    assert runs.results(out) == results
 
 
 def _vendor_rows(request, folder):

@@ -6,11 +6,16 @@ import numpy as np
 import pytest
 import runs
 
+from comir_batch.core.config import load_config
+from comir_batch.core.errors import StoppedError
+from comir_batch.core.events import EventBus, Kind
 from comir_batch.core.transform import BSpline
+from comir_batch.execution.serial import SerialExecutor
 from comir_batch.io.transform_files import read_transform
 from comir_batch.pipeline import driver, refinement
 from comir_batch.pipeline.files import read_arrays
 from comir_batch.pipeline.layout import JudgeFiles, RegisterFiles
+from comir_batch.pipeline.run import RunRequest, run
 from comir_batch.registration.refine import State
 
 pytestmark = pytest.mark.slow
@@ -80,17 +85,30 @@ def test_held_out_tiles_are_not_refined_by(refined):
     assert (states[share > 0.5] == State.EMPTY).all()
 
 
-def test_regions_together_are_the_same_as_one(slides, refined, tmp_path, monkeypatch):
+def stop_after_a_region(event):
+    if (event.kind, event.stage) == (Kind.TASK_DONE, "register") and not event.data["task"].endswith("-pair"):
+        raise StoppedError("stopped")
+
+
+def test_regions_together_are_the_same_as_one_and_stopped_between_them_nothing_is_registered_again(
+    slides, refined, tmp_path, monkeypatch
+):
     folder, _ = slides
     monkeypatch.setattr(refinement, "_BLOCKS_A_SIDE", 4)
     waited_for = []
     monkeypatch.setattr(driver, "wait_until_seen", lambda path: waited_for.append((path, path.exists())))
-    runs.run_here(manifest(folder, "blocks"), tmp_path / "run", target="register", register=BLOCKS)
+    config = load_config(None, runs.settings(register=BLOCKS))
+    request = RunRequest(manifest(folder, "blocks"), tmp_path / "run", config, "register")
+    with pytest.raises(StoppedError):
+        run(request, EventBus(stop_after_a_region), lambda _config: SerialExecutor())
+    run(request, EventBus(), lambda _config: SerialExecutor())
     first, *regions, last = (task for task in runs.tasks(tmp_path / "run") if task.startswith("register-"))
+    assert len(regions) == len(set(regions))
     assert first.endswith("-pair")
     assert last.endswith("-fit")
     assert len(regions) > 9
     assert len(waited_for) > len(regions)
+    assert next((tmp_path / "run" / "work").glob("register-*")) / "transform.json" in dict(waited_for)
     assert all(seen for _, seen in waited_for)  # of what a task has not written the driver would wait in vain
     jobs = [next((out / "work").glob("register-*")) for out in (refined, tmp_path / "run")]
     whole, pieces = (read_arrays(RegisterFiles(job).block_map)["shifts_um"] for job in jobs)

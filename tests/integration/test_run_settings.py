@@ -10,6 +10,12 @@ import runs
 from typer.testing import CliRunner
 
 from comir_batch.cli.app import app
+from comir_batch.core.config import load_config
+from comir_batch.core.errors import StoppedError
+from comir_batch.core.events import EventBus
+from comir_batch.execution.serial import SerialExecutor
+from comir_batch.execution.stop import StopRequest
+from comir_batch.pipeline.run import RunRequest, run
 
 pytestmark = pytest.mark.slow
 
@@ -103,6 +109,19 @@ def test_an_error_under_other_settings_does_not_stay(go_on, copied, undisturbed)
     assert ran == {"export", "report"}
     assert runs.results(copied)["p1"]["verdict"] == "accept"
     runs.assert_same_result(copied, undisturbed)
+
+
+def test_stopped_on_the_way_to_other_settings_no_verdict_of_the_earlier_ones_is_shown(slides, copied):
+    stop = StopRequest()
+    stop.request()
+    config = load_config(None, runs.settings(export=TIFF, register={"seed": 4}))
+    with pytest.raises(StoppedError):
+        run(RunRequest(slides / "manifest.csv", copied, config), EventBus(), lambda _config: SerialExecutor(stop))
+    assert (copied / "pairs" / "p1" / "verdict.json").is_file()
+    row = runs.results(copied)["p1"]
+    assert (row["verdict"], row["reasons"]) == ("", "")
+    assert "comir_z" not in row
+    assert "pairs/p1/report.html" not in (copied / "report.html").read_text(encoding="utf-8")
 
 
 def test_where_elastix_cannot_finish_the_start_is_left_for_review_with_the_reason(go_on, copied):

@@ -13,10 +13,14 @@ from typer.testing import CliRunner
 
 from comir_batch.cli.app import app
 from comir_batch.core.card import Architecture, Input, ModalityCard, ModelCard
+from comir_batch.core.config import load_config
+from comir_batch.core.events import EventBus
 from comir_batch.core.slide import Level, SlideInfo
+from comir_batch.execution.serial import SerialExecutor
 from comir_batch.pipeline.folders import folders_read
 from comir_batch.pipeline.inspect import inspect_manifest
 from comir_batch.pipeline.model_choice import choose_model
+from comir_batch.pipeline.run import RunRequest, run
 from comir_batch.representation import inference
 from comir_batch.representation.network import DenseUNet
 from comir_batch.representation.store import find_model, list_models, save_card
@@ -168,6 +172,26 @@ def test_a_container_must_see_the_folder_of_an_added_model(tmp_path, own):
     (pair,) = inspection.pairs
     # What a worker is given is the folder, which means the model though the worker knows no added one by name.
     assert find_model(str(pair.model.folder)).card.name == "tiny"
+
+
+@pytest.mark.usefixtures("own")
+@pytest.mark.parametrize("asked", ["./trained", "trained"])
+def test_a_run_remembers_where_a_model_s_folder_is(tmp_path, monkeypatch, asked):
+    import cv2
+
+    make(tmp_path / "trained", "atlas")
+    for name in ("x.png", "y.png"):
+        cv2.imwrite(str(tmp_path / name), np.random.default_rng(0).integers(0, 255, (64, 64), np.uint8))
+    header = "pair_id,fixed,moving,fixed_modality,moving_modality,fixed_mpp,moving_mpp"
+    (tmp_path / "m.csv").write_text(f"{header}\np,x.png,y.png,a,b,1,1\n")
+    monkeypatch.chdir(tmp_path)
+    request = RunRequest(tmp_path / "m.csv", tmp_path / "run", load_config(None, {"model": asked}), "chunk")
+    run(request, EventBus(), lambda _config: SerialExecutor())
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    later = CliRunner().invoke(app, ["chunk", str(tmp_path / "run"), "--executor", "serial"])
+    assert later.exit_code == 0, later.output
+    assert json.loads((tmp_path / "run" / "run.json").read_text())["config"]["model"] == str(tmp_path / "trained")
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 from pydantic import ValidationError
 
@@ -21,6 +23,35 @@ def test_the_command_line_wins_over_the_file_key_by_key(tmp_path):
     config = load_config(path, {"register": {"iterations": 70}})
     assert (config.register_.iterations, config.register_.samples) == (70, 512)
     assert (config.model, config.warp.interpolation) == ("none", "cubic")
+
+
+def test_paths_of_the_file_are_relative_to_it_and_others_to_the_working_directory(tmp_path, monkeypatch):
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    path = tmp_path / "there" / "c.toml"
+    path.parent.mkdir()
+    (path.parent / "rigid.txt").write_text("(x)")
+    path.write_text(
+        "model = './mine'\nregister.parameter_files = ['rigid.txt']\n"
+        "[execution]\nprofile = 'site.toml'\nscheduler_file = 'scheduler.json'\n"
+    )
+    config = load_config(Path("../there/c.toml"))
+    found = (config.model, config.execution.profile, config.execution.scheduler_file)
+    assert all(Path(each).is_absolute() for each in found)
+    assert [Path(each).resolve() for each in found] == [
+        path.parent / name for name in ("mine", "site.toml", "scheduler.json")
+    ]
+    assert config.register_.parameter_files == ("(x)\n",)
+    over = load_config(path, {"model": "models/mine", "execution": {"profile": "./site", "scheduler_file": "s.json"}})
+    assert over.model == str(tmp_path / "here" / "models" / "mine")
+    assert over.execution.profile == str(tmp_path / "here" / "site")
+    assert over.execution.scheduler_file == str(tmp_path / "here" / "s.json")
+    assert load_config(None, over.model_dump(mode="json", by_alias=True)) == over
+
+
+def test_names_are_no_paths():
+    config = load_config(None, {"model": "dapi-tritc", "execution": {"profile": "site"}})
+    assert (config.model, config.execution.profile, config.execution.scheduler_file) == ("dapi-tritc", "site", "")
 
 
 def test_a_resolved_config_can_be_read_again():

@@ -48,6 +48,8 @@ def test_every_optional_column_is_understood(tmp_path):
         "moving_channel": "TRITC",
         "fixed_series": "2",
         "moving_series": "0",
+        "fixed_photometric": "brightfield",
+        "moving_photometric": "",
         "fixed_mpp": "0.5",
         "moving_mpp": "1e-1",
         "model": "none",
@@ -63,6 +65,7 @@ def test_every_optional_column_is_understood(tmp_path):
     assert row.fixed_mask == tmp_path.resolve() / "m.png"
     assert str(row.moving_mask) == "/abs/n.png"
     assert row.registration == "affine"
+    assert (row.fixed.photometric, row.moving.photometric) == ("brightfield", "")
 
 
 @pytest.mark.parametrize("name", ['it\'s "one".tif', "slide, final (2).tif", "schnitt-ä-切片.tif", "  inside  .tif"])
@@ -136,6 +139,7 @@ def test_a_missing_manifest_and_a_folder_are_refused(tmp_path):
         ({"fixed_series": "-1"}, "fixed_series", "greater than or equal to 0"),
         ({"fixed_series": "1.5"}, "fixed_series", "(got '1.5')"),
         ({"registration": "rigid"}, "registration", "'rigid'"),
+        ({"moving_photometric": "bright"}, "moving_photometric", "'bright'"),
         ({"fixed": "a\nb.tif"}, "fixed", "a control character in 'a\\nb.tif'"),
         ({"moving": "a\tb.tif"}, "moving", "a control character"),
         ({"moving": "a.tif"}, "moving", "fixed and moving are the same image"),

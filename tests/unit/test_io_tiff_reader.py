@@ -77,11 +77,21 @@ def test_rgb_interleaved_and_planar(tmp_path, planar):
         assert (slide.read(_BOX) == rgb[1:2, 7:90, 5:]).all()
 
 
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
 @pytest.mark.parametrize(("value", "photometric"), [(200, "brightfield"), (10, "dark")])
-def test_bright_and_dark_rgb_are_told_by_their_pixels(tmp_path, value, photometric):
-    pixels = np.full((3000, 2000, 3), value, np.uint8)
+def test_bright_and_dark_rgb_are_told_by_their_pixels(tmp_path, value, photometric, dtype):
+    pixels = np.full((3000, 2000, 3), value * (np.iinfo(dtype).max // 255), dtype)
     tifffile.imwrite(tmp_path / "a.tif", pixels, photometric="rgb", tile=(256, 256))
     with open_slide(SlideSpec(tmp_path / "a.tif", mpp=1.0)) as slide:
+        assert slide.info.photometric == photometric
+
+
+@pytest.mark.parametrize("photometric", ["brightfield", "dark"])
+@pytest.mark.parametrize("shape", [(40, 50), (40, 50, 3)])
+def test_the_manifest_s_word_on_bright_and_dark_counts(tmp_path, shape, photometric):
+    kind = "rgb" if len(shape) == 3 else "minisblack"
+    tifffile.imwrite(tmp_path / "a.tif", np.full(shape, 128, np.uint8), photometric=kind)
+    with open_slide(SlideSpec(tmp_path / "a.tif", mpp=1.0, photometric=photometric)) as slide:
         assert slide.info.photometric == photometric
 
 

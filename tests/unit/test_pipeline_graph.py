@@ -12,7 +12,8 @@ from comir_batch.core.task import Resource
 from comir_batch.pipeline.graph import build_jobs, needed
 from comir_batch.pipeline.inspect import inspect_manifest
 from comir_batch.pipeline.job import Inference
-from comir_batch.pipeline.layout import Layout
+from comir_batch.pipeline.layout import Layout, RegisterFiles, in_run
+from comir_batch.pipeline.records import FILES, History
 
 HEADER = "pair_id,fixed,moving,fixed_modality,moving_modality,fixed_mpp,moving_mpp,registration,fixed_mask"
 ROW = "p,a.png,b.png,dapi,tritc,0.9,0.9,,"
@@ -72,6 +73,18 @@ def test_a_setting_changes_the_stages_that_it_touches_and_those_after_them(folde
 )
 def test_a_row_changes_the_stages_that_read_it(folder, row, stages):
     assert changed(build(folder), build(folder, row)) == stages
+
+
+def test_whether_glass_is_bright_counts_where_the_manifest_says_it(folder):
+    def built(photometric):
+        (folder / "m.csv").write_text(f"{HEADER},moving_photometric\n{ROW},{photometric}\n")
+        inspection = inspect_manifest(read_manifest(folder / "m.csv"), "none")
+        return build_jobs(inspection.pairs, load_config(None), Layout(folder / "run"), CPU)
+
+    assert list(built("")) == list(build(folder))
+    assert changed(build(folder), built("brightfield")) == {"chunk", *DOWN}
+    (warp,) = [job.work for job in built("brightfield").values() if job.stage == "warp"]
+    assert warp.fill == 255
 
 
 def test_the_content_of_a_file_counts_and_its_name_does_not(folder):
@@ -161,3 +174,22 @@ def test_blocks_and_coarser_images_change_what_a_pair_will_take(folder):
     assert blocks["register"].cpu_s > usual["register"].cpu_s
     assert coarse["warp"].cpu_s < usual["warp"].cpu_s
     assert coarse["warp"].disk_mb < usual["warp"].disk_mb
+
+
+def test_a_killed_refinement_by_blocks_counts_and_is_done_only_with_the_refined_transform(folder):
+    """Killed among the regions; then after the fit."""
+    (job,) = [job for job in build(folder, ROW.replace(",,", ",blocks,")).values() if job.stage == "register"]
+    root, files = folder / "run", RegisterFiles(folder / "run" / "work" / job.key)
+    files.block_folder.mkdir(parents=True)
+    files.unrefined.write_text("{}")
+    cost = {"seconds": 1.0, "peak_mb": 1}
+    names = [path.relative_to(root).as_posix() for path in job.outputs]
+    history = History([{"kind": "start", "job": job.key, "fresh": True, "outputs": names}])
+    history.add({"kind": "task", "job": job.key, "task": "pair", "value": {"view": "raw"}, **cost})
+    assert history.is_resumable(job, root)
+    fitted = {FILES: [in_run(files.transform, files.folder)]}
+    history.add({"kind": "task", "job": job.key, "task": "fit", "value": fitted, **cost})
+    history.add({"kind": "done", "job": job.key})
+    assert not history.is_done(job, root)
+    files.transform.write_text("{}")
+    assert history.is_done(job, root)

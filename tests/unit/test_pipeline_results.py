@@ -7,10 +7,11 @@ import io
 import json
 from dataclasses import replace
 
+from comir_batch.core.errors import Problem
 from comir_batch.core.verdict import Verdict
 from comir_batch.pipeline.by_hand import Decision
 from comir_batch.pipeline.records import JobRecord
-from comir_batch.pipeline.results import PairResult, pair_result, results_table, with_decision
+from comir_batch.pipeline.results import PairResult, left_out, pair_result, results_table, with_decision
 
 JOBS = [
     JobRecord({"t1": {"seconds": 1.25, "peak_mb": 300}, "t2": {"seconds": 2.0, "peak_mb": 100}}),
@@ -39,6 +40,20 @@ def test_an_error_of_this_run_counts_whatever_was_published(tmp_path):
 def test_before_the_verdict_there_is_none(tmp_path):
     assert pair_result("p", None, [], "").verdict is None
     assert pair_result("p", tmp_path / "none.json", [], "").verdict is None
+
+
+def test_a_row_that_was_left_out_is_an_error_under_a_name_of_its_own():
+    problems = [
+        Problem(2, "moving", "no such file", "Correct it"),
+        Problem(2, "model", "no such model", "Name another"),
+        *(Problem(row, "-", "bad", "Mend it") for row in (3, 4, 6)),
+    ]
+    results = left_out(problems, {2: "p1", 3: "p2", 4: "", 5: "p2", 6: ""})
+    assert [result.pair_id for result in results] == ["p1", "row 3", "row 4", "row 6"]
+    assert all(result.verdict is Verdict.ERROR for result in results)
+    first, second = results[0].reasons
+    assert first == "left out: row 2, column moving: no such file. Correct it."
+    assert "no such model" in second
 
 
 def test_cells_with_commas_quotes_and_line_breaks_survive_and_missing_metrics_are_empty():

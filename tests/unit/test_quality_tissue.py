@@ -38,6 +38,14 @@ def test_brightfield_disc():
     assert mask[disc()].all()
 
 
+@pytest.mark.parametrize("bits", [10, 12, 16])
+def test_brightfield_of_more_bits_is_seen_like_that_of_eight(bits):
+    for image in (brightfield(disc()), brightfield(np.ones((400, 400), bool))):  # and a field without glass
+        eight = tissue_mask(image, "brightfield")
+        more = (image * ((2**bits - 1) / 255)).astype(np.uint16)
+        assert dice(tissue_mask(more, "brightfield"), eight) > 0.99
+
+
 def test_faint_counterstain():
     assert dice(tissue_mask(brightfield(disc(), stain=(0.88, 0.87, 0.9)), "brightfield"), disc()) > 0.93
 

@@ -33,6 +33,30 @@ def test_agrees_with_plain_means(dtype, height, width, factor, seed):
     assert np.abs(reduced.astype(np.float64) - means(pixels, factor)).max() <= tolerance
 
 
+@pytest.mark.parametrize("dtype", ["float16", "float32", "float64"])
+@pytest.mark.parametrize("factor", [2, 3, 20])
+def test_what_is_no_number_does_not_spread_and_changes_nothing_else(dtype, factor):
+    pixels = np.random.default_rng(0).random((2, 61, 47)).astype(dtype)
+    whole = reduce_area(pixels, factor)
+    pixels[0, 0, 0], pixels[1, 60, 46] = np.nan, np.inf
+    first = pixels[0, :factor, :factor].copy()
+    reduced = reduce_area(pixels, factor)
+    assert reduced.dtype == pixels.dtype
+    assert np.isfinite(reduced).sum() >= reduced.size - 1  # the last pixel may be a group of its own
+    np.testing.assert_allclose(reduced[0, 0, 0], np.nanmean(first.astype(np.float64)), rtol=1e-2)
+    same = np.ones(whole.shape, bool)
+    same[0, 0, 0] = same[1, -1, -1] = False
+    assert np.array_equal(reduced[same], whole[same])
+
+
+def test_where_there_is_no_number_at_all_none_is_made_up():
+    pixels = np.ones((1, 4, 4), np.float32)
+    pixels[0, :2, :2] = np.nan
+    reduced = reduce_area(pixels, 2)
+    assert np.isnan(reduced[0, 0, 0])
+    assert (reduced[0].ravel()[1:] == 1).all()
+
+
 def test_large_factors_of_bright_16_bit_images_stay_exact():
     pixels = np.full((1, 64, 64), 65535, dtype=np.uint16)
     pixels[0, 0, 0] = 65535 - 4096

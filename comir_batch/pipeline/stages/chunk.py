@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from comir_batch.core.block import BlockPlan, touches
 from comir_batch.core.geometry import Region
 from comir_batch.core.task import Task
@@ -109,8 +111,10 @@ class ChunkWork:
 
 
 def background(photometric: Photometric, dtype: str) -> int:
-    """Return the value of empty glass: white in 8-bit brightfield, else 0."""
-    return 255 if photometric == "brightfield" and dtype == "uint8" else 0
+    """Return the value of empty glass: in brightfield the largest integer of the type, and 1 for floats; else 0."""
+    if photometric == "dark":
+        return 0
+    return 1 if np.dtype(dtype).kind == "f" else int(np.iinfo(dtype).max)
 
 
 def tissue_blocks(files: SlideFiles, working: Working, blocks: BlockPlan, margin_px: int) -> list[tuple[int, Region]]:

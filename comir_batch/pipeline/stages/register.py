@@ -65,6 +65,11 @@ class RegisterWork:
         return RegisterFiles(self.folder)
 
     @property
+    def found(self) -> Path:
+        """The transform that elastix finds; blocks refine it into another."""
+        return self.files.unrefined if self.by_blocks else self.files.transform
+
+    @property
     def reduction(self) -> int:
         """How much coarser than the working level registration works, to fit its memory."""
         return reduction(self.fixed, self.moving, self.config)
@@ -98,8 +103,7 @@ class RegisterWork:
     def phase(self, number: int, key: str) -> Sequence[Task] | None:
         """One task for the pair; then, if it is refined, one for each region and one that fits their blocks."""
         if number == 0:
-            written = self.files.unrefined if self.by_blocks else self.files.transform
-            return [Task(f"{key}-pair", register_pair, self, memory_mb=self.memory_mb, writes=(written,))]
+            return [Task(f"{key}-pair", register_pair, self, memory_mb=self.memory_mb, writes=(self.found,))]
         if number > 2 or not self.by_blocks:
             return None
         return self.refinement.matching(key) if number == 1 else self.refinement.fitting(key)
@@ -127,7 +131,7 @@ def register_pair(work: RegisterWork) -> dict[str, Any]:
         if check.transform is not None:
             write_json(check.transform, path)
     write_plain_json(work.files.summary, _summary(found))
-    write_json(found.transform, work.files.unrefined if work.by_blocks else work.files.transform)
+    write_json(found.transform, work.found)
     return {"view": found.view}
 
 

@@ -103,14 +103,13 @@ def answer(request: QueryRequest, say: Callable[[str], object]) -> Iterator[Answ
         searched = finder.searched(row.modality)
         try:
             image = open_query(row.spec, row.modality, index.model, request.device)
-            finder.require_large_enough(image)
+            places = finder.places(image, searched)
         except SlideError as error:
             if not row.row:
                 raise
             bad.append(Problem(row.row, "path", str(error), "Mend the image, or leave the row out"))
             say(f"{row.name}: {error}")
             continue
-        places = finder.places(image, searched)
         best = tuple(best_of_each(places)[: request.top])
         yield Answer(row.name, image, best, margin(places), finder.chosen(image, searched))
     if bad and len(bad) == len(request.rows):

@@ -1,14 +1,15 @@
-"""Images that are looked for: opened, represented by their modality's network, at the index's pixel size."""
+"""Images that are looked for: opened, represented by their modality's network, and brought to a slide's pixel size."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from comir_batch.core.errors import MissingPixelSizeError, ModelError, SlideError
 from comir_batch.core.geometry import Region
+from comir_batch.core.transform import Composite
 from comir_batch.io.open import open_slide
 from comir_batch.pipeline.model_choice import choose_model
 from comir_batch.pipeline.overview import make_overview
@@ -18,6 +19,7 @@ from comir_batch.representation.normalise import intensity_range
 from comir_batch.representation.weights import load
 from comir_batch.retrieval.cells import represented_mask
 from comir_batch.retrieval.templates import Query
+from comir_batch.warp.resample import warp_array
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -49,6 +51,16 @@ class QueryImage:
     query: Query
     grid: Grid
     thumbnail: NDArray[np.generic]
+
+    def at(self, mpp: float) -> QueryImage:
+        """Return the image at square pixels of so many µm; itself where that moves none of it by half of one."""
+        grid, (width, height) = self.grid, (side / mpp for side in self.grid.size_um)
+        if abs(width - grid.width) <= 1 and abs(height - grid.height) <= 1:
+            return self
+        target = grid.coarser(mpp / grid.mpp_x, mpp / grid.mpp_y, max(round(width), 1), max(round(height), 1))
+        planes = np.stack([np.where(self.query.mask, self.query.pixels, 0), self.query.mask]).astype(np.float32)
+        total, inside = warp_array(planes, grid, Composite(), target).astype(np.float32)
+        return replace(self, query=Query(total / np.maximum(inside, 1e-6), inside > 0.5), grid=target)
 
 
 def open_query(spec: SlideSpec, modality: str, model: Model, device: Device = "auto") -> QueryImage:

@@ -102,7 +102,8 @@ def answer(request: QueryRequest, say: Callable[[str], object]) -> Iterator[Answ
     for row in request.rows:
         searched = finder.searched(row.modality)
         try:
-            image = open_query(row.spec, row.modality, index.model, request.device)
+            grids = [slide.represented.grid for slide in searched]
+            image = open_query(row.spec, row.modality, index.model, request.device, grids, say)
             places = finder.places(image, searched)
         except SlideError as error:
             if not row.row:

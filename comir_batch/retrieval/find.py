@@ -13,6 +13,7 @@ from comir_batch.core.errors import ConfigError
 from comir_batch.core.transform import Affine
 from comir_batch.retrieval.cells import represented_mask
 from comir_batch.retrieval.lookup import look_up
+from comir_batch.retrieval.margins import times_as_high
 from comir_batch.retrieval.place import compared_at, place, verified
 from comir_batch.retrieval.shortlist import Searched, can_be_shortlisted, look_up_shortlisted
 
@@ -219,10 +220,12 @@ def best_of_each(matches: Sequence[Match]) -> list[Match]:
     return list(best.values())
 
 
-def margin(matches: Sequence[Match]) -> float:
-    """Return how many times as high the best verified score is as that of the next one.
+def rivals(matches: Sequence[Match], match: Match) -> list[float]:
+    """Return the scores of all other verified places, in whichever slide."""
+    return [other.score for other in matches if other.verified and other is not match]
 
-    1 where there is no other to compare with.
-    """
-    scores = [match.score for match in matches if match.verified]
-    return scores[0] / max(scores[1], 1e-9) if len(scores) > 1 else 1.0
+
+def margin(matches: Sequence[Match], match: Match | None = None) -> float:
+    """Return the margin, see `margins.times_as_high`, of a match beside all others; by default of the best one."""
+    best = match or next((each for each in matches if each.verified), None)
+    return 1.0 if best is None else times_as_high(best.score, rivals(matches, best))

@@ -14,8 +14,9 @@ from comir_batch.core.slide import SlideSpec
 from comir_batch.pipeline.representing import RepresentedSlide
 from comir_batch.representation.store import find_model
 from comir_batch.retrieval.index import Index, IndexedSlide
+from comir_batch.retrieval.margins import SURE
 from comir_batch.retrieval.pairing import assign
-from comir_batch.retrieval.proposals import Proposal, Status, judged
+from comir_batch.retrieval.proposals import Proposal, Status, judged, numbered
 from comir_batch.retrieval.tables import read_slides
 
 
@@ -89,14 +90,20 @@ def test_the_assignment_takes_the_highest_sum_and_no_zeros():
 @pytest.mark.parametrize(
     ("score", "others", "status"),
     [
-        (100, [40, 35], Status.SURE),
-        (100, [95, 35, 30, 20], Status.AMBIGUOUS),
-        (40, [36, 35, 34], Status.NO_PARTNER),
+        (100, [40, 35, 34, 30, 28], Status.SURE),
+        (100, [95, 35, 30, 20, 18], Status.AMBIGUOUS),
+        (40, [36, 35, 34, 33, 32], Status.NO_PARTNER),
         (40, [], Status.AMBIGUOUS),
+        (100, [100], Status.AMBIGUOUS),
+        (100, [40, 35], Status.AMBIGUOUS),
+        (3, [-0.5], Status.AMBIGUOUS),
+        (3, [-0.5, -0.6, -0.7, -0.8, -0.9], Status.AMBIGUOUS),
     ],
 )
 def test_what_is_said_of_a_pair(score, others, status):
-    assert judged(score, others)[0] is status
+    said, margin = judged(score, others)
+    assert said is status
+    assert margin == pytest.approx(score / max(others)) if len(others) > 3 and max(others) > 0 else margin <= SURE
 
 
 def test_names_tell_where_to_look(index):
@@ -106,3 +113,19 @@ def test_names_tell_where_to_look(index):
     assert sure.confidence > 0.99
     assert replace(sure, status=Status.AMBIGUOUS, margin=1.0).name == "a_b-unsure"
     assert replace(sure, margin=1.0).confidence < 0.05
+
+
+def test_names_that_would_be_the_same_are_numbered(index):
+    def pair(fixed, moving, status=Status.SURE):
+        return Proposal(*(replace(index.slides[0], name=name) for name in (fixed, moving)), status, 2.0)
+
+    long = "TCGA-" + "x" * 90
+    asked = [
+        *(pair("s1", "a_b"), pair("S1_A", "b"), pair("s1", "a_b-2")),
+        *(pair(f"{long}1", "m1"), pair(f"{long}2", "m2", Status.AMBIGUOUS)),
+    ]
+    names = [each.name for each in numbered(asked)]
+    assert names[:3] == ["s1_a_b", "S1_A_b-2", "s1_a_b-2-2"]
+    assert len({name.casefold() for name in names}) == 5
+    assert all(len(name) <= 100 for name in names)
+    assert names[4].endswith("-unsure")

@@ -71,10 +71,13 @@ class PlaceRequest:
 
 
 class Found(NamedTuple):
-    """The best place of a field: in its own slide or not, how far from where it is from, in pixels, and the margin."""
+    """The best place of a field: in its own slide or not, how far from where it is from, in pixels, and the margin.
+
+    The distance is None where there is no place.
+    """
 
     right: bool
-    error_px: float
+    error_px: float | None
     margin: float
 
 
@@ -87,13 +90,13 @@ class Row(NamedTuple):
 
     def is_located(self, found: Found) -> bool:
         """Tell whether a field's place is its own."""
-        return found.right and found.error_px <= WHERE * self.side
+        return found.right and found.error_px is not None and found.error_px <= WHERE * self.side
 
     def cells(self) -> tuple[str, ...]:
         """Return `COLUMNS` as text; margins are the lowest of the located ones and the highest of the others."""
         located = [each for each in self.found if self.is_located(each)]
         others = [each for each in self.found if not self.is_located(each)]
-        error = f"{np.median([each.error_px for each in located]):.2f}" if located else ""
+        error = f"{np.median([each.error_px or 0.0 for each in located]):.2f}" if located else ""
         margins = [
             *([f"{min(each.margin for each in located):.2f} or more"] if located else []),
             *([f"others {max(each.margin for each in others):.2f} at most"] if others else []),
@@ -167,9 +170,12 @@ def _found(
         QueryRequest(index, read_slides(table), 1, VERIFIED, "cpu", request.look_up), lambda _text: None
     ):
         stop.check()
+        if not each.matches:
+            yield Found(right=False, error_px=None, margin=each.margin)
+            continue
         pose, best = by_name[each.name].pose, each.matches[0]
         right = best.slide.name == names[by_name[each.name].part.pair.name]
-        away_um = math.dist(best.middle(each.image.grid), (pose.x, pose.y))
+        away_um = math.dist(best.middle(each.grid), (pose.x, pose.y))
         yield Found(right, away_um / request.model.card.mpp, each.margin)
 
 

@@ -72,6 +72,7 @@ def folder(ndpi_pair, tmp_path_factory):
     Image.fromarray(crop(tritc, (600, 600), 208, 40, mirrored=False)).save(folder / "stranger.png")
     head = "slide_id,path,modality,mpp\n"
     (folder / "part.csv").write_text(f"{head}part,part.png,dapi,{MPP}\n")
+    (folder / "renamed.csv").write_text(f"{head}again,part.png,dapi,{MPP}\n")
     (folder / "both.csv").write_text(f"{head}part,part.png,dapi,{MPP}\nother,other.png,dapi,{MPP}\n")
     (folder / "crops.csv").write_text(f"{head}crop,crop.png,tritc,{MPP}\nstranger,stranger.png,tritc,{MPP}\n")
     return folder
@@ -107,6 +108,12 @@ def test_a_crop_is_found_and_placed_and_slides_can_be_added(folder, tmp_path):
     assert all(float(again[name]) == pytest.approx(float(first[name]), abs=1) for name in ("x_um", "y_um", "angle_deg"))
     assert float(again["score"]) > 0.9 * float(first["score"])
     assert "<img" in (tmp_path / "found.html").read_text(encoding="utf-8")
+    for table, *only in (("renamed.csv",), ("part.csv", "--only")):
+        made = invoke("index", folder / table, *HERE, "--out", tmp_path / "index", *only)
+        assert made.exit_code == 0, made.output
+        assert "): started" not in made.stderr
+        left = {path.stem for path in (tmp_path / "index" / "cells").iterdir()}
+        assert left == ({"part"} if only else {"other", "again"})
     refused = invoke("index", folder / "part.csv", "--model", "rgb-nir", "--out", tmp_path / "index")
     assert refused.exit_code == 3
     assert "not of rgb-nir" in refused.stderr

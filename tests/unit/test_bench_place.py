@@ -20,6 +20,11 @@ def test_a_field_is_located_within_a_fiftieth_of_its_width_in_its_own_slide():
     assert told["margins"] == "1.50 or more, others 1.20 at most"
 
 
+def test_a_field_without_a_place_is_not_located():
+    row = Row("a in b", 128, (Found(right=False, error_px=None, margin=1.0),))
+    assert row.cells()[2:5] == ("1", "0", "0")
+
+
 def test_rows_without_located_or_without_lost_fields_are_told():
     assert Row("a in b", 128, (Found(right=False, error_px=50.0, margin=1.05),)).cells()[4:] == (
         "0",

@@ -6,6 +6,7 @@ import cv2
 import numpy as np
 import pytest
 
+from comir_batch.core.errors import SlideError
 from comir_batch.core.geometry import Grid, Region
 from comir_batch.core.slide import SlideSpec
 from comir_batch.io.zarr_array import ZarrArray
@@ -16,7 +17,7 @@ from comir_batch.retrieval.find import Finder
 from comir_batch.retrieval.index import Index, IndexedSlide, _write
 from comir_batch.retrieval.lookup import Hit
 from comir_batch.retrieval.place import Placed, place, verified
-from comir_batch.retrieval.query_image import QueryImage
+from comir_batch.retrieval.query_image import QueryImage, require_room
 from comir_batch.retrieval.templates import Query
 
 MPP = find_model("dapi-tritc").card.mpp
@@ -96,6 +97,17 @@ def test_what_a_mask_leaves_out_stays_out_when_a_query_is_resampled():
     assert not coarser.query.mask[:26].any()
     assert coarser.query.mask[28:].all()
     assert coarser.query.pixels[coarser.query.mask].min() > 0.9 * np.nanmin(pixels)
+
+
+def test_a_query_larger_than_what_is_searched_is_told_of_or_refused():
+    grids = [Grid(side, side, 1.0, 1.0) for side in (500, 230, 500)]
+    said = []
+    require_room("q.tif", Grid(280, 200, 1.0, 1.0), grids, said.append)
+    assert said == []
+    require_room("q.tif", Grid(600, 600, 1.0, 1.0), grids, said.append)
+    assert said[0].startswith("q.tif is 600 x 600 µm, larger than 1 of the 3 slides that are searched (up to 230 x 230")
+    with pytest.raises(SlideError, match=r"larger than all slides that are searched \(up to 500 x 500 µm\); cut it"):
+        require_room("q.tif", Grid(700, 300, 1.0, 1.0), grids, said.append)
 
 
 def test_two_hits_that_climb_to_one_place_are_one():

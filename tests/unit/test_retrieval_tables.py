@@ -13,7 +13,7 @@ from comir_batch.core.geometry import Grid
 from comir_batch.core.slide import SlideSpec
 from comir_batch.pipeline.representing import RepresentedSlide
 from comir_batch.representation.store import find_model
-from comir_batch.retrieval.index import Index, IndexedSlide
+from comir_batch.retrieval.index import Index, IndexedSlide, renamed
 from comir_batch.retrieval.margins import SURE
 from comir_batch.retrieval.pairing import assign
 from comir_batch.retrieval.proposals import Proposal, Status, judged, numbered
@@ -80,6 +80,37 @@ def test_an_index_of_another_version_is_refused(tmp_path, change):
 def test_a_folder_without_an_index_is_none(tmp_path):
     with pytest.raises(ConfigError, match=r"is not an index: it has no index\.json"):
         Index.open(tmp_path / "nothing")
+
+
+@pytest.mark.usefixtures("index")
+@pytest.mark.parametrize("content", ['{"format": "comir-', "[]", None])
+def test_a_damaged_index_is_told_in_a_sentence(tmp_path, content):
+    path = tmp_path / "index.json"
+    whole = json.loads(path.read_text())
+    del whole["slides"][0]["digest"]
+    path.write_text(json.dumps(whole) if content is None else content)
+    with pytest.raises(ConfigError, match=r"index\.json is damaged; remove .* and run comir-batch index again"):
+        Index.open(tmp_path)
+
+
+@pytest.mark.parametrize("load", [Index.cells, Index.signatures])
+def test_what_an_index_lacks_of_a_slide_is_told_in_a_sentence(index, tmp_path, load):
+    for cut_off in (False, True):
+        if cut_off:
+            for name in ("cells/a.npz", "signatures/a.npy"):
+                (tmp_path / name).parent.mkdir()
+                (tmp_path / name).write_bytes(b"PK\x03\x04")
+        with pytest.raises(ConfigError, match=r"has of a, is missing or damaged; .* run comir-batch index again"):
+            load(index, index.slides[0])
+
+
+def test_a_slide_that_is_renamed_leaves_under_its_old_name(index):
+    slide = index.slides[0]
+    known = {"a": slide, "b": replace(slide, name="b", digest="other")}
+    assert renamed(known, {"c": replace(slide, name="c")}) == ["a"]
+    assert renamed(known, {"a": slide, "c": replace(slide, name="c")}) == []
+    other_channel = replace(slide, name="c", spec=replace(slide.spec, channel="1"))
+    assert renamed(known, {"c": other_channel}) == []
 
 
 def test_the_assignment_takes_the_highest_sum_and_no_zeros():

@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 from scipy import optimize
 
+from comir_batch.bench import markdown
 from comir_batch.bench.cut_out import moved, save_field, save_table
+from comir_batch.bench.parts import chosen_parts
 from comir_batch.core.errors import ConfigError
 from comir_batch.pipeline.files import write_json, write_text
 from comir_batch.retrieval.find import margin
@@ -18,9 +20,7 @@ from comir_batch.retrieval.margins import confidence_at
 from comir_batch.retrieval.pairing import PairRequest, compare, proposed
 from comir_batch.retrieval.proposals import Status, write_proposals
 from comir_batch.retrieval.tables import read_slides
-from comir_batch.training.pairs import prepare
 from comir_batch.training.sampling import Sampler
-from comir_batch.training.unseen import unseen_parts, whole_parts
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -108,9 +108,7 @@ def measure_pairing(
     StoppedError
         If it was asked to stop.
     """
-    card, execution = request.model.card, request.config.execution
-    pairs = prepare(request.pairs, request.out / "data", card.mpp, execution, subscriber, stop=stop).pairs
-    parts, which = whole_parts(card, pairs) if request.whole else unseen_parts(card, pairs)
+    _, parts, which = chosen_parts(request, request.config.execution, subscriber, stop)
     places = _chosen(Sampler(request.model, parts, "cpu"), request)
     tables, partners = _cut(places, request)
     fixed, moving = (read_slides(table) for table in tables)
@@ -247,8 +245,8 @@ def _write(request: PairingRequest, result: Pairing, which: str) -> None:
         },
     )
     tables = [
-        _markdown(COLUMNS, result.rows),
-        _markdown(
+        markdown.table(COLUMNS, result.rows),
+        markdown.table(
             ("confidence", "fields", "mean confidence", "share right"),
             [(name, count, f"{mean:.3f}", f"{share:.3f}") for name, count, mean, share in reliability(known)],
         ),
@@ -257,8 +255,3 @@ def _write(request: PairingRequest, result: Pairing, which: str) -> None:
     if odds is not None:
         told = f"Even odds at a margin of {odds[0]:.2f}; odds grow with its power {odds[1]:.1f}."
     write_text(request.out / "pairing.md", "\n\n".join([which, *tables, told]) + "\n")
-
-
-def _markdown(header: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
-    lines = (header, ("---",) * len(header), *rows)
-    return "\n".join(f"| {' | '.join(map(str, line))} |" for line in lines)

@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
+from comir_batch.bench import intervals, markdown
 from comir_batch.bench.cut_out import save_field, save_table
+from comir_batch.bench.parts import chosen_parts
 from comir_batch.core.manifest import read_manifest
 from comir_batch.pipeline.files import write_json, write_text
 from comir_batch.pipeline.representing import SlideRow
@@ -16,9 +18,7 @@ from comir_batch.retrieval.answers import QueryRequest, answer
 from comir_batch.retrieval.find import VERIFIED
 from comir_batch.retrieval.index import IndexRequest, build_index
 from comir_batch.retrieval.tables import read_slides
-from comir_batch.training.pairs import prepare
 from comir_batch.training.sampling import Sampler
-from comir_batch.training.unseen import unseen_parts, whole_parts
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -34,7 +34,10 @@ if TYPE_CHECKING:
 
 WHERE = 0.02
 """Share of a field's width that its middle may be found away."""
-COLUMNS = ("direction", "side (px)", "fields", "slide right", "located", "median error (px)", "margins")
+COLUMNS = (
+    *("direction", "side (px)", "fields", "slide right", "located", "its interval"),
+    *("median error (px)", "margins"),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +105,8 @@ class Row(NamedTuple):
             *([f"others {max(each.margin for each in others):.2f} at most"] if others else []),
         ]
         right = sum(each.right for each in self.found)
-        counts = (str(len(self.found)), str(right), str(len(located)))
+        share = intervals.told(len(located), len(self.found))
+        counts = (str(len(self.found)), str(right), str(len(located)), share)
         return (self.direction, str(self.side), *counts, error, ", ".join(margins))
 
 
@@ -121,9 +125,7 @@ def measure_places(
     StoppedError
         If it was asked to stop.
     """
-    card, execution = request.model.card, request.config.execution
-    pairs = prepare(request.pairs, request.out / "data", card.mpp, execution, subscriber, stop=stop).pairs
-    parts, which = whole_parts(card, pairs) if request.whole else unseen_parts(card, pairs)
+    _, parts, which = chosen_parts(request, request.config.execution, subscriber, stop)
     sampler = Sampler(request.model, parts, "cpu")
     rows = []
     for looked_for, searched in zip(sampler.networks, reversed(sampler.networks), strict=True):
@@ -188,5 +190,4 @@ def _names(request: PlaceRequest, *, moving: bool) -> dict[str, str]:
 
 def _write(out: Path, rows: Sequence[Row], which: str) -> None:
     write_json(out / "place.json", {"measured": which, "rows": [row._asdict() for row in rows]})
-    lines = (COLUMNS, ("---",) * len(COLUMNS), *(row.cells() for row in rows))
-    write_text(out / "place.md", f"{which}\n\n" + "".join(f"| {' | '.join(line)} |\n" for line in lines))
+    write_text(out / "place.md", f"{which}\n\n{markdown.table(COLUMNS, (row.cells() for row in rows))}\n")

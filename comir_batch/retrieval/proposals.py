@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from itertools import count
@@ -14,7 +12,7 @@ import numpy as np
 from comir_batch.core.manifest import OPTIONAL, REQUIRED
 from comir_batch.core.transform import Composite
 from comir_batch.io.transform_files import write_json
-from comir_batch.pipeline.files import write_text
+from comir_batch.pipeline.files import csv_text, write_text
 from comir_batch.retrieval.margins import SURE, are_telling, confidence_at, times_as_high
 
 if TYPE_CHECKING:
@@ -126,8 +124,8 @@ def write_proposals(out: Path, proposals: Sequence[Proposal], model: Model) -> t
             start = starts / f"{each.name}.json"
             write_json(Composite((each.start,)), start)
             rows.append(_manifest_row(each, start.resolve(), model))
-    write_text(out, _csv(columns, [[row[name] for name in columns] for row in rows]))
-    write_text(report, _csv(REPORT, [report_row(each) for each in proposals]))
+    write_text(out, csv_text(columns, [[row[name] for name in columns] for row in rows]))
+    write_text(report, csv_text(REPORT, [report_row(each) for each in proposals]))
     return out, report
 
 
@@ -155,11 +153,3 @@ def _manifest_row(each: Proposal, start: Path, model: Model) -> dict[str, str]:
         row[f"{side}_mask"] = "" if slide.mask is None else str(slide.mask)
         row[f"{side}_mpp"] = "" if slide.spec.mpp is None else str(slide.spec.mpp)
     return row
-
-
-def _csv(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(columns)
-    writer.writerows(rows)
-    return text.getvalue()

@@ -168,6 +168,7 @@ def test_a_plan_goes_by_what_a_run_took(ran, slides):
     for stage in content["stages"]:
         assert hours[stage["stage"]] == pytest.approx(stage["taken"]["cpu_s"] / 3600, rel=0.01)
     assert f"by what {out} took" in told.stdout
+    assert f"{out} holds a run: what it has done already is counted, too" in told.stdout
     assert not told.stderr
 
 
@@ -176,6 +177,7 @@ def test_a_plan_that_does_not_fit_on_the_disk_is_a_warning(slides, monkeypatch):
     told = CliRunner().invoke(app, ["plan", str(slides / "manifest.csv"), "--model", "none"])
     assert told.exit_code == 0, told.output
     assert "are free. Make room, choose another --out" in told.stderr
+    assert "holds a run" not in told.stdout
 
 
 def test_the_run_says_how_to_make_it_again(ran, slides):

@@ -168,8 +168,14 @@ def test_a_plan_goes_by_what_a_run_took(ran, slides):
     for stage in content["stages"]:
         assert hours[stage["stage"]] == pytest.approx(stage["taken"]["cpu_s"] / 3600, rel=0.01)
     assert f"by what {out} took" in told.stdout
-    assert f"{out} holds a run: what it has done already is counted, too" in told.stdout
     assert not told.stderr
+
+
+def test_a_plan_says_so_where_a_run_is_counted_anew(slides, tmp_path):
+    (tmp_path / "run.json").touch()
+    told = CliRunner().invoke(app, ["plan", str(slides / "manifest.csv"), "--model", "none", "--out", str(tmp_path)])
+    assert told.exit_code == 0, told.output
+    assert f"{tmp_path} holds a run: what it has done already is counted, too" in told.stdout
 
 
 def test_a_plan_that_does_not_fit_on_the_disk_is_a_warning(slides, monkeypatch):

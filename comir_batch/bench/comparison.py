@@ -131,6 +131,8 @@ class Row:
         Of both, and how many times as fast ours is: the ratio within each repeat. None where the other did not run.
     agrees : str
         How near the results are.
+    differs : bool
+        Whether they are not near enough, so that speed is beside the point.
     missing : str
         Why the other did not run; empty where it did.
     """
@@ -146,11 +148,14 @@ class Row:
     ratio: Seconds | None = None
     agrees: str = "-"
     missing: str = ""
+    differs: bool = False
 
     @property
     def met(self) -> bool | None:
-        """Whether the median ratio reaches the aim; None where there is none."""
-        return None if self.ratio is None else getattr(self.ratio, self.judged).median >= self.aim
+        """Whether the results agree and the median ratio reaches the aim; None where there is none."""
+        if self.ratio is None:
+            return None
+        return not self.differs and bool(getattr(self.ratio, self.judged).median >= self.aim)
 
     def cells(self) -> tuple[str, ...]:
         """Return the row of the table as text, see `COLUMNS`."""
@@ -160,7 +165,8 @@ class Row:
         seconds = (f"{self.ours_s.cpu.median:.3g}", f"{self.other_s.cpu.median:.3g}", str(self.ratio.cpu))
         clock = (f"{self.ours_s.wall.median:.3g} / {self.other_s.wall.median:.3g}", str(self.ratio.wall))
         other = f"{self.other}; {self.note}" if self.note else self.other
-        return self.work, other, *seconds, *clock, aim, "yes" if self.met else "missed", self.agrees
+        met = "results differ" if self.differs else "yes" if self.met else "missed"
+        return self.work, other, *seconds, *clock, aim, met, self.agrees
 
 
 COLUMNS = (
@@ -259,7 +265,7 @@ def _row(comparison: Comparison, other: Contender, agreed: Agreement | str, spen
     cpu = [b.cpu_s / a.cpu_s for a, b in zip(ours, its, strict=True)]
     wall = [b.wall_s / a.wall_s for a, b in zip(ours, its, strict=True)]
     ratio = Seconds(Interval.of(cpu), Interval.of(wall))
-    return Row(*said, _seconds(ours), _seconds(its), ratio, str(agreed))
+    return Row(*said, _seconds(ours), _seconds(its), ratio, str(agreed), differs=not agreed.good)
 
 
 def _seconds(spent: Sequence[_Spent]) -> Seconds:

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import math
 from typing import TYPE_CHECKING
 
 import numpy as np
 import tifffile
 
-from comir_batch.pipeline.files import write_text
+from comir_batch.pipeline.files import csv_text, write_text
 from comir_batch.retrieval.tables import REQUIRED
 from comir_batch.training.crops import Pose
 
@@ -41,8 +39,5 @@ def save_field(reader: CropReader, pose: Pose, side: int, path: Path) -> None:
 
 def save_table(path: Path, folder: str, modality: str, names: Iterable[str]) -> Path:
     """Write a table of slides, of fields in a folder beside it; return it."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerows([REQUIRED, *((name, f"{folder}/{name}.ome.tif", modality) for name in names)])
-    write_text(path, text.getvalue())
+    write_text(path, csv_text(REQUIRED, [(name, f"{folder}/{name}.ome.tif", modality) for name in names]))
     return path

@@ -15,6 +15,12 @@ def clopper_pearson(hits: int, count: int, confidence: float = CONFIDENCE) -> tu
     return low, high
 
 
+def told(hits: int, count: int) -> str:
+    """Return the two-sided interval of a share as text."""
+    low, high = clopper_pearson(hits, count)
+    return f"{low:.3f}-{high:.3f}"
+
+
 def at_most(hits: int, count: int) -> float:
     """Return the upper end of the one-sided interval of a share; 1 where nothing was counted."""
     return clopper_pearson(hits, count, 2 * CONFIDENCE - 1)[1]

@@ -10,15 +10,17 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 from scipy import optimize
 
+from comir_batch.bench import markdown
 from comir_batch.bench.cut_out import moved, save_field, save_table
+from comir_batch.bench.parts import chosen_parts
 from comir_batch.core.errors import ConfigError
 from comir_batch.pipeline.files import write_json, write_text
+from comir_batch.retrieval.find import margin
+from comir_batch.retrieval.margins import confidence_at
 from comir_batch.retrieval.pairing import PairRequest, compare, proposed
-from comir_batch.retrieval.proposals import Status, confidence_at, write_proposals
+from comir_batch.retrieval.proposals import Status, write_proposals
 from comir_batch.retrieval.tables import read_slides
-from comir_batch.training.pairs import prepare
 from comir_batch.training.sampling import Sampler
-from comir_batch.training.unseen import unseen_parts, whole_parts
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -106,9 +108,7 @@ def measure_pairing(
     StoppedError
         If it was asked to stop.
     """
-    card, execution = request.model.card, request.config.execution
-    pairs = prepare(request.pairs, request.out / "data", card.mpp, execution, subscriber, stop=stop).pairs
-    parts, which = whole_parts(card, pairs) if request.whole else unseen_parts(card, pairs)
+    _, parts, which = chosen_parts(request, request.config.execution, subscriber, stop)
     places = _chosen(Sampler(request.model, parts, "cpu"), request)
     tables, partners = _cut(places, request)
     fixed, moving = (read_slides(table) for table in tables)
@@ -181,16 +181,23 @@ def counted(proposals: Sequence[Proposal], partners: Mapping[str, str]) -> list[
 
 
 def margins(compared: Compared, partners: Mapping[str, str]) -> Margins:
-    """Return the margins of the fields whose partner was found at all, with it and without."""
+    """Return the margins of the fields that have a partner, as `pair` takes them, with it and as if it were not there.
+
+    Where it was not among the places that were verified, both are wrong.
+    """
     known = partners if not compared.searched_is_fixed else {moving: fixed for fixed, moving in partners.items()}
     right, wrong = [], []
     for query, places in zip(compared.queries, compared.found, strict=True):
         partner = known.get(query.name)
-        mine = [place.score for place in places if place.slide.name == partner]
-        others = [place.score for place in places if place.slide.name != partner]
-        if mine and len(others) > 1:
-            right.append(mine[0] / others[0])
-            wrong.append(others[0] / others[1])
+        mine = next((place for place in places if place.slide.name == partner), None)
+        others = [place for place in places if place.slide.name != partner]
+        if partner is None or len(others) < 2:
+            continue
+        wrong.append(margin(others))
+        if mine is None:
+            wrong.append(margin(others))
+        else:
+            right.append(margin(places, mine))
     return Margins(tuple(right), tuple(wrong))
 
 
@@ -211,7 +218,7 @@ def fitted(margins: Margins) -> tuple[float, float]:
 
 def reliability(margins: Margins) -> list[tuple[str, int, float, float]]:
     """Return for each bin of confidences: its limits, fields, mean confidence, and share that are right."""
-    confidences = np.array([confidence_at(margin) for margin in (*margins.right, *margins.wrong)])
+    confidences = np.array([confidence_at(each) for each in (*margins.right, *margins.wrong)])
     right = np.arange(len(confidences)) < len(margins.right)
     rows = []
     for low, high in pairwise(_BINS):
@@ -238,8 +245,8 @@ def _write(request: PairingRequest, result: Pairing, which: str) -> None:
         },
     )
     tables = [
-        _markdown(COLUMNS, result.rows),
-        _markdown(
+        markdown.table(COLUMNS, result.rows),
+        markdown.table(
             ("confidence", "fields", "mean confidence", "share right"),
             [(name, count, f"{mean:.3f}", f"{share:.3f}") for name, count, mean, share in reliability(known)],
         ),
@@ -248,8 +255,3 @@ def _write(request: PairingRequest, result: Pairing, which: str) -> None:
     if odds is not None:
         told = f"Even odds at a margin of {odds[0]:.2f}; odds grow with its power {odds[1]:.1f}."
     write_text(request.out / "pairing.md", "\n\n".join([which, *tables, told]) + "\n")
-
-
-def _markdown(header: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
-    lines = (header, ("---",) * len(header), *rows)
-    return "\n".join(f"| {' | '.join(map(str, line))} |" for line in lines)

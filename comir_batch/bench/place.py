@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
+from comir_batch.bench import intervals, markdown
 from comir_batch.bench.cut_out import save_field, save_table
+from comir_batch.bench.parts import chosen_parts
 from comir_batch.core.manifest import read_manifest
 from comir_batch.pipeline.files import write_json, write_text
 from comir_batch.pipeline.representing import SlideRow
@@ -16,9 +18,7 @@ from comir_batch.retrieval.answers import QueryRequest, answer
 from comir_batch.retrieval.find import VERIFIED
 from comir_batch.retrieval.index import IndexRequest, build_index
 from comir_batch.retrieval.tables import read_slides
-from comir_batch.training.pairs import prepare
 from comir_batch.training.sampling import Sampler
-from comir_batch.training.unseen import unseen_parts, whole_parts
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -34,7 +34,10 @@ if TYPE_CHECKING:
 
 WHERE = 0.02
 """Share of a field's width that its middle may be found away."""
-COLUMNS = ("direction", "side (px)", "fields", "slide right", "located", "median error (px)", "margins")
+COLUMNS = (
+    *("direction", "side (px)", "fields", "slide right", "located", "its interval"),
+    *("median error (px)", "margins"),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,10 +74,13 @@ class PlaceRequest:
 
 
 class Found(NamedTuple):
-    """The best place of a field: in its own slide or not, how far from where it is from, in pixels, and the margin."""
+    """The best place of a field: in its own slide or not, how far from where it is from, in pixels, and the margin.
+
+    The distance is None where there is no place.
+    """
 
     right: bool
-    error_px: float
+    error_px: float | None
     margin: float
 
 
@@ -87,19 +93,20 @@ class Row(NamedTuple):
 
     def is_located(self, found: Found) -> bool:
         """Tell whether a field's place is its own."""
-        return found.right and found.error_px <= WHERE * self.side
+        return found.right and found.error_px is not None and found.error_px <= WHERE * self.side
 
     def cells(self) -> tuple[str, ...]:
         """Return `COLUMNS` as text; margins are the lowest of the located ones and the highest of the others."""
         located = [each for each in self.found if self.is_located(each)]
         others = [each for each in self.found if not self.is_located(each)]
-        error = f"{np.median([each.error_px for each in located]):.2f}" if located else ""
+        error = f"{np.median([each.error_px or 0.0 for each in located]):.2f}" if located else ""
         margins = [
             *([f"{min(each.margin for each in located):.2f} or more"] if located else []),
             *([f"others {max(each.margin for each in others):.2f} at most"] if others else []),
         ]
         right = sum(each.right for each in self.found)
-        counts = (str(len(self.found)), str(right), str(len(located)))
+        share = intervals.told(len(located), len(self.found))
+        counts = (str(len(self.found)), str(right), str(len(located)), share)
         return (self.direction, str(self.side), *counts, error, ", ".join(margins))
 
 
@@ -118,9 +125,7 @@ def measure_places(
     StoppedError
         If it was asked to stop.
     """
-    card, execution = request.model.card, request.config.execution
-    pairs = prepare(request.pairs, request.out / "data", card.mpp, execution, subscriber, stop=stop).pairs
-    parts, which = whole_parts(card, pairs) if request.whole else unseen_parts(card, pairs)
+    _, parts, which = chosen_parts(request, request.config.execution, subscriber, stop)
     sampler = Sampler(request.model, parts, "cpu")
     rows = []
     for looked_for, searched in zip(sampler.networks, reversed(sampler.networks), strict=True):
@@ -167,9 +172,12 @@ def _found(
         QueryRequest(index, read_slides(table), 1, VERIFIED, "cpu", request.look_up), lambda _text: None
     ):
         stop.check()
+        if not each.matches:
+            yield Found(right=False, error_px=None, margin=each.margin)
+            continue
         pose, best = by_name[each.name].pose, each.matches[0]
         right = best.slide.name == names[by_name[each.name].part.pair.name]
-        away_um = math.dist(best.middle(each.image.grid), (pose.x, pose.y))
+        away_um = math.dist(best.middle(each.grid), (pose.x, pose.y))
         yield Found(right, away_um / request.model.card.mpp, each.margin)
 
 
@@ -182,5 +190,4 @@ def _names(request: PlaceRequest, *, moving: bool) -> dict[str, str]:
 
 def _write(out: Path, rows: Sequence[Row], which: str) -> None:
     write_json(out / "place.json", {"measured": which, "rows": [row._asdict() for row in rows]})
-    lines = (COLUMNS, ("---",) * len(COLUMNS), *(row.cells() for row in rows))
-    write_text(out / "place.md", f"{which}\n\n" + "".join(f"| {' | '.join(line)} |\n" for line in lines))
+    write_text(out / "place.md", f"{which}\n\n{markdown.table(COLUMNS, (row.cells() for row in rows))}\n")

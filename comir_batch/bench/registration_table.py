@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from comir_batch.bench.intervals import clopper_pearson
+from comir_batch.bench.markdown import table as table_text
 from comir_batch.bench.methods import METHODS
 from comir_batch.bench.verdicts import is_found
 
@@ -174,11 +175,7 @@ def _verdicts(tally: Tally) -> tuple[str, ...]:
 
 def markdown(groups: Sequence[Group], tallies: Sequence[Tallies], intro: str) -> str:
     """Return both tables as a piece of a Markdown page, under an introduction."""
-    tables = [_lines(*table) for table in (cells(groups), verdict_cells(tallies)) if table[1]]
+    tables = [table_text(*table) for table in (cells(groups), verdict_cells(tallies)) if table[1]]
     unplaced = [f"{group['title']}: {group['unplaced']}" for group in groups if group["unplaced"]]
     left_out = [f"Fields for which the slides had no place: {'; '.join(unplaced)}."] if unplaced else []
     return "\n\n".join([intro, *tables, *left_out]) + "\n"
-
-
-def _lines(columns: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> str:
-    return "\n".join(f"| {' | '.join(line)} |" for line in (columns, ("---",) * len(columns), *rows))

@@ -9,15 +9,15 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
+from comir_batch.bench import intervals, markdown
+from comir_batch.bench.parts import chosen_parts
 from comir_batch.bench.retrieval_methods import METHODS, USUAL, made
 from comir_batch.core.errors import ConfigError
 from comir_batch.pipeline.files import write_json, write_text
 from comir_batch.representation.imagenet import ImageNetFeatures
 from comir_batch.training.crops import Pose
-from comir_batch.training.pairs import prepare
 from comir_batch.training.sampling import Sampler
 from comir_batch.training.split import Part
-from comir_batch.training.unseen import unseen_parts, whole_parts
 from comir_batch.training.validate import crop_representation
 
 if TYPE_CHECKING:
@@ -38,7 +38,10 @@ FIELD = 256
 """Pixels of a field's side, at the model's pixel size."""
 _WHERE = 0.02  # of the query's width: what counts as located
 _SHIFT = 0.125  # of a query's side, either way
-COLUMNS = ("direction", "query", "method", "top 1", "top 5", "top 10", "located", "queries", "gallery")
+COLUMNS = (
+    *("direction", "query", "method", "top 1", "its interval", "top 5", "top 10"),
+    *("located", "interval of it", "queries", "gallery"),
+)
 
 
 class Condition(NamedTuple):
@@ -102,10 +105,17 @@ class Row(NamedTuple):
         return float(np.mean([0 < rank <= count for rank in self.ranks]))
 
     def cells(self) -> tuple[str, ...]:
-        """Return `COLUMNS` as text; located is a share of those whose field is first, of methods that tell a place."""
-        tops = (f"{self.top(count):.3f}" for count in (1, 5, 10))
-        where = f"{np.mean(self.located):.3f}" if self.located else ""
-        return (self.direction, self.condition, self.method, *tops, where, str(len(self.ranks)), f"{self.gallery:.0f}")
+        """Return `COLUMNS` as text; located is a share of those whose field is first, of methods that tell a place.
+
+        Intervals are exact ones of 95 %, as if queries did not overlap.
+        """
+        first, *tops = (f"{self.top(count):.3f}" for count in (1, 5, 10))
+        count, right = len(self.ranks), sum(rank == 1 for rank in self.ranks)
+        where = ("", "")
+        if self.located:
+            where = f"{np.mean(self.located):.3f}", intervals.told(sum(self.located), len(self.located))
+        head = (self.direction, self.condition, self.method, first, intervals.told(right, count), *tops)
+        return (*head, *where, str(count), f"{self.gallery:.0f}")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -131,8 +141,7 @@ def measure_retrieval(
     """
     require_methods(request.methods)
     card = request.model.card
-    pairs = prepare(request.pairs, request.out / "data", card.mpp, request.execution, subscriber, stop=stop).pairs
-    parts, which = whole_parts(card, pairs) if request.whole else unseen_parts(card, pairs)
+    pairs, parts, which = chosen_parts(request, request.execution, subscriber, stop)
     device = request.execution.device
     unseen = Sampler(request.model, parts, device)
     anywhere = Sampler(request.model, [Part(pair) for pair in pairs], device)
@@ -143,18 +152,28 @@ def measure_retrieval(
         raise ConfigError(
             f"the slides' parts have no room for fields of {FIELD} pixels; give larger slides, or --whole"
         )
+    places, mine = shuffled(targets, others, np.random.default_rng(request.seed + 2))
     rows: list[Row] = []
     for searched in (0, 1):
         gallery, looked_for = unseen.networks[searched], unseen.networks[1 - searched]
-        say(f"{looked_for.modality} in {gallery.modality}: {len(targets) + len(others)} fields are represented")
-        fields = [_field(gallery, place, stop) for place in (*targets, *others)]
-        bench = _Bench(fields, len(targets), looked_for, gallery.modality, card.mpp, request.methods)
+        say(f"{looked_for.modality} in {gallery.modality}: {len(places)} fields are represented")
+        fields = [_field(gallery, place, stop) for place in places]
+        bench = _Bench(fields, mine, looked_for, gallery.modality, card.mpp, request.methods)
         for condition in CONDITIONS:
             measured = bench.measured(condition, np.random.default_rng(request.seed + 1), stop)
             say("\n".join("  ".join(row.cells()) for row in measured))
             rows += measured
     _write(request.out, rows, which)
     return rows
+
+
+def shuffled(
+    targets: Sequence[Place], others: Sequence[Place], rng: np.random.Generator
+) -> tuple[list[Place], list[int]]:
+    """Return all places in random order, and where the targets are: of equal scores the first counts as the best."""
+    places = [*targets, *others]
+    order = rng.permutation(len(places))
+    return [places[k] for k in order], np.argsort(order)[: len(targets)].tolist()
 
 
 def _field(network: Network, place: Place, stop: StopRequest) -> _Field:
@@ -184,7 +203,7 @@ class _Bench:
     def __init__(
         self,
         fields: Sequence[_Field],
-        targets: int,
+        targets: Sequence[int],
         network: Network,
         searched: str,
         mpp: float,
@@ -201,7 +220,7 @@ class _Bench:
         located: dict[str, list[bool]] = defaultdict(list)
         sizes = []
         side = round(condition.share * FIELD)
-        for number in range(self._targets):
+        for number in self._targets:
             pose, truth = self._pose(number, condition, rng)
             raw = self._network.reader(self._fields[number].place).read(pose, side)
             seen = {"raw": raw.mean(axis=0), "CoMIR": crop_representation(self._network.representer, raw)[0]}
@@ -239,12 +258,10 @@ class _Bench:
             same = other.part.pair.name == mine.part.pair.name
             return not same or math.dist((mine.pose.x, mine.pose.y), (other.pose.x, other.pose.y)) > least
 
-        others = range(self._targets, len(self._fields))
-        return [number, *(k for k in others if apart(self._fields[k].place))]
+        others = {k for k, field in enumerate(self._fields) if k not in self._targets and apart(field.place)}
+        return sorted(others | {number})
 
 
 def _write(out: Path, rows: Sequence[Row], which: str) -> None:
     write_json(out / "retrieval.json", {"measured": which, "rows": [row._asdict() for row in rows]})
-    lines = (COLUMNS, ("---",) * len(COLUMNS), *(row.cells() for row in rows))
-    table = "\n".join(f"| {' | '.join(line)} |" for line in lines)
-    write_text(out / "retrieval.md", f"{which}\n\n{table}\n")
+    write_text(out / "retrieval.md", f"{which}\n\n{markdown.table(COLUMNS, (row.cells() for row in rows))}\n")

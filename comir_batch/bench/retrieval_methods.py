@@ -12,8 +12,9 @@ import numpy as np
 from comir_batch.bench.visual_words import DenseSift, Ranker, SiftKeypoints, evened
 from comir_batch.representation.imagenet import ImageNetFeatures
 from comir_batch.retrieval.cells import Cells
+from comir_batch.retrieval.find import LOOKED_UP, VERIFIED
 from comir_batch.retrieval.lookup import look_up
-from comir_batch.retrieval.place import place
+from comir_batch.retrieval.place import place, verified
 from comir_batch.retrieval.shortlist import Searched, can_be_shortlisted, look_up_shortlisted, shortlist
 from comir_batch.retrieval.signatures import signatures_of
 from comir_batch.retrieval.templates import Query
@@ -29,7 +30,6 @@ if TYPE_CHECKING:
 
     Image = NDArray[np.float32]
 
-_LOOKED_UP, _VERIFIED = 30, 12
 _RERANKED, _NEW_WORDS = 30, 512
 
 
@@ -127,7 +127,7 @@ class All:
 
     def hits(self, query: Query, gallery: Sequence[int]) -> list[Hit]:
         """Return the best places; their slides are numbers in the gallery."""
-        return look_up(query, [self.cells[k] for k in gallery], _LOOKED_UP)
+        return look_up(query, [self.cells[k] for k in gallery], LOOKED_UP)
 
     def find(self, query: Image, gallery: Sequence[int]) -> Found:
         """See `Method`."""
@@ -158,7 +158,7 @@ class Shortlisted:
         """Return the best places, or None for small queries."""
         if not can_be_shortlisted(query):
             return None
-        return look_up_shortlisted(query, [self.searched[k] for k in gallery], _LOOKED_UP)
+        return look_up_shortlisted(query, [self.searched[k] for k in gallery], LOOKED_UP)
 
     def find(self, query: Image, gallery: Sequence[int]) -> Found | None:
         """See `Method`."""
@@ -179,13 +179,10 @@ class Verified:
         hits = self.looked_up.hits(seen, gallery)
         if hits is None:
             return None
-        checked = [(gallery[hit.slide], self._placed(seen, hit, gallery)) for hit in hits[:_VERIFIED]]
-        sure = sorted(((k, each) for k, each in checked if each is not None), key=lambda pair: -pair[1].score)
-        order = _in_order([*(k for k, _ in sure), *(gallery[hit.slide] for hit in hits[_VERIFIED:])])
-        if not sure:
-            return Found(order)
-        x, y = sure[0][1].transform.map([[(side - 1) / 2 for side in query.shape[::-1]]])[0]
-        return Found(order, (float(x), float(y)))
+        sure = verified(hits[:VERIFIED], lambda hit: self._placed(seen, hit, gallery))
+        slides = [*(each.slide for each in sure), *(hit.slide for hit in hits[VERIFIED:])]
+        order = _in_order(gallery[slide] for slide in slides)
+        return Found(order, (sure[0].x, sure[0].y) if sure else None)
 
     def _placed(self, query: Query, hit: Hit, gallery: Sequence[int]) -> Placed | None:
         image = self.fields[gallery[hit.slide]]

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import psutil
 
-from comir_batch.bench import throughput_stages, throughput_warp, throughput_writing
+from comir_batch.bench import markdown, throughput_stages, throughput_warp, throughput_writing
 from comir_batch.bench.comparison import COLUMNS, Row, compare
 from comir_batch.bench.material import Material, pixels_of
 from comir_batch.bench.threads import libraries_limited
@@ -185,7 +185,8 @@ def _write(request: ThroughputRequest, rows: Sequence[Row], machine: dict[str, A
     }
     document = [asdict(row) | {"met": row.met} for row in rows]
     write_json(request.out / "throughput.json", said | {"machine": machine, "rows": document})
-    write_text(request.out / "throughput.md", f"{_heading(request, machine)}\n\n{table(rows)}\n")
+    table = markdown.table(COLUMNS, (row.cells() for row in rows))
+    write_text(request.out / "throughput.md", f"{_heading(request, machine)}\n\n{table}\n")
 
 
 def _heading(request: ThroughputRequest, machine: dict[str, Any]) -> str:
@@ -196,9 +197,3 @@ def _heading(request: ThroughputRequest, machine: dict[str, Any]) -> str:
         f"thread(s) for everybody, load at the start {load:g}; {request.side} x {request.side} px of mirrored tiles of "
         f"{request.slide.name}; medians (smallest-largest) of {request.repeats} interleaved repeats. {peers}."
     )
-
-
-def table(rows: Sequence[Row]) -> str:
-    """Return rows as a table in Markdown."""
-    lines = (COLUMNS, ("---",) * len(COLUMNS), *(row.cells() for row in rows))
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)

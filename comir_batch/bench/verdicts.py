@@ -5,13 +5,12 @@ The rows of the benchmark hold the evidence, not the verdict, so that other thre
 
 from __future__ import annotations
 
-import csv
-import io
 from dataclasses import asdict, astuple, dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from comir_batch.bench.intervals import at_most
 from comir_batch.core.verdict import Verdict
+from comir_batch.pipeline.files import csv_text
 from comir_batch.quality.plausibility import Folding, Shape
 from comir_batch.quality.points import InverseError, TileError
 from comir_batch.quality.similarity import Similarity
@@ -87,11 +86,8 @@ def judged(rows: Iterable[Row], conditions: Sequence[Condition], config: JudgeCo
 def verdicts_csv(fields: Iterable[Judged]) -> str:
     """Return a table of all verdicts with their numbers, a line for each field and method."""
     rows = [_flat(each) for each in fields]
-    stream = io.StringIO()
-    writer = csv.DictWriter(stream, list(dict.fromkeys(name for row in rows for name in row)), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    return stream.getvalue()
+    columns = list(dict.fromkeys(name for row in rows for name in row))
+    return csv_text(columns, [[row.get(name, "") for name in columns] for row in rows])
 
 
 def _flat(each: Judged) -> dict[str, Any]:

@@ -84,6 +84,16 @@ def _fail(message: object, code: int) -> NoReturn:
     raise typer.Exit(code)
 
 
+def require_files(*paths: Path | None) -> None:
+    """Raise UserError if a file that shall be written, in the end, is a folder, or would lie in what is none."""
+    for path in paths:
+        if path is not None and path.is_dir():
+            raise UserError(f"{path} is a folder; give the name of a file")
+        above = None if path is None else next(folder for folder in path.absolute().parents if folder.exists())
+        if above is not None and not above.is_dir():
+            raise UserError(f"{above} is no folder, so that {path} cannot lie in it; give another name")
+
+
 def require_new(out: Path) -> None:
     """Raise UserError if a file or folder that shall be written is there, or its folder is not."""
     if out.exists():

@@ -52,6 +52,7 @@ def plan(  # noqa: PLR0913  a parameter an option
     """Print what a run would take, from headers alone: tasks, hours, memory of a task, disk. Nothing is written."""
     with exit_codes():
         from comir_batch.core.config import load_config
+        from comir_batch.pipeline.layout import Layout
         from comir_batch.pipeline.plan import make_plan
         from comir_batch.pipeline.run import inspect_request
 
@@ -68,6 +69,8 @@ def plan(  # noqa: PLR0913  a parameter an option
         if inspection.problems:
             print_problems(inspection.problems)
         _print(inspection.pairs, make_plan(inspection.pairs, resolved, out, like), like)
+        if Layout(out).run_json.is_file():
+            typer.echo(f"{out} holds a run: what it has done already is counted, too")
 
 
 def _print(pairs: tuple[Pair, ...], made: Plan, like: Path | None) -> None:

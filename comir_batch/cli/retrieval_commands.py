@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from comir_batch.cli import options  # noqa: TC001  typer resolves the annotations
-from comir_batch.cli.failures import exit_codes
+from comir_batch.cli.failures import exit_codes, require_files
 from comir_batch.cli.settings import overrides
 from comir_batch.cli.tables import print_table
 
@@ -32,6 +32,7 @@ def index(  # noqa: PLR0913  a parameter an option
     *,
     model: _Model,
     out: Annotated[Path, typer.Option("--out", "-o", metavar="DIR", help="The index; slides are added to one.")],
+    only: Annotated[bool, typer.Option("--only", help="Slides that the table does not name leave the index.")] = False,
     executor: options.Executor = None,
     workers: options.Workers = None,
     device: options.Device = None,
@@ -47,7 +48,7 @@ def index(  # noqa: PLR0913  a parameter an option
         from comir_batch.retrieval.tables import read_slides
 
         config = _config(executor, workers, device, profile, settings)
-        request = IndexRequest(slides, read_slides(slides), find_model(model), out, config, tuple(sys.argv))
+        request = IndexRequest(slides, read_slides(slides), find_model(model), out, config, tuple(sys.argv), only=only)
         stop = StopRequest()
         with show_progress() as subscriber, stop.on_signals():
             made = build_index(request, subscriber, stop)
@@ -61,7 +62,7 @@ def query(  # noqa: PLR0913  a parameter an option
     ],
     *,
     modality: Annotated[str, typer.Option(help="Of the image; a CSV has a column for it.")] = "",
-    top: Annotated[int, typer.Option(min=1, help="Slides to tell of.")] = 10,
+    top: Annotated[int, typer.Option(min=1, help="Slides to tell of, among the 30 best places.")] = 10,
     verified: Annotated[
         int, typer.Option(min=0, max=30, help="Places that are compared pixel by pixel; 0 ranks by coarse cells alone.")
     ] = 12,
@@ -69,9 +70,7 @@ def query(  # noqa: PLR0913  a parameter an option
         Literal["auto", "all", "shortlist"],
         typer.Option(help="Compare all places, or a shortlist; auto: a shortlist in more than 2000 patches."),
     ] = "auto",
-    mpp: Annotated[
-        float | None, typer.Option(min=0, help="µm of a pixel of the image, if the file does not say.")
-    ] = None,
+    mpp: Annotated[float | None, typer.Option(help="µm of a pixel of the image, if the file does not say.")] = None,
     channel: Annotated[str, typer.Option(help="Name or number of the one channel to use.")] = "",
     html: Annotated[Path | None, typer.Option(metavar="FILE", help="Page with both images side by side.")] = None,
     csv: Annotated[Path | None, typer.Option(metavar="FILE", help="Table of all that is told.")] = None,
@@ -81,23 +80,24 @@ def query(  # noqa: PLR0913  a parameter an option
     is_table = image.suffix.lower() == ".csv"
     if is_table == bool(modality):
         raise typer.BadParameter("give --modality with an image; a CSV has a column for it")
+    if is_table and (mpp is not None or channel):
+        raise typer.BadParameter("--mpp and --channel are of a single image; a CSV has columns for them")
+    if mpp is not None and mpp <= 0:
+        raise typer.BadParameter("--mpp is the size of a pixel in µm, above 0")
     with exit_codes():
         from comir_batch.core.slide import SlideSpec
         from comir_batch.pipeline.packages import require_computing
         from comir_batch.pipeline.representing import SlideRow
-        from comir_batch.retrieval.answers import COLUMNS, QueryRequest, answer, cells_of, write_csv, write_html
+        from comir_batch.retrieval.answers import COLUMNS, QueryRequest, answer, write_answers
         from comir_batch.retrieval.tables import read_slides
 
         require_computing()
-        single = SlideRow(0, image.stem, SlideSpec(image.resolve(), 0, channel, mpp or None), modality.lower())
+        require_files(csv, html)
+        single = SlideRow(0, image.stem, SlideSpec(image.resolve(), 0, channel, mpp), modality.lower())
         rows = read_slides(image) if is_table else (single,)
         request = QueryRequest(index, rows, top, verified, device or "auto", look_up)
-        answers = list(answer(request, lambda text: typer.echo(text, err=True)))
-        if csv is not None:
-            write_csv(csv, answers)
-        if html is not None:
-            write_html(html, answers, tuple(sys.argv))
-        print_table("matches", COLUMNS, [cells for each in answers for cells in cells_of(each)])
+        answers = answer(request, lambda text: typer.echo(text, err=True))
+        print_table("matches", COLUMNS, write_answers(answers, csv, html, tuple(sys.argv)))
 
 
 def pair(  # noqa: PLR0913  a parameter an option
@@ -126,6 +126,7 @@ def pair(  # noqa: PLR0913  a parameter an option
         from comir_batch.retrieval.tables import read_slides
 
         require_computing()
+        require_files(out)
         config, known = _config(executor, workers, device, profile, settings), find_model(model)
         folder = work or out.with_suffix(".work")
         tables = read_slides(fixed), read_slides(moving)

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from comir_batch.core.verdict import Verdict
-from comir_batch.pipeline.files import read_json
+from comir_batch.pipeline.files import csv_text, read_json
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -84,15 +84,14 @@ def results_table(results: Iterable[PairResult]) -> str:
     """Return the text of results.csv; metrics that any pair has are columns, empty where a pair has none."""
     rows = list(results)
     metrics = list(dict.fromkeys(name for row in rows for name in row.metrics))
-    stream = io.StringIO(newline="")
-    table = csv.writer(stream, lineterminator="\n")
-    table.writerow([*_FIRST, *metrics, *_LAST])
-    for row in rows:
-        verdict = "" if row.verdict is None else row.verdict.value
-        values = ["" if row.metrics.get(name) is None else row.metrics[name] for name in metrics]
-        decision = decision_cells(row.decision)
-        table.writerow([row.pair_id, verdict, "; ".join(row.reasons), *decision, *values, row.seconds, row.peak_mb])
-    return stream.getvalue()
+    return csv_text([*_FIRST, *metrics, *_LAST], [_cells(row, metrics) for row in rows])
+
+
+def _cells(row: PairResult, metrics: Iterable[str]) -> list[object]:
+    verdict = "" if row.verdict is None else row.verdict.value
+    values = ["" if row.metrics.get(name) is None else row.metrics[name] for name in metrics]
+    decision = decision_cells(row.decision)
+    return [row.pair_id, verdict, "; ".join(row.reasons), *decision, *values, row.seconds, row.peak_mb]
 
 
 def decision_cells(decision: Decision | None) -> tuple[str, str, str]:
@@ -106,11 +105,7 @@ def with_decision(table: str, pair: str, decision: Decision) -> str:
     if tuple(head[: len(_FIRST)]) != _FIRST:  # of an earlier version; the next run writes it anew
         return table
     first = _FIRST.index("decision")
-    stream = io.StringIO(newline="")
-    writer = csv.writer(stream, lineterminator="\n")
-    writer.writerow(head)
     for row in rows:
         if row[0] == pair:
             row[first : first + 3] = decision_cells(decision)
-        writer.writerow(row)
-    return stream.getvalue()
+    return csv_text(head, rows)

@@ -108,7 +108,7 @@ class Representer:
         Returns
         -------
         (latent, Y, X) float32
-            Of the region's shape.
+            Of the region's shape; NaN at pixels that are not finite, and nowhere else.
 
         Raises
         ------
@@ -120,7 +120,8 @@ class Representer:
         if region.within(*size) != region:
             raise ValueError(f"{region} leaves the image of {size[0]} x {size[1]} pixels")
         bounds = self._bounds(region, size)
-        pixels = to_input(read(bounds), self.card.input, ranges)
+        seen = read(bounds)
+        pixels = to_input(seen, self.card.input, ranges)
         self._check_channels(len(pixels))
         out = np.empty((self.latent_channels, *region.shape), np.float32)
         for tile in self._tiles(region):
@@ -132,6 +133,8 @@ class Representer:
             if part is not None:
                 inside = part.shifted(-halo.x0, -halo.y0).slices
                 out[:, *part.shifted(-region.x0, -region.y0).slices] = result[:, *inside]
+        known = np.isfinite(seen[:, *region.shifted(-bounds.x0, -bounds.y0).slices]).all(axis=0)
+        out[:, ~known] = np.nan
         return out
 
     def _tiles(self, region: Region) -> Iterator[Region]:

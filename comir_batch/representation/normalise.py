@@ -59,6 +59,8 @@ def intensity_range(thumbnail: NDArray[np.generic], mask: NDArray[np.bool_], car
 def to_input(pixels: NDArray[np.generic], card: Input, ranges: Sequence[Range]) -> NDArray[np.float32]:
     """Reduce, scale to the ranges, clip to 0..1 and, if the card asks for it, take log(1 + x).
 
+    Pixels that are not finite become 0: a network would spread them over all that it sees.
+
     Parameters
     ----------
     pixels : (C, Y, X)
@@ -83,6 +85,7 @@ def to_input(pixels: NDArray[np.generic], card: Input, ranges: Sequence[Range]) 
         raise ModelError(f"{len(reduced)} channels but {len(ranges)} intensity ranges; choose a channel of the slide")
     bounds = np.asarray(ranges, dtype=np.float32)[:, :, None, None]
     scaled = (reduced.astype(np.float32) - bounds[:, 0]) / (bounds[:, 1] - bounds[:, 0])
+    np.nan_to_num(scaled, copy=False, posinf=0.0, neginf=0.0)
     np.clip(scaled, 0.0, 1.0, out=scaled)
     return np.log1p(scaled, out=scaled) if card.log else scaled
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import csv
-import io
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -21,15 +21,15 @@ from comir_batch.retrieval.index import Index
 from comir_batch.retrieval.query_image import open_query, require_known
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator
     from pathlib import Path
 
     from numpy.typing import NDArray
 
+    from comir_batch.core.geometry import Grid
     from comir_batch.pipeline.representing import SlideRow
     from comir_batch.representation.device import Device
     from comir_batch.retrieval.find import LookUp, Match
-    from comir_batch.retrieval.query_image import QueryImage
 
 COLUMNS = ("query", "rank", "slide_id", "score", "margin", "x_um", "y_um", "angle_deg", "mirrored", "looked_up")
 _PICTURED = 5
@@ -68,6 +68,10 @@ class Answer:
 
     Attributes
     ----------
+    grid : Grid
+        The image's pixels in µm.
+    thumbnail : (C, Y, X)
+        In the image's dtype.
     matches : tuple of Match
         The best place in each slide, best first.
     margin : float
@@ -77,7 +81,8 @@ class Answer:
     """
 
     name: str
-    image: QueryImage
+    grid: Grid
+    thumbnail: NDArray[np.generic]
     matches: tuple[Match, ...]
     margin: float
     looked_up: LookUp
@@ -102,26 +107,30 @@ def answer(request: QueryRequest, say: Callable[[str], object]) -> Iterator[Answ
     for row in request.rows:
         searched = finder.searched(row.modality)
         try:
-            image = open_query(row.spec, row.modality, index.model, request.device)
-            finder.require_large_enough(image)
+            grids = [slide.represented.grid for slide in searched]
+            image = open_query(row.spec, row.modality, index.model, request.device, grids, say)
+            places = finder.places(image, searched)
         except SlideError as error:
             if not row.row:
                 raise
             bad.append(Problem(row.row, "path", str(error), "Mend the image, or leave the row out"))
             say(f"{row.name}: {error}")
             continue
-        places = finder.places(image, searched)
         best = tuple(best_of_each(places)[: request.top])
-        yield Answer(row.name, image, best, margin(places), finder.chosen(image, searched))
+        if not best:
+            say(f"{row.name}: found nowhere, no slide overlaps it enough; check that it is not blank")
+        yield Answer(row.name, image.grid, image.thumbnail, best, margin(places), finder.chosen(image, searched))
     if bad and len(bad) == len(request.rows):
         raise ManifestError(bad)
 
 
 def cells_of(each: Answer) -> list[tuple[str, ...]]:
-    """Return a row of `COLUMNS` for each match; the margin stands at the first."""
+    """Return a row of `COLUMNS` for each match, the margin at the first; one without a slide where there is none."""
+    if not each.matches:
+        return [(each.name, *("",) * (len(COLUMNS) - 2), each.looked_up)]
     rows: list[tuple[str, ...]] = []
     for rank, match in enumerate(each.matches, start=1):
-        x, y = match.middle(each.image.grid)
+        x, y = match.middle(each.grid)
         rows.append(
             (
                 each.name,
@@ -139,20 +148,53 @@ def cells_of(each: Answer) -> list[tuple[str, ...]]:
     return rows
 
 
-def write_csv(path: Path, answers: Sequence[Answer]) -> None:
-    """Write the rows of all answers."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(COLUMNS)
-    writer.writerows(row for each in answers for row in cells_of(each))
-    write_text(path, text.getvalue())
+def write_answers(
+    answers: Iterable[Answer], table: Path | None, page: Path | None, command: tuple[str, ...]
+) -> list[tuple[str, ...]]:
+    """Take answers as they come, write each to a CSV at once, and all to a page with pictures; return all rows.
+
+    The page is self-contained: each query beside its best places, drawn on the slides' thumbnails.
+
+    Parameters
+    ----------
+    answers : iterable of Answer
+        None of them is kept, so that memory does not grow with images.
+    table, page : Path or None
+        Files, where they are wanted.
+    command : tuple of str
+        For the page.
+    """
+    rows, sections = [], []
+    with _table(table) as add:
+        for each in answers:
+            told = cells_of(each)
+            add(told)
+            rows += told
+            if page is not None:
+                sections.append(_section(each))
+    if page is not None:
+        made_by = Provenance(version=comir_batch.__version__, command=" ".join(command), seeds={})
+        said = f"Images looked for: {len(sections)}"
+        write_text(page, article_page(Article("Retrieval", said, tuple(sections), (), made_by)))
+    return rows
 
 
-def write_html(path: Path, answers: Sequence[Answer], command: tuple[str, ...]) -> None:
-    """Write a self-contained page: each query beside its best places, drawn on the slides' thumbnails."""
-    sections = tuple(_section(each) for each in answers)
-    made_by = Provenance(version=comir_batch.__version__, command=" ".join(command), seeds={})
-    write_text(path, article_page(Article("Retrieval", f"Images looked for: {len(answers)}", sections, (), made_by)))
+@contextmanager
+def _table(path: Path | None) -> Iterator[Callable[[Iterable[tuple[str, ...]]], None]]:
+    """Open a table, and yield what adds rows to it that can be read at once; without a path, nothing is written."""
+    if path is None:
+        yield lambda _rows: None
+        return
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w", newline="", encoding="utf-8") as stream:
+        writer = csv.writer(stream, lineterminator="\n")
+
+        def add(rows: Iterable[tuple[str, ...]]) -> None:
+            writer.writerows(rows)
+            stream.flush()
+
+        add([COLUMNS])
+        yield add
 
 
 def _section(each: Answer) -> Section:
@@ -160,14 +202,14 @@ def _section(each: Answer) -> Section:
     table = Table(
         "Places of the image's middle, in µm of the slide; scores in brackets were not verified", COLUMNS[1:], rows
     )
-    pictures = [_rgb(each.image.thumbnail), *(_marked(match, each) for match in each.matches[:_PICTURED])]
+    pictures = [_rgb(each.thumbnail), *(_marked(match, each) for match in each.matches[:_PICTURED])]
     titles = [each.name, *(f"{rank}: {match.slide.name}" for rank, match in enumerate(each.matches[:_PICTURED], 1))]
     return Section(each.name, (), (table,), (), (Picture("", panel(pictures, titles, height=_SIDE)),))
 
 
 def _marked(match: Match, each: Answer) -> NDArray[np.uint8]:
     """Return a slide's thumbnail with the outline of the query on it, its upper edge thicker."""
-    overview, grid = match.slide.represented.overview(), each.image.grid
+    overview, grid = match.slide.represented.overview(), each.grid
     canvas = np.ascontiguousarray(_rgb(overview.pixels))
     corners = match.transform.map(grid.corners_um()[[0, 1, 3, 2]])
     points = overview.grid.to_pixels(corners).round().astype(np.int32)

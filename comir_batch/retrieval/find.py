@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
 import numpy as np
@@ -12,11 +13,12 @@ from comir_batch.core.errors import ConfigError
 from comir_batch.core.transform import Affine
 from comir_batch.retrieval.cells import represented_mask
 from comir_batch.retrieval.lookup import look_up
-from comir_batch.retrieval.place import place
-from comir_batch.retrieval.shortlist import Searched, can_be_shortlisted, look_up_shortlisted, require_shortlistable
+from comir_batch.retrieval.margins import times_as_high
+from comir_batch.retrieval.place import compared_at, place, verified
+from comir_batch.retrieval.shortlist import Searched, can_be_shortlisted, look_up_shortlisted
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from numpy.typing import NDArray
 
@@ -24,12 +26,16 @@ if TYPE_CHECKING:
     from comir_batch.retrieval.cells import Cells
     from comir_batch.retrieval.index import Index, IndexedSlide
     from comir_batch.retrieval.lookup import Hit
+    from comir_batch.retrieval.place import Placed
     from comir_batch.retrieval.query_image import QueryImage
+
+    AtSize = Callable[[float], QueryImage]
 
 LOOKED_UP, VERIFIED = 30, 12
 """Places that are looked up, and how many of them are verified."""
 LARGE = 2000
 """Patches above which a gallery is looked up by a shortlist, unless told otherwise: a second or so for all places."""
+_ALIKE = 1.02  # times as large, at most, are the pixels of slides in which a query is looked up at one size
 _PATCH = 128  # pixels of the working level: patches of 256 pixels, which overlap by half, one for each such square
 LookUp: TypeAlias = Literal["auto", "all", "shortlist"]
 """How places are looked up."""
@@ -108,19 +114,8 @@ class Finder:
         """Return how a query is looked up in some slides: what was asked for, else what their number calls for."""
         if self._look_up != "auto":
             return self._look_up
-        shortlisted = patches(slides) > LARGE and can_be_shortlisted(image.query)
+        shortlisted = patches(slides) > LARGE and can_be_shortlisted(image.at(max(map(_mpp, slides))).query)
         return "shortlist" if shortlisted else "all"
-
-    def require_large_enough(self, image: QueryImage) -> None:
-        """Refuse a query that is too small for a shortlist, where one was asked for.
-
-        Raises
-        ------
-        SlideError
-            If it is.
-        """
-        if self._look_up == "shortlist":
-            require_shortlistable(image.query)
 
     def places(self, image: QueryImage, slides: Sequence[IndexedSlide]) -> list[Match]:
         """Return the places in some slides that a query may come from: those that were verified first, best first.
@@ -130,13 +125,25 @@ class Finder:
         SlideError
             If a shortlist was asked for, and the query is too small for one.
         """
-        if self.chosen(image, slides) == "shortlist":
-            hits = look_up_shortlisted(image.query, [self._searched_in(slide) for slide in slides], LOOKED_UP)
-        else:
-            hits = look_up(image.query, [self._cells_of(slide) for slide in slides], LOOKED_UP)
-        checked = [self._verify(image, hit, slides[hit.slide]) for hit in hits[: self._verified]]
-        matches = sorted((match for match in checked if match is not None), key=lambda match: -match.score)
-        return matches + [_unverified(image, hit, slides[hit.slide]) for hit in hits[self._verified :]]
+        at = functools.cache(image.at)
+        hits = self._looked_up(at, slides, self.chosen(image, slides))
+        placed = verified(hits[: self._verified], lambda hit: self._laid(at, hit, slides[hit.slide]))
+        return [
+            *(_match(at, each, each.transform, slides, verified=True) for each in placed),
+            *(_match(at, each, _rough(at, each, slides), slides, verified=False) for each in hits[self._verified :]),
+        ]
+
+    def _looked_up(self, at: AtSize, slides: Sequence[IndexedSlide], how: LookUp) -> list[Hit]:
+        """Return the best hits, each looked up at the pixel size of its slide."""
+        hits: list[Hit] = []
+        for numbers in _alike(slides):
+            query, some = at(_mpp(slides[numbers[0]])).query, [slides[number] for number in numbers]
+            if how == "shortlist":
+                found = look_up_shortlisted(query, [self._searched_in(slide) for slide in some], LOOKED_UP)
+            else:
+                found = look_up(query, [self._cells_of(slide) for slide in some], LOOKED_UP)
+            hits += [replace(hit, slide=numbers[hit.slide]) for hit in found]
+        return sorted(hits, key=lambda hit: -hit.score)[:LOOKED_UP]
 
     def _cells_of(self, slide: IndexedSlide) -> Cells:
         if slide.name not in self._cells:
@@ -148,17 +155,21 @@ class Finder:
             self._loaded[slide.name] = Searched.of(self._index.cells(slide), self._index.signatures(slide))
         return self._loaded[slide.name]
 
-    def _verify(self, image: QueryImage, hit: Hit, slide: IndexedSlide) -> Match | None:
-        grid = slide.represented.grid
+    def _laid(self, at: AtSize, hit: Hit, slide: IndexedSlide) -> Placed | None:
+        """Lay a query on a slide; scores are as of pixels of the model's size, so that those of all slides compare."""
+        grid, mpp = slide.represented.grid, _mpp(slide)
+        image = at(mpp)
 
         def read(region: Region) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
             pixels = slide.represented.read(region)[0]
             return pixels, represented_mask(pixels)
 
-        found = place(image.query, hit, read, (grid.width, grid.height))
-        if found is None:
+        placed = place(image.query, hit, read, (grid.width, grid.height))
+        if placed is None:
             return None
-        return Match(slide, _in_um(found.transform, image.grid, grid), found.score, verified=True)
+        extent = max(image.grid.size_um)
+        share = compared_at(mpp, extent) / compared_at(self._index.model.card.mpp, extent)
+        return placed._replace(score=placed.score * share)
 
 
 def patches(slides: Sequence[IndexedSlide]) -> int:
@@ -167,12 +178,31 @@ def patches(slides: Sequence[IndexedSlide]) -> int:
     return sum(math.ceil(grid.width / _PATCH) * math.ceil(grid.height / _PATCH) for grid in grids)
 
 
-def _unverified(image: QueryImage, hit: Hit, slide: IndexedSlide) -> Match:
-    from_middle = hit.matrix
-    height, width = image.query.pixels.shape
-    offset = np.array([hit.x, hit.y]) - from_middle @ [(width - 1) / 2, (height - 1) / 2]
-    transform = _in_um(Affine(from_middle, offset), image.grid, slide.represented.grid)
-    return Match(slide, transform, hit.score, verified=False)
+def _mpp(slide: IndexedSlide) -> float:
+    grid = slide.represented.grid
+    return (grid.mpp_x + grid.mpp_y) / 2
+
+
+def _alike(slides: Sequence[IndexedSlide]) -> list[list[int]]:
+    """Return the numbers of slides whose pixel sizes are all but the same, together; that of the finest one first."""
+    groups: list[list[int]] = []
+    for number in sorted(range(len(slides)), key=lambda number: _mpp(slides[number])):
+        if groups and _mpp(slides[number]) <= _ALIKE * _mpp(slides[groups[-1][0]]):
+            groups[-1].append(number)
+        else:
+            groups.append([number])
+    return groups
+
+
+def _rough(at: AtSize, hit: Hit, slides: Sequence[IndexedSlide]) -> Affine:
+    """Return the transform of query pixels to slide pixels that a hit stands for."""
+    height, width = at(_mpp(slides[hit.slide])).query.pixels.shape
+    return Affine(hit.matrix, np.array([hit.x, hit.y]) - hit.matrix @ [(width - 1) / 2, (height - 1) / 2])
+
+
+def _match(at: AtSize, found: Hit | Placed, pixels: Affine, slides: Sequence[IndexedSlide], *, verified: bool) -> Match:
+    slide = slides[found.slide]
+    return Match(slide, _in_um(pixels, at(_mpp(slide)).grid, slide.represented.grid), found.score, verified)
 
 
 def _in_um(pixels: Affine, query: Grid, slide: Grid) -> Affine:
@@ -190,10 +220,12 @@ def best_of_each(matches: Sequence[Match]) -> list[Match]:
     return list(best.values())
 
 
-def margin(matches: Sequence[Match]) -> float:
-    """Return how many times as high the best verified score is as that of the next one.
+def rivals(matches: Sequence[Match], match: Match) -> list[float]:
+    """Return the scores of all other verified places, in whichever slide."""
+    return [other.score for other in matches if other.verified and other is not match]
 
-    1 where there is no other to compare with.
-    """
-    scores = [match.score for match in matches if match.verified]
-    return scores[0] / max(scores[1], 1e-9) if len(scores) > 1 else 1.0
+
+def margin(matches: Sequence[Match], match: Match | None = None) -> float:
+    """Return the margin, see `margins.times_as_high`, of a match beside all others; by default of the best one."""
+    best = match or next((each for each in matches if each.verified), None)
+    return 1.0 if best is None else times_as_high(best.score, rivals(matches, best))

@@ -10,9 +10,11 @@
 
 from __future__ import annotations
 
+import zlib
 from dataclasses import astuple, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
+from zipfile import BadZipFile
 
 import numpy as np
 
@@ -32,7 +34,7 @@ from comir_batch.retrieval.cells import CELL, Cells, read_cells
 from comir_batch.retrieval.signatures import signatures_of
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from numpy.typing import NDArray
 
@@ -41,6 +43,8 @@ if TYPE_CHECKING:
     from comir_batch.execution.stop import StopRequest
 
 FORMAT, VERSION = "comir-batch index", 2
+_DAMAGES = (OSError, ValueError, KeyError, EOFError, BadZipFile, zlib.error)
+"""What reading a file raises that is missing or was cut off."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,14 +105,14 @@ class Index:
         Raises
         ------
         ConfigError
-            If it is no index, or one of another version.
+            If it is no index, a damaged one, or one of another version.
         ModelError
             If the model is another one, or is not there any more.
         """
         path = _json(folder)
         if not path.is_file():
             raise ConfigError(f"{folder} is not an index: it has no index.json. Make one with comir-batch index")
-        content = read_json(path)
+        content = _content(path)
         found = (content.get("format"), content.get("version"), content.get("cell"))
         if found != (FORMAT, VERSION, CELL):
             raise ConfigError(f"{folder} is an index of version {found[1]}, this reads {VERSION}; make it anew")
@@ -120,16 +124,30 @@ class Index:
                 f"{known.card.weights_sha256[:12]}; make another index, or name that model"
             )
         root = folder.resolve()
-        return cls(root, known, tuple(_slide(root, each) for each in content["slides"]))
+        try:
+            return cls(root, known, tuple(_slide(root, each) for each in content["slides"]))
+        except (KeyError, TypeError) as error:
+            raise _damaged(path) from error
 
     def cells(self, slide: IndexedSlide) -> Cells:
-        """Load a slide's cells."""
-        arrays = read_arrays(_cells(self.folder, slide.name))
-        return Cells(arrays["values"].astype(np.float32), arrays["weight"].astype(np.float32))
+        """Load a slide's cells; raises ConfigError if they are not there whole."""
+        path = _cells(self.folder, slide.name)
+        try:
+            arrays = read_arrays(path)
+            return Cells(arrays["values"].astype(np.float32), arrays["weight"].astype(np.float32))
+        except _DAMAGES as error:
+            raise _missing(path, slide) from error
 
     def signatures(self, slide: IndexedSlide) -> NDArray[np.int8]:
-        """Open the signatures of a slide's discs, ``(rows, columns, L)``; read where they are looked at."""
-        return map_array(_signatures(self.folder, slide.name))
+        """Open the signatures of a slide's discs, ``(rows, columns, L)``; read where they are looked at.
+
+        Raises ConfigError if they are not there whole.
+        """
+        path = _signatures(self.folder, slide.name)
+        try:
+            return map_array(path)
+        except _DAMAGES as error:
+            raise _missing(path, slide) from error
 
     def save(self) -> None:
         """Write index.json; it appears whole."""
@@ -154,6 +172,8 @@ class IndexRequest:
         The CSV that the rows are from.
     rows : tuple of SlideRow
         The slides; those that the index has already are not made again.
+    only : bool
+        Whether slides that have no row leave the index.
     """
 
     table: Path
@@ -162,6 +182,7 @@ class IndexRequest:
     folder: Path
     config: RunConfig
     command: tuple[str, ...] = ()
+    only: bool = False
 
 
 def build_index(request: IndexRequest, subscriber: Subscriber, stop: StopRequest) -> Index:
@@ -183,17 +204,35 @@ def build_index(request: IndexRequest, subscriber: Subscriber, stop: StopRequest
     )
     digests = {pair.name: pair.fixed.digest for pair in inspect_slides(asked)}
     index.save()  # from now on the folder is an index's, and the same command goes on with it
-    slides = {slide.name: slide for slide in index.slides}
+    known = {slide.name: slide for slide in index.slides}
     represented = represent_slides(asked, subscriber, stop)
-    for row, made in zip(request.rows, represented, strict=True):
+    new = {
+        row.name: IndexedSlide(row.name, row.modality, row.spec, digests[row.name], made, row.mask)
+        for row, made in zip(request.rows, represented, strict=True)
+    }
+    for slide in new.values():
         stop.check()
-        new = IndexedSlide(row.name, row.modality, row.spec, digests[row.name], made, row.mask)
-        if slides.get(row.name) != new or not _is_whole(index.folder, row.name):
-            _write(index.folder, new)
-        slides[row.name] = new
-    index = Index(index.folder, index.model, tuple(slides.values()))
+        if known.get(slide.name) != slide or not _is_whole(index.folder, slide.name):
+            _write(index.folder, slide)
+    left = [name for name in known if name not in new] if request.only else renamed(known, new)
+    kept = {name: slide for name, slide in (known | new).items() if name not in left}
+    index = Index(index.folder, index.model, tuple(kept.values()))
     index.save()
+    for name in left:
+        _cells(index.folder, name).unlink(missing_ok=True)
+        _signatures(index.folder, name).unlink(missing_ok=True)
     return index
+
+
+def renamed(known: Mapping[str, IndexedSlide], new: Mapping[str, IndexedSlide]) -> list[str]:
+    """Return the names of known slides whose image is among the new ones under another name alone."""
+    images = {_image(slide) for slide in new.values()}
+    return [name for name, slide in known.items() if name not in new and _image(slide) in images]
+
+
+def _image(slide: IndexedSlide) -> tuple[str, int, str, str]:
+    """Return what tells an image from others, whatever its name and its file's."""
+    return slide.digest, slide.spec.series, slide.spec.channel, slide.modality
 
 
 def _require_one_channel(model: Model) -> None:
@@ -212,6 +251,27 @@ def _begun(request: IndexRequest) -> Index:
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise ConfigError(f"{folder} holds other files, not those of an index; choose another --out")
     return Index(folder.resolve(), request.model, ())
+
+
+def _content(path: Path) -> dict[str, Any]:
+    try:
+        content = read_json(path)
+    except ValueError as error:
+        raise _damaged(path) from error
+    if not isinstance(content, dict):
+        raise _damaged(path)
+    return content
+
+
+def _damaged(path: Path) -> ConfigError:
+    return ConfigError(f"{path} is damaged; remove {path.parent} and run comir-batch index again")
+
+
+def _missing(path: Path, slide: IndexedSlide) -> ConfigError:
+    return ConfigError(
+        f"{path}, which the index has of {slide.name}, is missing or damaged; remove it if it is there, and run "
+        "comir-batch index again with a table that names the slide"
+    )
 
 
 def _write(folder: Path, slide: IndexedSlide) -> None:

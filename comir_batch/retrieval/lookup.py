@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
 import cv2
 import numpy as np
@@ -97,9 +97,25 @@ def look_up(query: Query, slides: Sequence[Cells], count: int) -> list[Hit]:
     return [hit.moved(hit.matrix @ away) for hit in distinct(hits, APART * side, count)]
 
 
-def distinct(hits: Sequence[Hit], apart: float, count: int) -> list[Hit]:
+class _Scored(Protocol):
+    """A place in a slide, with a score."""
+
+    @property
+    def slide(self) -> int: ...
+    @property
+    def x(self) -> float: ...
+    @property
+    def y(self) -> float: ...
+    @property
+    def score(self) -> float: ...
+
+
+_Place = TypeVar("_Place", bound=_Scored)
+
+
+def distinct(hits: Sequence[_Place], apart: float, count: int) -> list[_Place]:
     """Return so many hits, best first, without those within so many pixels of a better one in the same slide."""
-    kept: list[Hit] = []
+    kept: list[_Place] = []
     for hit in sorted(hits, key=lambda hit: -hit.score):
         if len(kept) == count:
             break

@@ -11,12 +11,13 @@ import cv2
 import numpy as np
 from scipy.optimize import linear_sum_assignment
 
-from comir_batch.core.errors import ConfigError
+from comir_batch.core.errors import ConfigError, ManifestError, Problem, SlideError
 from comir_batch.pipeline.representing import RepresentRequest, inspect_slides
-from comir_batch.retrieval.find import Finder, best_of_each
+from comir_batch.pipeline.working import working_level
+from comir_batch.retrieval.find import Finder, best_of_each, rivals
 from comir_batch.retrieval.index import IndexRequest, build_index
-from comir_batch.retrieval.proposals import Proposal, Status, judged
-from comir_batch.retrieval.query_image import represented_query
+from comir_batch.retrieval.proposals import Proposal, Status, judged, numbered
+from comir_batch.retrieval.query_image import represented_query, require_room, require_size
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -26,8 +27,8 @@ if TYPE_CHECKING:
 
     from comir_batch.core.config import RunConfig
     from comir_batch.core.events import Subscriber
+    from comir_batch.core.geometry import Grid
     from comir_batch.execution.stop import StopRequest
-    from comir_batch.pipeline.pair import Pair
     from comir_batch.pipeline.representing import SlideRow
     from comir_batch.representation.store import Model
     from comir_batch.retrieval.find import Match
@@ -75,12 +76,15 @@ class Compared(NamedTuple):
         Verified places of each query, best first.
     searched_is_fixed : bool
         Whether the fixed ones are searched.
+    are_fields : bool
+        Whether those that are looked for are fields of view of the others, of which each may have many.
     """
 
     queries: list[IndexedSlide]
     searched: list[IndexedSlide]
     found: list[list[Match]]
     searched_is_fixed: bool
+    are_fields: bool = False
 
 
 def compare(request: PairRequest, subscriber: Subscriber, stop: StopRequest, say: Callable[[str], object]) -> Compared:
@@ -92,42 +96,51 @@ def compare(request: PairRequest, subscriber: Subscriber, stop: StopRequest, say
         If a table or a slide cannot be used.
     """
     _require_modalities(request)
-    request = _with_fields_whole(request)
+    sizes = [_grids(request, table, rows) for table, rows in zip(request.tables, _rows(request), strict=True)]
+    areas = [float(np.median([math.prod(grid.size_um) for grid in grids])) for grids in sizes]
+    searched_is_fixed, are_fields = areas[0] >= areas[1], max(areas) >= _FIELD * min(areas)
+    looked_for = int(searched_is_fixed)
+    _require_sizes(_rows(request)[looked_for], sizes[looked_for], sizes[1 - looked_for], say)
+    if are_fields:
+        request = _with_fields_whole(request, looked_for)
     indexes = [
         build_index(
             IndexRequest(table, rows, request.model, request.work / side, request.config, request.command),
             subscriber,
             stop,
         )
-        for table, rows, side in zip(request.tables, (request.fixed, request.moving), ("fixed", "moving"), strict=True)
+        for table, rows, side in zip(request.tables, _rows(request), ("fixed", "moving"), strict=True)
     ]
-    fixed, moving = (_asked(index, rows) for index, rows in zip(indexes, (request.fixed, request.moving), strict=True))
-    searched_is_fixed = _area(fixed) >= _area(moving)
+    fixed, moving = (_asked(index, rows) for index, rows in zip(indexes, _rows(request), strict=True))
     queries, searched, index = (moving, fixed, indexes[0]) if searched_is_fixed else (fixed, moving, indexes[1])
     found = _places(queries, Finder(index, look_up="all"), searched, partial(_told, stop, say))
-    return Compared(queries, searched, found, searched_is_fixed)
+    return Compared(queries, searched, found, searched_is_fixed, are_fields)
 
 
 def proposed(compared: Compared) -> list[Proposal]:
-    """Assign one to one, and return a proposal for every slide; the surest first."""
-    queries, searched, found, searched_is_fixed = compared
+    """Assign one to one, or fields each to its best slide, and return a proposal for every slide; the surest first."""
+    queries, searched, found, searched_is_fixed, are_fields = compared
     columns = {slide.name: number for number, slide in enumerate(searched)}
     scores = np.zeros((len(queries), len(searched)))
     for row, matches in enumerate(found):
         for match in best_of_each(matches):
             scores[row, columns[match.slide.name]] = match.score
-    chosen = dict(zip(*(side.tolist() for side in assign(scores)), strict=True))
+    chosen = dict(zip(*(side.tolist() for side in (best(scores) if are_fields else assign(scores))), strict=True))
     proposals = []
     for row, query in enumerate(queries):
         column = chosen.get(row)
         chosen_match = None if column is None else _in(found[row], searched[column])
         proposals.append(_proposal(query, chosen_match, found[row], searched_is_fixed=searched_is_fixed))
     proposals += _left(searched, proposals, searched_is_fixed=searched_is_fixed)
-    return sorted(proposals, key=lambda each: -each.confidence)
+    return numbered(sorted(proposals, key=lambda each: (not each.is_pair, -each.confidence)))
+
+
+def _rows(request: PairRequest) -> tuple[tuple[SlideRow, ...], tuple[SlideRow, ...]]:
+    return request.fixed, request.moving
 
 
 def _require_modalities(request: PairRequest) -> None:
-    for table, rows in zip(request.tables, (request.fixed, request.moving), strict=True):
+    for table, rows in zip(request.tables, _rows(request), strict=True):
         known = sorted({row.modality for row in rows})
         if len(known) != 1:
             raise ConfigError(f"{table} has slides of {' and '.join(known)}; give a table of one modality")
@@ -135,27 +148,37 @@ def _require_modalities(request: PairRequest) -> None:
         raise ConfigError(f"both tables are of {request.fixed[0].modality}; give one of each modality")
 
 
-def _with_fields_whole(request: PairRequest) -> PairRequest:
+def _grids(request: PairRequest, table: Path, rows: tuple[SlideRow, ...]) -> list[Grid]:
+    """Return the working level's pixels of each slide, from headers."""
+    pairs = inspect_slides(RepresentRequest(table, rows, request.model, request.work, request.config))
+    return [working_level(pair.fixed.info, request.model.card.mpp).grid for pair in pairs]
+
+
+def _require_sizes(
+    rows: Sequence[SlideRow], grids: Sequence[Grid], searched: Sequence[Grid], say: Callable[[str], object]
+) -> None:
+    problems = []
+    for row, grid in zip(rows, grids, strict=True):
+        try:
+            require_size(str(row.spec.path), grid)
+            require_room(str(row.spec.path), grid, searched, say)
+        except SlideError as error:
+            problems.append(Problem(row.row, "path", str(error), "Mend the image, or leave the row out"))
+    if problems:
+        raise ManifestError(problems)
+
+
+def _with_fields_whole(request: PairRequest, looked_for: int) -> PairRequest:
     """Return the request with masks that mark the whole of fields of view, which have none.
 
     What is found as tissue on a field that is full of it is its brightest part, too little to register by.
     """
-    areas = [
-        float(np.median([math.prod(pair.fixed.info.grid().size_um) for pair in _inspected(request, table, rows)]))
-        for table, rows in zip(request.tables, (request.fixed, request.moving), strict=True)
-    ]
-    if max(areas) < _FIELD * min(areas):
-        return request
     mask = (request.work / "whole.png").resolve()
     mask.parent.mkdir(parents=True, exist_ok=True)
     cv2.imwrite(str(mask), np.full((8, 8), 255, np.uint8))
-    if areas[0] < areas[1]:
+    if looked_for == 0:
         return replace(request, fixed=_masked(request.fixed, mask))
     return replace(request, moving=_masked(request.moving, mask))
-
-
-def _inspected(request: PairRequest, table: Path, rows: tuple[SlideRow, ...]) -> tuple[Pair, ...]:
-    return inspect_slides(RepresentRequest(table, rows, request.model, request.work, request.config))
 
 
 def _masked(rows: Sequence[SlideRow], mask: Path) -> tuple[SlideRow, ...]:
@@ -167,17 +190,12 @@ def _asked(index: Index, rows: Sequence[SlideRow]) -> list[IndexedSlide]:
     return [slides[row.name] for row in rows]
 
 
-def _area(slides: Sequence[IndexedSlide]) -> float:
-    sizes = [slide.represented.grid.size_um for slide in slides]
-    return float(np.median([width * height for width, height in sizes]))
-
-
 def _places(
     queries: Sequence[IndexedSlide], finder: Finder, searched: Sequence[IndexedSlide], say: Callable[[str], object]
 ) -> list[list[Match]]:
     found = []
     for number, slide in enumerate(queries, start=1):
-        image = represented_query(slide.represented, slide.name)
+        image = represented_query(slide.represented)
         found.append([match for match in finder.places(image, searched) if match.verified])
         say(f"{slide.name}: compared, {number} of {len(queries)}")
     return found
@@ -196,6 +214,12 @@ def assign(scores: NDArray[np.float64]) -> tuple[NDArray[np.intp], NDArray[np.in
     return rows[real], columns[real]
 
 
+def best(scores: NDArray[np.float64]) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    """Return rows and columns of the highest score of each row; zeros are no pairs."""
+    rows = np.flatnonzero(scores.max(axis=1) > 0)
+    return rows, scores[rows].argmax(axis=1)
+
+
 def _in(matches: Sequence[Match], slide: IndexedSlide) -> Match | None:
     return next((match for match in matches if match.slide.name == slide.name), None)
 
@@ -203,17 +227,24 @@ def _in(matches: Sequence[Match], slide: IndexedSlide) -> Match | None:
 def _proposal(
     query: IndexedSlide, match: Match | None, places: Sequence[Match], *, searched_is_fixed: bool
 ) -> Proposal:
-    alone = Proposal(None, query, Status.NO_PARTNER) if searched_is_fixed else Proposal(query, None, Status.NO_PARTNER)
-    if match is None:
-        return alone
-    others = [place for place in places if place is not match]
-    status, margin = judged(match.score, [place.score for place in others])
-    if status is Status.NO_PARTNER:
-        return alone
-    instead = others[0].slide.name if status is Status.AMBIGUOUS and others else ""
+    told = match or next(iter(places), None)
+    if told is None:
+        return _alone(query, searched_is_fixed=not searched_is_fixed)
+    status, margin = judged(told.score, rivals(places, told))
+    if match is None or status is Status.NO_PARTNER:
+        alone = _alone(query, searched_is_fixed=not searched_is_fixed)
+        return replace(alone, margin=margin, score=told.score)
+    next_best = next((place.slide.name for place in places if place is not match), "")
+    instead = next_best if status is Status.AMBIGUOUS and next_best != match.slide.name else ""
     if searched_is_fixed:
         return Proposal(match.slide, query, status, margin, match.score, match.transform.inverse(), instead)
     return Proposal(query, match.slide, status, margin, match.score, match.transform, instead)
+
+
+def _alone(slide: IndexedSlide, *, searched_is_fixed: bool) -> Proposal:
+    """Return the proposal of a slide without a partner, of the side that is searched."""
+    fixed, moving = (slide, None) if searched_is_fixed else (None, slide)
+    return Proposal(fixed, moving, Status.NO_PARTNER)
 
 
 def _left(
@@ -222,7 +253,4 @@ def _left(
     """Return the slides that nothing was found in."""
     partners = [each.fixed if searched_is_fixed else each.moving for each in proposals]
     taken = {slide.name for slide in partners if slide is not None}
-    left = [slide for slide in searched if slide.name not in taken]
-    if searched_is_fixed:
-        return [Proposal(slide, None, Status.NO_PARTNER) for slide in left]
-    return [Proposal(None, slide, Status.NO_PARTNER) for slide in left]
+    return [_alone(slide, searched_is_fixed=searched_is_fixed) for slide in searched if slide.name not in taken]

@@ -10,9 +10,10 @@ import numpy as np
 from comir_batch.core.geometry import Region
 from comir_batch.core.transform import Affine
 from comir_batch.registration.quick import refined_rigid
+from comir_batch.retrieval.lookup import distinct
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from numpy.typing import NDArray
 
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 
 _MARGIN = 48  # pixels beyond the query, for it to be moved
 _LARGEST = 1024  # pixels of the longer side at which it is compared
+_ONE_PLACE = 8.0  # pixels between middles that are one place
 
 
 class Placed(NamedTuple):
@@ -28,15 +30,38 @@ class Placed(NamedTuple):
 
     Attributes
     ----------
-    transform : Affine
-        Pixels ``(x, y)`` of the query to pixels of the slide's working level.
+    slide : int
+        Number of the slide.
+    x, y : float
+        Where the query's middle lies, in pixels of the slide's working level.
     score : float
         Fisher's transform of the correlation times the root of the pixels that overlap: higher is surer, but pixels are
         not independent, so it is no number of standard deviations.
+    transform : Affine
+        Pixels ``(x, y)`` of the query to pixels of the slide's working level.
     """
 
-    transform: Affine
+    slide: int
+    x: float
+    y: float
     score: float
+    transform: Affine
+
+
+def verified(hits: Sequence[Hit], lay: Callable[[Hit], Placed | None]) -> list[Placed]:
+    """Return where a query comes to lie from some hits, best first, and each place once.
+
+    Hits that are cells apart can climb to one place, which is no rival of itself.
+
+    Parameters
+    ----------
+    hits : sequence of Hit
+        Where to begin.
+    lay : callable
+        Lays the query near a hit, see `place`.
+    """
+    laid = [placed for hit in hits if (placed := lay(hit)) is not None]
+    return distinct(laid, _ONE_PLACE, len(laid))
 
 
 def place(
@@ -50,7 +75,7 @@ def place(
     Parameters
     ----------
     query : Query
-        What is looked for.
+        What is looked for, at the slide's pixel size.
     hit : Hit
         Where to begin.
     read : callable
@@ -77,8 +102,14 @@ def place(
     found = refined_rigid((query.pixels, query.mask), (pixels, mask), start, coarsest)
     if found is None:
         return None
-    transform, score = found
-    return Placed(Affine(transform.matrix, transform.offset + corner), score)
+    transform, score = Affine(found[0].matrix, found[0].offset + corner), found[1]
+    x, y = transform.map(middle).tolist()
+    return Placed(hit.slide, x, y, score, transform)
+
+
+def compared_at(mpp: float, extent_um: float) -> float:
+    """Return the µm of the pixels at which a query of such a longer side is compared, on a slide of such pixels."""
+    return max(mpp, extent_um / _LARGEST)
 
 
 def _around(hit: Hit, reach: int) -> Region:

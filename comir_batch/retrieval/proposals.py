@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import csv
-import io
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
+from itertools import count
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -13,7 +12,8 @@ import numpy as np
 from comir_batch.core.manifest import OPTIONAL, REQUIRED
 from comir_batch.core.transform import Composite
 from comir_batch.io.transform_files import write_json
-from comir_batch.pipeline.files import write_text
+from comir_batch.pipeline.files import csv_text, write_text
+from comir_batch.retrieval.margins import SURE, are_telling, confidence_at, times_as_high
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -23,11 +23,8 @@ if TYPE_CHECKING:
     from comir_batch.representation.store import Model
     from comir_batch.retrieval.index import IndexedSlide
 
-SURE = 1.3
-"""Times as high as the next place's a score must be for a pair to be sure: half way between right and wrong ones."""
-_STEEP = 12.7  # measured, with SURE: docs/retrieval.md, "Two folders"
 _STANDS_OUT = 1.6  # times the median of a query's scores: a place that is no accident, sure or not
-_NOT = 1e-6  # instead of a score of nothing
+_LONGEST = 80  # letters of a name, beside what tells it from others: a manifest takes 100
 REPORT = ("pair_id", "fixed", "moving", "status", "confidence", "margin", "score", "instead")
 """Columns of the table of all proposals."""
 _USED = (
@@ -52,12 +49,14 @@ class Proposal:
     ----------
     fixed, moving : IndexedSlide or None
         None on the side where there is no partner.
-    margin : float
-        Times as high as the best score elsewhere the pair's is; 0 without one.
+    margin, score : float
+        Of the pair, or of the best place of a slide without a partner; 0 where there is none. See `margins`.
     start : Affine or None
         Fixed µm to moving µm.
     instead : str
         The slide that is as likely, of an ambiguous pair; empty if it is another place in the same.
+    number : int
+        Tells apart those whose names would be the same; see `numbered`.
     """
 
     fixed: IndexedSlide | None
@@ -67,33 +66,47 @@ class Proposal:
     score: float = 0.0
     start: Affine | None = None
     instead: str = ""
+    number: int = 1
+
+    @property
+    def is_pair(self) -> bool:
+        """Whether there are two slides."""
+        return self.fixed is not None and self.moving is not None
 
     @property
     def name(self) -> str:
         """The pair_id; it says so where a person should look."""
         names = "_".join(slide.name for slide in (self.fixed, self.moving) if slide is not None)
-        return names[:90] + ("-unsure" if self.status is Status.AMBIGUOUS else "")
+        number = f"-{self.number}" if self.number > 1 else ""
+        return names[:_LONGEST] + number + ("-unsure" if self.status is Status.AMBIGUOUS else "")
 
     @property
     def confidence(self) -> float:
-        """From 0 to 1; see `confidence_at`."""
+        """From 0 to 1; see `margins.confidence_at`."""
         return confidence_at(self.margin)
 
 
-def confidence_at(margin: float) -> float:
-    """Return how likely a pair of such a margin is right, one half at a margin of `SURE`."""
-    return float(1 / (1 + (SURE / max(margin, _NOT)) ** _STEEP))
+def numbered(proposals: Sequence[Proposal]) -> list[Proposal]:
+    """Return the proposals with a number in each name that one before has, whether in upper or in lower case."""
+    taken: set[str] = set()
+    told = []
+    for each in proposals:
+        free = (replace(each, number=number) for number in count(1))
+        named = next(one for one in free if one.name.casefold() not in taken) if each.is_pair else each
+        taken |= {named.name.casefold()} if named.is_pair else set()
+        told.append(named)
+    return told
 
 
 def judged(score: float, others: Sequence[float]) -> tuple[Status, float]:
-    """Return what a score says beside those of other places, and how many times as high as theirs it is.
+    """Return what a score says beside those of other places, and its margin.
 
-    Sure where it is so by far. Ambiguous where it is not, but is no accident, as most of the others are. Else there is
-    no partner. A single place, with nothing beside it, is ambiguous.
+    Sure where it is higher by far. Ambiguous where it is not, but is no accident, as most of the others are, or where
+    the others are too few or too low to tell. Else there is no partner.
     """
-    if not others:
-        return Status.AMBIGUOUS, 1.0
-    margin = score / max(*others, _NOT)
+    margin = times_as_high(score, others)
+    if not are_telling(others):
+        return Status.AMBIGUOUS, margin
     if margin >= SURE:
         return Status.SURE, margin
     return (Status.AMBIGUOUS if score >= _STANDS_OUT * float(np.median(others)) else Status.NO_PARTNER), margin
@@ -107,26 +120,25 @@ def write_proposals(out: Path, proposals: Sequence[Proposal], model: Model) -> t
     columns = (*REQUIRED, *(name for name in OPTIONAL if name in _USED))
     rows = []
     for each in proposals:
-        if each.fixed is not None and each.moving is not None and each.start is not None:
+        if each.is_pair and each.start is not None:
             start = starts / f"{each.name}.json"
             write_json(Composite((each.start,)), start)
             rows.append(_manifest_row(each, start.resolve(), model))
-    write_text(out, _csv(columns, [[row[name] for name in columns] for row in rows]))
-    write_text(report, _csv(REPORT, [report_row(each) for each in proposals]))
+    write_text(out, csv_text(columns, [[row[name] for name in columns] for row in rows]))
+    write_text(report, csv_text(REPORT, [report_row(each) for each in proposals]))
     return out, report
 
 
 def report_row(each: Proposal) -> list[str]:
     """Return the cells of `REPORT` for a proposal."""
-    there = each.fixed is not None and each.moving is not None
     return [
-        each.name if there else "",
+        each.name if each.is_pair else "",
         "" if each.fixed is None else each.fixed.name,
         "" if each.moving is None else each.moving.name,
         each.status.value,
-        f"{each.confidence:.2f}" if there else "",
-        f"{each.margin:.2f}" if there else "",
-        f"{each.score:.1f}" if there else "",
+        f"{each.confidence:.2f}" if each.is_pair else "",
+        f"{each.margin:.2f}" if each.margin else "",
+        f"{each.score:.1f}" if each.score else "",
         each.instead,
     ]
 
@@ -141,11 +153,3 @@ def _manifest_row(each: Proposal, start: Path, model: Model) -> dict[str, str]:
         row[f"{side}_mask"] = "" if slide.mask is None else str(slide.mask)
         row[f"{side}_mpp"] = "" if slide.spec.mpp is None else str(slide.spec.mpp)
     return row
-
-
-def _csv(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(columns)
-    writer.writerows(rows)
-    return text.getvalue()

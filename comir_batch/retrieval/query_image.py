@@ -1,14 +1,15 @@
-"""Images that are looked for: opened, represented by their modality's network, at the index's pixel size."""
+"""Images that are looked for: opened, represented by their modality's network, and brought to a slide's pixel size."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from comir_batch.core.errors import MissingPixelSizeError, ModelError, SlideError
 from comir_batch.core.geometry import Region
+from comir_batch.core.transform import Composite
 from comir_batch.io.open import open_slide
 from comir_batch.pipeline.model_choice import choose_model
 from comir_batch.pipeline.overview import make_overview
@@ -18,8 +19,11 @@ from comir_batch.representation.normalise import intensity_range
 from comir_batch.representation.weights import load
 from comir_batch.retrieval.cells import represented_mask
 from comir_batch.retrieval.templates import Query
+from comir_batch.warp.resample import warp_array
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
     from numpy.typing import NDArray
 
     from comir_batch.core.geometry import Grid
@@ -29,7 +33,8 @@ if TYPE_CHECKING:
     from comir_batch.representation.store import Model
 
 LARGEST, SMALLEST = 4096, 48
-"""Pixels a side, at the index's pixel size, of the largest and the smallest image that may be looked for."""
+"""Pixels a side, near the model's pixel size, of the largest and the smallest image that may be looked for."""
+_ROOM = 1.25  # times as long as a slide's sides those of an image may be that is looked for in it
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -50,9 +55,26 @@ class QueryImage:
     grid: Grid
     thumbnail: NDArray[np.generic]
 
+    def at(self, mpp: float) -> QueryImage:
+        """Return the image at square pixels of so many µm; itself where that moves none of it by half of one."""
+        grid, (width, height) = self.grid, (side / mpp for side in self.grid.size_um)
+        if abs(width - grid.width) <= 1 and abs(height - grid.height) <= 1:
+            return self
+        target = grid.coarser(mpp / grid.mpp_x, mpp / grid.mpp_y, max(round(width), 1), max(round(height), 1))
+        planes = np.stack([np.where(self.query.mask, self.query.pixels, 0), self.query.mask]).astype(np.float32)
+        total, inside = warp_array(planes, grid, Composite(), target).astype(np.float32)
+        return replace(self, query=Query(total / np.maximum(inside, 1e-6), inside > 0.5), grid=target)
 
-def open_query(spec: SlideSpec, modality: str, model: Model, device: Device = "auto") -> QueryImage:
-    """Read and represent an image that fits in memory.
+
+def open_query(
+    spec: SlideSpec,
+    modality: str,
+    model: Model,
+    device: Device = "auto",
+    searched: Sequence[Grid] = (),
+    say: Callable[[str], object] = lambda _text: None,
+) -> QueryImage:
+    """Read and represent an image that fits in memory, and is no larger than what it is looked for in.
 
     Raises
     ------
@@ -66,7 +88,8 @@ def open_query(spec: SlideSpec, modality: str, model: Model, device: Device = "a
         choose_model(str(model.folder), (modality, info), (modality, info))
         working = working_level(info, model.card.mpp)
         grid, level = working.grid, info.grid(working.level)
-        _require_size(spec, grid)
+        require_size(str(spec.path), grid)
+        require_room(str(spec.path), grid, searched, say)
         overview = make_overview(source)
         whole = Region(0, 0, level.width, level.height, working.level)
         pixels = read_reduced(source.read, whole, working.factor, info.pixel_bytes)
@@ -88,16 +111,9 @@ def _opened(spec: SlideSpec) -> PixelSource:
         raise MissingPixelSizeError(f"{spec.path} has no pixel size; give --mpp, or a column mpp") from error
 
 
-def represented_query(slide: RepresentedSlide, name: str) -> QueryImage:
-    """Load a slide that is represented already.
-
-    Raises
-    ------
-    SlideError
-        If it is too large or too small.
-    """
+def represented_query(slide: RepresentedSlide) -> QueryImage:
+    """Load a slide that is represented already."""
     grid = slide.grid
-    _require(name, grid)
     pixels = slide.read(Region(0, 0, grid.width, grid.height))[0]
     return QueryImage(Query(pixels, represented_mask(pixels)), grid, slide.overview().pixels)
 
@@ -109,14 +125,38 @@ def require_known(model: Model, modality: str) -> None:
         raise ModelError(f"the model {model.card.name} knows {known}, not {modality}; name the modality so")
 
 
-def _require_size(spec: SlideSpec, grid: Grid) -> None:
-    _require(str(spec.path), grid)
-
-
-def _require(name: str, grid: Grid) -> None:
-    longest = max(grid.width, grid.height)
+def require_size(name: str, grid: Grid) -> None:
+    """Refuse an image that is too large or too small to be looked for; raises SlideError."""
     have = f"{name} has {grid.width} x {grid.height} pixels of {grid.mpp_x:.3g} µm"
-    if longest > LARGEST:
+    if max(grid.width, grid.height) > LARGEST:
         raise SlideError(f"{have}; at most {LARGEST} a side can be looked for: cut it, or index it")
-    if longest < SMALLEST:
-        raise SlideError(f"{have}; give one with {SMALLEST} at least")
+    if min(grid.width, grid.height) < SMALLEST:
+        raise SlideError(f"{have}; give one with {SMALLEST} a side at least")
+
+
+def require_room(name: str, grid: Grid, searched: Sequence[Grid], say: Callable[[str], object]) -> None:
+    """Refuse an image that is markedly larger than all slides that are searched, and say so if it is than some.
+
+    Raises
+    ------
+    SlideError
+        If it is.
+    """
+    cramped = [slide for slide in searched if not _has_room(slide, grid)]
+    if not cramped:
+        return
+    largest = max(cramped, key=lambda slide: max(slide.size_um))
+    which = "all" if len(cramped) == len(searched) else f"{len(cramped)} of the {len(searched)}"
+    have = f"{name} is {_size(grid)}, larger than {which} slides that are searched (up to {_size(largest)})"
+    remedy = "cut it to their size, or index it and look for them"
+    if len(cramped) == len(searched):
+        raise SlideError(f"{have}; {remedy}")
+    say(f"{have}, and is hardly found in those; {remedy}")
+
+
+def _has_room(slide: Grid, image: Grid) -> bool:
+    return all(of <= _ROOM * here for of, here in zip(sorted(image.size_um), sorted(slide.size_um), strict=True))
+
+
+def _size(grid: Grid) -> str:
+    return f"{grid.size_um[0]:.0f} x {grid.size_um[1]:.0f} µm"

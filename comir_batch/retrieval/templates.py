@@ -27,7 +27,7 @@ class Query:
     Attributes
     ----------
     pixels : (Y, X) float32
-        Its representation at the index's pixel size.
+        Its representation, at the pixel size of what it is compared with.
     mask : (Y, X) bool
         Pixels that count.
     """

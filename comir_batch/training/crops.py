@@ -103,7 +103,7 @@ class CropReader:
             If no pixel of the crop lies in the part.
         """
         region, to_pixels = self._around(pose, side)
-        pixels = np.nan_to_num(to_input(self.pixels(region), self._card, self.ranges), copy=False)
+        pixels = to_input(self.pixels(region), self._card, self.ranges)
         return _warped(pixels, to_pixels, side).clip(0.0, self._ceiling)
 
     def original(self, pose: Pose, side: int) -> NDArray[np.generic]:

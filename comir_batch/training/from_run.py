@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
@@ -20,7 +18,7 @@ from comir_batch.io.mask_reader import read_mask
 from comir_batch.io.open import open_slide
 from comir_batch.io.transform_files import read_json as read_transform_json
 from comir_batch.pipeline.by_hand import config_of, read_by_hand, standing
-from comir_batch.pipeline.files import read_arrays, read_json, write_bytes, write_text
+from comir_batch.pipeline.files import csv_text, read_arrays, read_json, write_bytes, write_text
 from comir_batch.pipeline.graph import build_jobs
 from comir_batch.pipeline.job import Inference
 from comir_batch.pipeline.layout import JudgeFiles, Layout
@@ -245,9 +243,5 @@ def _row(pair: Pair, layout: Layout, mask: Path) -> dict[str, object]:
 
 
 def _write_manifest(path: Path, rows: Sequence[dict[str, object]]) -> Path:
-    stream = io.StringIO(newline="")
-    table = csv.DictWriter(stream, _COLUMNS, lineterminator="\n")
-    table.writeheader()
-    table.writerows(rows)
-    write_text(path, stream.getvalue())
+    write_text(path, csv_text(_COLUMNS, [[row[name] for name in _COLUMNS] for row in rows]))
     return path

@@ -65,9 +65,14 @@ def folder(ndpi_pair, tmp_path_factory):
     Image.fromarray(dapi[part]).save(folder / "part.png")
     Image.fromarray(dapi[:HEIGHT, :WIDTH]).save(folder / "other.png")
     Image.fromarray(crop(tritc[part], (210, 230), 208, 130, mirrored=True)).save(folder / "crop.png")
+    resampled = cv2.resize(
+        crop(tritc[part], (210, 230), 208, 130, mirrored=True), (199, 199), interpolation=cv2.INTER_AREA
+    )
+    Image.fromarray(resampled).save(folder / "resampled.png")
     Image.fromarray(crop(tritc, (600, 600), 208, 40, mirrored=False)).save(folder / "stranger.png")
     head = "slide_id,path,modality,mpp\n"
     (folder / "part.csv").write_text(f"{head}part,part.png,dapi,{MPP}\n")
+    (folder / "renamed.csv").write_text(f"{head}again,part.png,dapi,{MPP}\n")
     (folder / "both.csv").write_text(f"{head}part,part.png,dapi,{MPP}\nother,other.png,dapi,{MPP}\n")
     (folder / "crops.csv").write_text(f"{head}crop,crop.png,tritc,{MPP}\nstranger,stranger.png,tritc,{MPP}\n")
     return folder
@@ -94,7 +99,21 @@ def test_a_crop_is_found_and_placed_and_slides_can_be_added(folder, tmp_path):
         assert float(first["y_um"]) == pytest.approx(230 * MPP, abs=2)
         assert float(first["angle_deg"]) == pytest.approx(130, abs=1)
         assert float(first["margin"]) > 1.3
+    told = invoke(
+        *("query", tmp_path / "index", folder / "resampled.png", "--modality", "tritc", "--mpp", MPP * 208 / 199),
+        *("--device", "cpu", "--csv", tmp_path / "resampled.csv"),
+    )
+    with (tmp_path / "resampled.csv").open(encoding="utf-8") as stream:
+        again = next(csv.DictReader(stream))
+    assert all(float(again[name]) == pytest.approx(float(first[name]), abs=1) for name in ("x_um", "y_um", "angle_deg"))
+    assert float(again["score"]) > 0.9 * float(first["score"])
     assert "<img" in (tmp_path / "found.html").read_text(encoding="utf-8")
+    for table, *only in (("renamed.csv",), ("part.csv", "--only")):
+        made = invoke("index", folder / table, *HERE, "--out", tmp_path / "index", *only)
+        assert made.exit_code == 0, made.output
+        assert "): started" not in made.stderr
+        left = {path.stem for path in (tmp_path / "index" / "cells").iterdir()}
+        assert left == ({"part"} if only else {"other", "again"})
     refused = invoke("index", folder / "part.csv", "--model", "rgb-nir", "--out", tmp_path / "index")
     assert refused.exit_code == 3
     assert "not of rgb-nir" in refused.stderr

@@ -171,11 +171,19 @@ def test_a_plan_goes_by_what_a_run_took(ran, slides):
     assert not told.stderr
 
 
+def test_a_plan_says_so_where_a_run_is_counted_anew(slides, tmp_path):
+    (tmp_path / "run.json").touch()
+    told = CliRunner().invoke(app, ["plan", str(slides / "manifest.csv"), "--model", "none", "--out", str(tmp_path)])
+    assert told.exit_code == 0, told.output
+    assert f"{tmp_path} holds a run: what it has done already is counted, too" in told.stdout
+
+
 def test_a_plan_that_does_not_fit_on_the_disk_is_a_warning(slides, monkeypatch):
     monkeypatch.setattr(plan, "_free_gb", lambda _out: 0.0001)
     told = CliRunner().invoke(app, ["plan", str(slides / "manifest.csv"), "--model", "none"])
     assert told.exit_code == 0, told.output
     assert "are free. Make room, choose another --out" in told.stderr
+    assert "holds a run" not in told.stdout
 
 
 def test_the_run_says_how_to_make_it_again(ran, slides):

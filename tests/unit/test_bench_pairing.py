@@ -9,8 +9,10 @@ import numpy as np
 import pytest
 
 from comir_batch.bench.pairing import Margins, Pairing, PairingRequest, _write, counted, fitted, margins, reliability
-from comir_batch.retrieval.pairing import Compared
-from comir_batch.retrieval.proposals import SURE, Proposal, Status, confidence_at
+from comir_batch.core.transform import Affine
+from comir_batch.retrieval.margins import SURE, confidence_at
+from comir_batch.retrieval.pairing import Compared, proposed
+from comir_batch.retrieval.proposals import Proposal, Status
 
 PARTNERS = {"f1": "m1", "f2": "m2", "f3": "m3"}
 
@@ -24,7 +26,7 @@ def proposal(fixed, moving, status):
 
 
 def place(name, score):
-    return SimpleNamespace(slide=slide(name), score=score)
+    return SimpleNamespace(slide=slide(name), score=score, verified=True, transform=Affine.identity())
 
 
 def test_pairs_and_those_that_are_alone_are_counted_by_what_was_said():
@@ -39,12 +41,21 @@ def test_pairs_and_those_that_are_alone_are_counted_by_what_was_said():
 
 
 @pytest.mark.parametrize("searched_is_fixed", [True, False])
-def test_margins_are_those_with_the_partner_and_without_it(searched_is_fixed):
+def test_margins_are_those_that_pair_takes_with_the_partner_and_without_it(searched_is_fixed):
     query, partner, other = ("m1", "f1", "f2") if searched_is_fixed else ("f1", "m1", "m2")
-    found = [place(partner, 30.0), place(other, 20.0), place(partner, 18.0), place("x", 16.0)]
-    alone = [place(other, 9.0), place("x", 8.0)]
-    compared = Compared([slide(query), slide("alone")], [], [found, alone], searched_is_fixed)
-    assert margins(compared, PARTNERS) == Margins((1.5,), (1.25,))
+    chance = [place(other, score) for score in (20.0, 16.0, 15.0, 14.0, 13.0, 12.0)]
+    found = [place(partner, 30.0), place(partner, 25.0), *chance]
+    compared = Compared(
+        [slide(query), slide("alone")], [slide(partner), slide(other)], [found, chance], searched_is_fixed
+    )
+    assert margins(compared, PARTNERS) == Margins((1.2,), (1.25,))
+    (pair,) = (each for each in proposed(compared) if each.is_pair)
+    assert pair.margin == 1.2
+
+
+def test_a_partner_that_was_not_found_is_wrong_with_it_and_without_it():
+    chance = [place("f2", score) for score in (20.0, 16.0, 15.0, 14.0, 13.0, 12.0)]
+    assert margins(Compared([slide("m1")], [], [chance], searched_is_fixed=True), PARTNERS) == Margins((), (1.25, 1.25))
 
 
 def test_a_fit_finds_the_odds_that_margins_were_drawn_with():

@@ -16,18 +16,26 @@ def test_a_field_is_located_within_a_fiftieth_of_its_width_in_its_own_slide():
     assert [row.is_located(each) for each in found] == [True, False, False, True]
     told = dict(zip(COLUMNS, row.cells(), strict=True))
     assert (told["fields"], told["slide right"], told["located"]) == ("4", "3", "2")
+    assert told["its interval"] == "0.068-0.932"
     assert told["median error (px)"] == "1.30"
     assert told["margins"] == "1.50 or more, others 1.20 at most"
+
+
+def test_a_field_without_a_place_is_not_located():
+    row = Row("a in b", 128, (Found(right=False, error_px=None, margin=1.0),))
+    assert row.cells()[2:5] == ("1", "0", "0")
 
 
 def test_rows_without_located_or_without_lost_fields_are_told():
     assert Row("a in b", 128, (Found(right=False, error_px=50.0, margin=1.05),)).cells()[4:] == (
         "0",
+        "0.000-0.975",
         "",
         "others 1.05 at most",
     )
     assert Row("a in b", 128, (Found(right=True, error_px=1.0, margin=2.5),)).cells()[4:] == (
         "1",
+        "0.025-1.000",
         "1.00",
         "2.50 or more",
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from types import SimpleNamespace
 
 import cv2
 import numpy as np
@@ -10,7 +11,7 @@ import pytest
 
 from comir_batch.bench import retrieval_speed
 from comir_batch.bench.dense_sift import SYMMETRIES, Lattice, describe
-from comir_batch.bench.retrieval import COLUMNS, Row, require_methods
+from comir_batch.bench.retrieval import COLUMNS, Row, _Bench, require_methods, shuffled
 from comir_batch.bench.retrieval_methods import METHODS, Found, Reranked, made, patches
 from comir_batch.bench.visual_words import DenseSift, Ranker, SiftKeypoints, Vocabulary, balanced
 from comir_batch.core.errors import ConfigError
@@ -89,8 +90,32 @@ def test_an_image_is_ranked_first_whichever_way_it_lies():
 def test_a_row_counts_ranks_and_what_was_not_found():
     row = Row("a in b", "256 px, aligned", "CoMIR, cells", (1, 3, 0, 11), (True,), 20)
     assert [row.top(count) for count in (1, 5, 10)] == [0.25, 0.5, 0.5]
-    assert dict(zip(COLUMNS, row.cells(), strict=True))["located"] == "1.000"
-    assert row._replace(located=()).cells()[6] == ""
+    told = dict(zip(COLUMNS, row.cells(), strict=True))
+    assert (told["top 1"], told["its interval"]) == ("0.250", "0.006-0.806")
+    assert (told["located"], told["interval of it"]) == ("1.000", "0.025-1.000")
+    assert row._replace(located=()).cells()[7:9] == ("", "")
+
+
+def test_of_equal_scores_the_right_field_is_not_the_first():
+    def field(place):
+        return SimpleNamespace(place=place, raw=None, comir=None)
+
+    places = [
+        SimpleNamespace(pose=SimpleNamespace(x=1000.0 * k, y=0.0), part=SimpleNamespace(pair=SimpleNamespace(name="p")))
+        for k in range(40)
+    ]
+    near = SimpleNamespace(pose=SimpleNamespace(x=100.0, y=0.0), part=places[0].part)
+    mixed, mine = shuffled(places[:8], [*places[8:], near], np.random.default_rng(0))
+    assert [mixed[k] for k in mine] == places[:8]
+    bench = _Bench([field(place) for place in mixed], mine, SimpleNamespace(modality="a"), "b", 1.0, ())
+    ranks = []
+    for number in mine:
+        gallery = bench._gallery(number)
+        assert len(gallery) == (33 if number == mine[0] else 34)
+        assert not set(gallery) & (set(mine) - {number})
+        ranks.append(gallery.index(number))  # where equal scores leave it, in stable sorts
+    assert min(ranks) < 12
+    assert max(ranks) > 22
 
 
 def test_an_inverted_index_scores_as_the_cosine_of_whole_histograms_does():

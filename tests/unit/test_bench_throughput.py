@@ -76,6 +76,8 @@ def test_who_fails_or_differs_is_told_and_the_others_go_on(tmp_path):
     assert rows[0].missing == "failed: no such codec"
     assert rows[1].cells()[-1] == "NO: 2 for 1"
     assert rows[1].ratio is not None
+    assert rows[1].met is False
+    assert dict(zip(COLUMNS, rows[1].cells(), strict=True))["met"] == "results differ"
 
 
 def test_an_interval_is_the_median_and_the_ends():

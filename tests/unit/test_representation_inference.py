@@ -69,6 +69,15 @@ def test_tiles_equal_the_whole_image(width, height):
     assert np.abs(found - expected).max() <= 1e-5
 
 
+def test_a_pixel_that_is_not_finite_is_not_spread():
+    subject, pixels = representer(), image(131, 99).astype(np.float32)
+    blank, broken = pixels.copy(), pixels.copy()
+    blank[0, 40, 50], broken[0, 40, 50] = 0, np.nan
+    expected, found = (part(subject, each, Region(13, 5, 120, 78)) for each in (blank, broken))
+    assert np.argwhere(np.isnan(found)).tolist() == [[0, 35, 37], [1, 35, 37]]
+    assert np.array_equal(found[np.isfinite(found)], expected[np.isfinite(found)])
+
+
 @pytest.mark.parametrize(
     "box", [(0, 0, 64, 64), (64, 64, 128, 99), (13, 5, 120, 78), (130, 98, 131, 99), (77, 0, 78, 99)]
 )

@@ -36,6 +36,11 @@ def test_scales_and_clips():
     assert found.tolist() == [[[0.0, 0.0, 0.5, 1.0, 1.0]]]
 
 
+def test_pixels_that_are_not_finite_become_0():
+    found = to_input(np.array([[[np.nan, np.inf, -np.inf, 10]]], np.float32), Input(), (Range(0, 10),))
+    assert found.tolist() == [[[0.0, 0.0, 0.0, 1.0]]]
+
+
 def test_takes_the_logarithm_after_scaling():
     found = to_input(np.array([[[0, 10]]], np.uint8), Input(log=True), (Range(0, 10),))
     assert np.allclose(found, np.log1p([[[0.0, 1.0]]]))

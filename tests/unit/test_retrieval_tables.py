@@ -13,9 +13,10 @@ from comir_batch.core.geometry import Grid
 from comir_batch.core.slide import SlideSpec
 from comir_batch.pipeline.representing import RepresentedSlide
 from comir_batch.representation.store import find_model
-from comir_batch.retrieval.index import Index, IndexedSlide
+from comir_batch.retrieval.index import Index, IndexedSlide, renamed
+from comir_batch.retrieval.margins import SURE
 from comir_batch.retrieval.pairing import assign
-from comir_batch.retrieval.proposals import Proposal, Status, judged
+from comir_batch.retrieval.proposals import Proposal, Status, judged, numbered
 from comir_batch.retrieval.tables import read_slides
 
 
@@ -81,6 +82,37 @@ def test_a_folder_without_an_index_is_none(tmp_path):
         Index.open(tmp_path / "nothing")
 
 
+@pytest.mark.usefixtures("index")
+@pytest.mark.parametrize("content", ['{"format": "comir-', "[]", None])
+def test_a_damaged_index_is_told_in_a_sentence(tmp_path, content):
+    path = tmp_path / "index.json"
+    whole = json.loads(path.read_text())
+    del whole["slides"][0]["digest"]
+    path.write_text(json.dumps(whole) if content is None else content)
+    with pytest.raises(ConfigError, match=r"index\.json is damaged; remove .* and run comir-batch index again"):
+        Index.open(tmp_path)
+
+
+@pytest.mark.parametrize("load", [Index.cells, Index.signatures])
+def test_what_an_index_lacks_of_a_slide_is_told_in_a_sentence(index, tmp_path, load):
+    for cut_off in (False, True):
+        if cut_off:
+            for name in ("cells/a.npz", "signatures/a.npy"):
+                (tmp_path / name).parent.mkdir()
+                (tmp_path / name).write_bytes(b"PK\x03\x04")
+        with pytest.raises(ConfigError, match=r"has of a, is missing or damaged; .* run comir-batch index again"):
+            load(index, index.slides[0])
+
+
+def test_a_slide_that_is_renamed_leaves_under_its_old_name(index):
+    slide = index.slides[0]
+    known = {"a": slide, "b": replace(slide, name="b", digest="other")}
+    assert renamed(known, {"c": replace(slide, name="c")}) == ["a"]
+    assert renamed(known, {"a": slide, "c": replace(slide, name="c")}) == []
+    other_channel = replace(slide, name="c", spec=replace(slide.spec, channel="1"))
+    assert renamed(known, {"c": other_channel}) == []
+
+
 def test_the_assignment_takes_the_highest_sum_and_no_zeros():
     rows, columns = assign(np.array([[9.0, 8.0, 0.0], [8.5, 1.0, 0.0], [0.0, 0.0, 0.0]]))
     assert list(zip(rows.tolist(), columns.tolist(), strict=True)) == [(0, 1), (1, 0)]
@@ -89,14 +121,20 @@ def test_the_assignment_takes_the_highest_sum_and_no_zeros():
 @pytest.mark.parametrize(
     ("score", "others", "status"),
     [
-        (100, [40, 35], Status.SURE),
-        (100, [95, 35, 30, 20], Status.AMBIGUOUS),
-        (40, [36, 35, 34], Status.NO_PARTNER),
+        (100, [40, 35, 34, 30, 28], Status.SURE),
+        (100, [95, 35, 30, 20, 18], Status.AMBIGUOUS),
+        (40, [36, 35, 34, 33, 32], Status.NO_PARTNER),
         (40, [], Status.AMBIGUOUS),
+        (100, [100], Status.AMBIGUOUS),
+        (100, [40, 35], Status.AMBIGUOUS),
+        (3, [-0.5], Status.AMBIGUOUS),
+        (3, [-0.5, -0.6, -0.7, -0.8, -0.9], Status.AMBIGUOUS),
     ],
 )
 def test_what_is_said_of_a_pair(score, others, status):
-    assert judged(score, others)[0] is status
+    said, margin = judged(score, others)
+    assert said is status
+    assert margin == pytest.approx(score / max(others)) if len(others) > 3 and max(others) > 0 else margin <= SURE
 
 
 def test_names_tell_where_to_look(index):
@@ -106,3 +144,19 @@ def test_names_tell_where_to_look(index):
     assert sure.confidence > 0.99
     assert replace(sure, status=Status.AMBIGUOUS, margin=1.0).name == "a_b-unsure"
     assert replace(sure, margin=1.0).confidence < 0.05
+
+
+def test_names_that_would_be_the_same_are_numbered(index):
+    def pair(fixed, moving, status=Status.SURE):
+        return Proposal(*(replace(index.slides[0], name=name) for name in (fixed, moving)), status, 2.0)
+
+    long = "TCGA-" + "x" * 90
+    asked = [
+        *(pair("s1", "a_b"), pair("S1_A", "b"), pair("s1", "a_b-2")),
+        *(pair(f"{long}1", "m1"), pair(f"{long}2", "m2", Status.AMBIGUOUS)),
+    ]
+    names = [each.name for each in numbered(asked)]
+    assert names[:3] == ["s1_a_b", "S1_A_b-2", "s1_a_b-2-2"]
+    assert len({name.casefold() for name in names}) == 5
+    assert all(len(name) <= 100 for name in names)
+    assert names[4].endswith("-unsure")

@@ -160,6 +160,21 @@ def test_a_worker_works_while_the_run_is_not_finished(folder, python, tmp_path):
     assert 2690 <= int(options[options.index("--lifetime") + 1]) <= 2700
 
 
+def test_a_worker_whose_walltime_is_near_puts_itself_back_not_the_whole_array(folder, python, tmp_path):
+    asked = tmp_path / "asked"
+    bin_ = tmp_path / "slurm"
+    bin_.mkdir()
+    (bin_ / "scontrol").write_text(f'#!/bin/sh\necho "$@" >{asked}; exit 1\n')
+    (bin_ / "scontrol").chmod(0o755)
+    (bin_ / "date").write_text("#!/bin/sh\n[ -e first ] && echo 9000 || { echo 0; touch first; }\n")  # time is over
+    (bin_ / "date").chmod(0o755)
+    script = scripts(folder, python=str(python))["cpu-worker.sbatch"]
+    array = {"SLURM_ARRAY_JOB_ID": "7", "SLURM_ARRAY_TASK_ID": "3", "PATH": f"{bin_}:/usr/bin:/bin"}
+    done = call(script, folder, tmp_path / "notes", "12", **array)
+    assert done.returncode == 0, done.stderr
+    assert asked.read_text() == "requeue 7_3\n"
+
+
 def test_a_worker_of_a_finished_run_ends_at_once(folder, python, tmp_path):
     script = scripts(folder, python=str(python))["gpu-worker.sbatch"]
     (folder / "cluster").mkdir()

@@ -19,10 +19,13 @@ from distributed.system import MEMORY_LIMIT
 from comir_batch.core.task import Resource
 from comir_batch.execution.allotment import Allotment, allotment
 from comir_batch.execution.dask_executor import DaskExecutor
+from comir_batch.execution.security import make_certificate
 from comir_batch.execution.settings import DASK_SETTINGS, THREAD_COUNTS, quieten
 from comir_batch.execution.worker_setup import WorkerSetup
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from comir_batch.core.config import ExecutionConfig
     from comir_batch.execution.stop import StopRequest
 
@@ -37,7 +40,8 @@ def local_executor(
 
     ``config.workers`` processes (0: one for each core and 5 GiB of memory that this process may use) take ``cpu``
     tasks, and one more takes ``gpu`` tasks where ``config.device`` is ``cuda``. Scheduler, workers and dashboard listen
-    on 127.0.0.1 only.
+    on 127.0.0.1 only, and but for the dashboard they talk by a certificate of this executor: others of the same machine
+    could run code otherwise.
 
     Parameters
     ----------
@@ -53,10 +57,15 @@ def local_executor(
     folder = logs or scratch
     folder.mkdir(parents=True, exist_ok=True)
     with dask.config.set(DASK_SETTINGS):
+        security = make_certificate(scratch / "tls")
+        secured = {"protocol": "tls://", "security": security}
         cluster = SpecCluster(
-            workers=_workers(config, scratch), scheduler=_scheduler(config), silence_logs=logging.CRITICAL
+            workers=_workers(config, scratch, secured),
+            scheduler=_scheduler(config, secured),
+            security=security,
+            silence_logs=logging.CRITICAL,
         )
-        client = Client(cluster, set_as_default=False)
+        client = Client(cluster, set_as_default=False, security=security)
     client.register_plugin(WorkerSetup(folder))
 
     def close() -> None:
@@ -67,8 +76,9 @@ def local_executor(
     return DaskExecutor(client, stop=stop, on_close=close, dashboard=bool(config.dashboard), notes=folder)
 
 
-def _scheduler(config: ExecutionConfig) -> dict[str, Any]:
+def _scheduler(config: ExecutionConfig, secured: Mapping[str, Any]) -> dict[str, Any]:
     options = {
+        **secured,
         "host": _LOOPBACK,
         "port": 0,
         "dashboard": bool(config.dashboard),
@@ -78,11 +88,12 @@ def _scheduler(config: ExecutionConfig) -> dict[str, Any]:
     return {"cls": Scheduler, "options": options}
 
 
-def _workers(config: ExecutionConfig, scratch: Path) -> dict[str, Any]:
+def _workers(config: ExecutionConfig, scratch: Path, secured: Mapping[str, Any]) -> dict[str, Any]:
     share = allotment(Allotment(CPU_COUNT, MEMORY_LIMIT), os.environ)
     kinds = [Resource.CPU] * (config.workers or _default_workers(share)) + [Resource.GPU] * (config.device == "cuda")
     memory = round(config.memory_gb * 2**30) or share.memory // len(kinds)
     options = {
+        **secured,
         "nthreads": 1,
         "memory_limit": memory,
         "host": _LOOPBACK,

@@ -10,7 +10,7 @@ import typer
 from comir_batch.cli import options  # noqa: TC001  typer resolves the annotations
 from comir_batch.cli.failures import exit_codes, print_problems
 from comir_batch.cli.run_commands import image_options, require_tiff
-from comir_batch.cli.settings import overrides
+from comir_batch.cli.settings import overrides, require_cluster
 from comir_batch.cli.tables import print_table
 
 if TYPE_CHECKING:
@@ -64,6 +64,7 @@ def plan(  # noqa: PLR0913  a parameter an option
         }
         resolved = load_config(config, overrides(given, settings))
         require_tiff(compression, resolved)
+        require_cluster(profile, resolved)
         inspection = inspect_request(manifest, resolved, skip_bad_rows=skip_bad_rows)
         if inspection.problems:
             print_problems(inspection.problems)

@@ -98,7 +98,9 @@ def rendered(slurm, inputs, site_profile, tmp_path):
 
     def make(*options, **settings):
         folder = tmp_path / "jobs of 'mine' at 5%"
-        words = runs.command(inputs / "raw.csv", folder, "--profile", str(site_profile(**settings)), *options)
+        words = runs.command(
+            inputs / "raw.csv", folder, "--profile", str(site_profile(**settings)), *options, execution={"workers": 0}
+        )
         words[1] = "render"
         done = runs.call(words)
         assert done.returncode == 0, done.stderr

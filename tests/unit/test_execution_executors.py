@@ -285,6 +285,18 @@ def test_signals_ask_to_stop_and_handlers_come_back():
     assert stopped.value.exit_code == 130
 
 
+def test_a_terminal_that_is_closed_asks_to_stop_unless_nohup_has_said_otherwise():
+    for ignored in (False, True):
+        before = signal.signal(signal.SIGHUP, signal.SIG_IGN if ignored else signal.SIG_DFL)
+        stop = StopRequest()
+        try:
+            with stop.on_signals():
+                signal.raise_signal(signal.SIGHUP)
+        finally:
+            signal.signal(signal.SIGHUP, before)
+        assert stop.exit_code == (0 if ignored else 129)
+
+
 def test_a_killed_worker_is_a_lost_task_and_its_neighbours_go_on(dask, tmp_path):
     tasks = [Task("dies-00000000", die_once, tmp_path / "marker")]
     tasks += [Task(f"square-{n:08x}", square, n) for n in range(40)]

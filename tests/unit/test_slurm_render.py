@@ -105,6 +105,24 @@ def test_the_jobs_are_as_the_profile_says(folder):
     assert not any(option.startswith(("--gres", "--array")) for option in driver)
 
 
+def test_the_driver_has_jobs_of_its_own_and_what_it_lacks_is_the_cpu_workers(folder):
+    cpu = {**JOBS, "qos": "short", "directives": ["--exclusive=user"]}
+    own = {"partition": "long", "walltime": "3-00:00:00", "memory_gb": 2, "directives": ["--nice=1"]}
+    driver = directives(scripts(folder, cpu=cpu, driver=own)["driver.sbatch"])
+    wanted = {"--partition=long", "--qos=short", "--time=3-00:00:00", "--mem=2048M", "--nice=1"}
+    assert wanted < set(driver)
+    assert "--exclusive=user" not in driver
+    default = directives(scripts(folder, cpu=cpu)["driver.sbatch"])
+    assert {"--partition=p", "--time=01:00:00", "--mem=4096M"} < set(default)
+    assert "--exclusive=user" not in default
+
+
+def test_where_a_site_refuses_to_be_asked_for_memory_workers_keep_to_theirs(folder):
+    for name, text in scripts(folder, ask_memory=False).items():
+        assert "--mem=" not in text
+        assert ("--memory-limit 6144MiB" in text) == ("worker" in name)
+
+
 def test_in_an_image_the_gpu_worker_sees_the_gpu_and_nobody_the_environment_of_the_host(folder):
     made = scripts(folder, image="/images/cb.sif")
     start = "apptainer exec --cleanenv"

@@ -36,7 +36,7 @@ _PAIR_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 _REMEDIES = {
     "pair_id": "Use letters, digits, '.', '_' and '-', at most 100, the first a letter or digit",
-    "registration": "Write affine or bspline, or leave it empty for bspline",
+    "registration": "Write affine, bspline or blocks, or leave it empty for bspline",
     "fixed_mpp": "Give the pixel size of level 0 in µm, for example 0.25",
     "moving_mpp": "Give the pixel size of level 0 in µm, for example 0.25",
 }

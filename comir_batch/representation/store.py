@@ -39,7 +39,7 @@ class Model:
 
     @property
     def reference(self) -> str:
-        """By which `find_model` finds it where tasks run: its name if it was shipped, as each installation has its own."""
+        """By which `find_model` finds it where tasks run: a shipped one's name, which any installation has."""
         return self.card.name if self.shipped else str(self.folder)
 
 

@@ -106,6 +106,12 @@ def _hours(made: Plan, like: Path | None) -> Iterator[str]:
         yield f"{total} and {workers:.3g} worker hours in all, by what {like} took"
         if made.unrated:
             yield f"{like} does not tell of {' and '.join(made.unrated)}: those CPU hours are on {MACHINE}"
+    if made.cpu_jobs:
+        busy, longest = made.spread()
+        yield (
+            f"about {busy:.2g} hours by {made.cpu_jobs} CPU jobs at once, if none ever waits; the longest task alone "
+            f"{longest:.2g}"
+        )
     if unknown:
         yield f"not counted: {' and '.join(unknown)} on a GPU, which only a run tells"
 

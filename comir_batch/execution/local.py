@@ -5,8 +5,10 @@ from __future__ import annotations
 import logging
 import os
 import shutil
+import signal
 import tempfile
 from contextlib import suppress
+from multiprocessing import resource_tracker
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -53,6 +55,7 @@ def local_executor(
         Folder for the workers' logs; None for a temporary one that goes with the executor.
     """
     quieten()
+    _start_tracker()
     scratch = Path(tempfile.mkdtemp(prefix="comir-batch-"))
     folder = logs or scratch
     folder.mkdir(parents=True, exist_ok=True)
@@ -74,6 +77,15 @@ def local_executor(
         shutil.rmtree(scratch, ignore_errors=True)
 
     return DaskExecutor(client, stop=stop, on_close=close, dashboard=bool(config.dashboard), notes=folder)
+
+
+def _start_tracker() -> None:
+    """Start multiprocessing's tracker so that it outlives the terminal; it would be told of its end and complain."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})
+    try:
+        resource_tracker.ensure_running()  # a child inherits what is blocked
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _scheduler(config: ExecutionConfig, secured: Mapping[str, Any]) -> dict[str, Any]:

@@ -110,7 +110,7 @@ def site_profile(config: ExecutionConfig) -> Profile | None:
 
 
 def _refuse_what_it_says(config: ExecutionConfig, profile: Profile) -> None:
-    network = "device of [gpu]" if profile.gpu else "[gpu], which this one lacks"
+    network = "device of [gpu]" if profile.gpu else "[gpu] (there is none)"
     keys = {
         f"execution.device={config.device}": network if config.device not in {"auto", profile.device} else "",
         f"execution.workers={config.workers}": "jobs of [cpu] and [gpu]" if config.workers else "",

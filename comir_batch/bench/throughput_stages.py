@@ -126,7 +126,7 @@ def represent_comparisons(material: Material) -> Iterator[Comparison]:
         chunked,
         chunked,
         Working(_write_chunked(material, chunked), 0, 1),
-        model.folder,
+        model.reference,
         model.card.modality(modality),
         where,
         settings,

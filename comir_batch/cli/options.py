@@ -30,7 +30,10 @@ Executor: TypeAlias = Annotated[
     ),
 ]
 Profile: TypeAlias = Annotated[
-    str | None, typer.Option(metavar="NAME", help="Site profile for SLURM: a name (see profiles list) or a TOML file.")
+    str | None,
+    typer.Option(
+        metavar="NAME", help="Site profile, with --executor slurm or attach: a name (see profiles list) or a file."
+    ),
 ]
 SchedulerFile: TypeAlias = Annotated[
     Path | None, typer.Option(metavar="FILE", help="File with the address of the scheduler to attach to.")
@@ -39,8 +42,12 @@ QueueTimeout: TypeAlias = Annotated[
     float | None,
     typer.Option(min=0, metavar="SECONDS", help="How long to wait for workers; 0 for ever."),
 ]
-Workers: TypeAlias = Annotated[int | None, typer.Option(min=0, help="Worker processes; 0 for one a core and 5 GiB.")]
-Device: TypeAlias = Annotated[Literal["auto", "cpu", "cuda"] | None, typer.Option(help="Where networks run.")]
+Workers: TypeAlias = Annotated[
+    int | None, typer.Option(min=0, help="Worker processes on this machine; 0: one a core and 5 GiB.")
+]
+Device: TypeAlias = Annotated[
+    Literal["auto", "cpu", "cuda"] | None, typer.Option(help="Where networks run; a --profile says itself.")
+]
 SkipBadRows: TypeAlias = Annotated[
     bool, typer.Option("--skip-bad-rows", help="Run the good rows where others are bad, instead of nothing.")
 ]

@@ -10,7 +10,7 @@ import typer
 from comir_batch.cli import options  # noqa: TC001  typer resolves the annotations
 from comir_batch.cli.failures import exit_codes, print_problems
 from comir_batch.cli.run_commands import image_options, require_tiff
-from comir_batch.cli.settings import overrides
+from comir_batch.cli.settings import overrides, require_cluster
 from comir_batch.cli.tables import print_table
 
 if TYPE_CHECKING:
@@ -65,6 +65,7 @@ def plan(  # noqa: PLR0913  a parameter an option
         }
         resolved = load_config(config, overrides(given, settings))
         require_tiff(compression, resolved)
+        require_cluster(profile, resolved)
         inspection = inspect_request(manifest, resolved, skip_bad_rows=skip_bad_rows)
         if inspection.problems:
             print_problems(inspection.problems)
@@ -108,6 +109,12 @@ def _hours(made: Plan, like: Path | None) -> Iterator[str]:
         yield f"{total} and {workers:.3g} worker hours in all, by what {like} took"
         if made.unrated:
             yield f"{like} does not tell of {' and '.join(made.unrated)}: those CPU hours are on {MACHINE}"
+    if made.cpu_jobs:
+        busy, longest = made.spread()
+        yield (
+            f"about {busy:.2g} hours by {made.cpu_jobs} CPU jobs at once, if none ever waits; the longest task alone "
+            f"{longest:.2g}"
+        )
     if unknown:
         yield f"not counted: {' and '.join(unknown)} on a GPU, which only a run tells"
 

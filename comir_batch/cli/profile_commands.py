@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from comir_batch.cli.failures import exit_codes
+from comir_batch.cli.invocation import container_image, invocation
 from comir_batch.cli.tables import print_table
 
 app = typer.Typer(
@@ -66,5 +67,11 @@ def init(
         typer.echo(
             f"wrote {path}\n"
             f"now edit it: image, account, the partitions of [cpu] and [gpu]; without GPUs remove [gpu]\n"
-            f"then check it: comir-batch doctor --profile {known}"
+            f"then check it: {_check(str(known))}"
         )
+
+
+def _check(profile: str) -> str:
+    if container_image():  # where SLURM is not to be asked
+        return f"{invocation()} profiles show {profile}; what `render` writes, sbatch --test-only checks, file by file"
+    return f"comir-batch doctor --profile {profile}"

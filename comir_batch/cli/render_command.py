@@ -10,6 +10,7 @@ import typer
 
 from comir_batch.cli import options  # noqa: TC001  typer resolves the annotations
 from comir_batch.cli.failures import exit_codes
+from comir_batch.cli.invocation import invocation
 from comir_batch.cli.run_commands import image_options, require_tiff
 from comir_batch.cli.settings import overrides
 
@@ -64,6 +65,6 @@ def render(  # noqa: PLR0913  a parameter an option
         typer.echo(
             f"wrote {submit.parent}\n"
             f"submit:  {shlex.join(['sh', str(submit)])}\n"
-            f"look:    {shlex.join(['comir-batch', 'status', str(directory)])}\n"
+            f"look:    {invocation()} {shlex.join(['status', str(directory)])}\n"
             f"cancel:  {shlex.join(['sh', str(submit.with_name('cancel.sh'))])}"
         )

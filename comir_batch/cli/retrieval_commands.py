@@ -10,7 +10,7 @@ import typer
 
 from comir_batch.cli import options  # noqa: TC001  typer resolves the annotations
 from comir_batch.cli.failures import exit_codes, require_files
-from comir_batch.cli.settings import overrides
+from comir_batch.cli.settings import overrides, require_cluster
 from comir_batch.cli.tables import print_table
 
 if TYPE_CHECKING:
@@ -150,4 +150,6 @@ def _config(
         "execution.device": device,
         "execution.profile": profile,
     }
-    return load_config(None, overrides(given, settings))
+    config = load_config(None, overrides(given, settings))
+    require_cluster(profile, config)
+    return config

@@ -10,7 +10,7 @@ import typer
 from comir_batch.cli import options  # noqa: TC001  typer resolves the annotations
 from comir_batch.cli.failures import exit_codes
 from comir_batch.cli.run_commands import execute, execution_options
-from comir_batch.cli.settings import overrides
+from comir_batch.cli.settings import overrides, require_cluster
 
 PairId = Annotated[str, typer.Argument(metavar="PAIR", help="Its pair_id.")]
 PairIds = Annotated[list[str], typer.Option("--pair", metavar="PAIR", help="A pair_id; repeatable.")]
@@ -74,6 +74,7 @@ def rerun(  # noqa: PLR0913  a parameter an option
 
         earlier = earlier_run(run_directory)
         resolved = load_config(None, overrides(given, None, earlier.settings))
+        require_cluster(profile, resolved)
         if forget:
             set_by_hand(run_directory, pair, {}, resolved, _say)
         if settings:

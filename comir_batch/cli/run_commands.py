@@ -11,7 +11,7 @@ import typer
 
 from comir_batch.cli import options  # noqa: TC001  typer resolves the annotations
 from comir_batch.cli.failures import exit_codes, print_problems
-from comir_batch.cli.settings import overrides
+from comir_batch.cli.settings import overrides, require_cluster
 from comir_batch.cli.tables import print_table
 
 if TYPE_CHECKING:
@@ -79,6 +79,7 @@ def run(  # noqa: PLR0913  a parameter an option
 
         resolved = load_config(config, overrides(given, settings))  # wrong settings need no torch to be told
         require_tiff(compression, resolved)
+        require_cluster(profile, resolved)
 
         from comir_batch.pipeline.run import RunRequest
 
@@ -152,6 +153,7 @@ def _stage_command(stage: str) -> Callable[..., None]:
 
             earlier = earlier_run(run_directory)
             resolved = load_config(None, overrides(given, settings, earlier.settings))
+            require_cluster(profile, resolved)
             execute(
                 RunRequest(
                     earlier.manifest,
@@ -194,7 +196,12 @@ def execute(request: RunRequest) -> None:
 
 def _say_stopping() -> None:
     # Past Python's buffers, which the signal may have interrupted in the middle of a write.
-    os.write(sys.stderr.fileno(), b"comir-batch: stopping in order; a second signal stops at once\n")
+    try:
+        os.write(sys.stderr.fileno(), b"comir-batch: stopping in order; a second signal stops at once\n")
+    except OSError:  # the terminal has gone, and what is still said goes nowhere
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        for stream in (sys.stdout, sys.stderr):
+            os.dup2(nowhere, stream.fileno())
 
 
 def _print_summary(summary: RunSummary, layout: Layout, target: str) -> None:

@@ -11,6 +11,8 @@ import typer
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
+    from comir_batch.core.config import RunConfig
+
 
 def overrides(options: Mapping[str, Any], assignments: Iterable[str] | None, base: Any = None) -> dict[str, Any]:
     """Return nested settings.
@@ -39,6 +41,21 @@ def overrides(options: Mapping[str, Any], assignments: Iterable[str] | None, bas
             raise typer.BadParameter(f"{assignment!r} is not of the form section.key=value", param_hint="--set")
         _put(settings, key.strip(), _value(text.strip()))
     return settings
+
+
+def require_cluster(profile: str | None, config: RunConfig) -> None:
+    """Refuse a profile that was given where no cluster is used; one that settings name may wait for its executor.
+
+    Raises
+    ------
+    typer.BadParameter
+        If that was asked for.
+    """
+    executor = config.execution.executor
+    if profile is not None and executor not in {"slurm", "attach"}:
+        raise typer.BadParameter(
+            f"the executor {executor} uses no profile: add --executor slurm", param_hint="--profile"
+        )
 
 
 def _put(settings: dict[str, Any], key: str, value: Any) -> None:

@@ -39,7 +39,7 @@ _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 _GLASS = "Write brightfield or dark, or leave it empty to let the image tell"
 _REMEDIES = {
     "pair_id": "Use letters, digits, '.', '_' and '-', at most 100, the first a letter or digit",
-    "registration": "Write affine or bspline, or leave it empty for bspline",
+    "registration": "Write affine, bspline or blocks, or leave it empty for bspline",
     "fixed_photometric": _GLASS,
     "moving_photometric": _GLASS,
     "fixed_mpp": "Give the pixel size of level 0 in µm, for example 0.25",

@@ -15,6 +15,7 @@ from comir_batch.core.task import Resource
 if TYPE_CHECKING:
     from pathlib import Path
 
+START_TIMEOUT_S = 300.0
 _WALLTIME = re.compile(r"(?:(?P<days>\d+)-)?(?P<first>\d+)(?::(?P<second>\d+))?(?::(?P<third>\d+))?")
 
 
@@ -51,7 +52,7 @@ class Jobs(Section):
     gres : str
         For example ``gpu:1``; empty for none.
     cpus : int
-        Cores of a job.
+        Cores of a job. A CPU job takes one task at a time; more than ``register.threads`` help networks only.
     memory_gb : float
         Memory of a job in GiB, as asked of SLURM; a worker ends its task at 95 % of it, before SLURM would end the job.
     max_memory_gb : float
@@ -115,6 +116,26 @@ class GpuJobs(Jobs):
     slots: int = Field(default=2, ge=1)
 
 
+class DriverJob(Section):
+    """The job of a rendered run's driver, which lasts as long as the run, on one core.
+
+    Attributes
+    ----------
+    partition, qos, walltime : str
+        Empty for those of ``[cpu]``. At its walltime the driver goes back to the queue, and its workers wait for it.
+    memory_gb : float
+        In GiB.
+    directives : tuple of str
+        Further options of sbatch; those of ``[cpu]`` do not count.
+    """
+
+    partition: Plain = ""
+    qos: Plain = ""
+    walltime: Annotated[str, AfterValidator(lambda text: text and _walltime(text))] = ""
+    memory_gb: float = Field(default=4.0, gt=0)
+    directives: tuple[Plain, ...] = ()
+
+
 class Profile(Section):
     """A site.
 
@@ -137,19 +158,24 @@ class Profile(Section):
     binds : tuple of str
         Folders that the container sees besides those of the manifest, the models and the run directory.
     scratch : str
-        Folder on the node for temporary files, for example ``$TMPDIR``; empty for what ``TMPDIR`` says, else /tmp.
+        Folder on the node for temporary files, for example ``$TMPDIR``; empty for what ``TMPDIR`` says, else /tmp,
+        and in an image, which knows no ``TMPDIR`` of the node, for /tmp.
     interface : str
         Network interface of compute nodes, for example ``ib0``; empty for the one that leads to the driver.
     driver_interface, driver_host : str
         Interface or address at which workers reach the driver; one of them, or empty for the host's name.
     driver_port : int
         Port at which workers reach the driver; 0 for any.
+    ask_memory : bool
+        Whether jobs ask SLURM for their memory, which some sites refuse; workers keep to theirs either way.
     start_timeout_s : float
         How long a worker that has started may take to connect.
     poll_s : float
         How often the queue is looked at.
     cpu : Jobs
         Workers for all but networks.
+    driver : DriverJob
+        The job of a rendered run's driver.
     gpu : GpuJobs or None
         Workers for networks; without them CPU workers run the networks.
     """
@@ -167,9 +193,11 @@ class Profile(Section):
     driver_interface: Plain = ""
     driver_host: Plain = ""
     driver_port: int = Field(default=0, ge=0, le=65535)
-    start_timeout_s: float = Field(default=300.0, gt=0)
+    ask_memory: bool = True
+    start_timeout_s: float = Field(default=START_TIMEOUT_S, gt=0)
     poll_s: float = Field(default=30.0, gt=0)
     cpu: Jobs = Jobs()
+    driver: DriverJob = DriverJob()
     gpu: GpuJobs | None = None
 
     @model_validator(mode="after")

@@ -12,6 +12,7 @@ from distributed import Client
 from distributed.security import Security
 
 from comir_batch.core.errors import ConfigError, NoWorkersError
+from comir_batch.core.profile import START_TIMEOUT_S
 from comir_batch.execution.dask_executor import DaskExecutor
 from comir_batch.execution.security import read_certificate
 from comir_batch.execution.settings import DASK_SETTINGS, quieten
@@ -28,7 +29,12 @@ _CONNECT_S = 120.0
 
 
 def attached_executor(
-    config: ExecutionConfig, *, stop: StopRequest, files: ClusterFiles, say: Callable[[str], object]
+    config: ExecutionConfig,
+    *,
+    stop: StopRequest,
+    files: ClusterFiles,
+    say: Callable[[str], object],
+    start_timeout_s: float = START_TIMEOUT_S,
 ) -> DaskExecutor:
     """Return the executor of the cluster whose scheduler wrote ``config.scheduler_file``.
 
@@ -45,6 +51,8 @@ def attached_executor(
         Where workers leave notes.
     say : callable
         Takes sentences for the user.
+    start_timeout_s : float
+        How long to wait where workers are connected and none of them is comir-batch's.
 
     Raises
     ------
@@ -67,7 +75,13 @@ def attached_executor(
             client = Client(address, set_as_default=False, security=security, timeout=patience_s)
     except (OSError, TimeoutError) as error:
         raise NoWorkersError(f"the scheduler at {address} does not answer: {error}. Is {path} an old one?") from error
-    workforce = FixedWorkforce(config.queue_timeout_s or float("inf"), files.farewell, say)
+    workforce = FixedWorkforce(
+        config.queue_timeout_s or float("inf"),
+        files.farewell,
+        say,
+        strangers=lambda: len(client.scheduler_info(n_workers=-1)["workers"]),
+        start_timeout_s=start_timeout_s,
+    )
     return DaskExecutor(client, workforce, stop=stop, notes=files.folder)
 
 

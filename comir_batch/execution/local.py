@@ -5,8 +5,10 @@ from __future__ import annotations
 import logging
 import os
 import shutil
+import signal
 import tempfile
 from contextlib import suppress
+from multiprocessing import resource_tracker
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,10 +21,13 @@ from distributed.system import MEMORY_LIMIT
 from comir_batch.core.task import Resource
 from comir_batch.execution.allotment import Allotment, allotment
 from comir_batch.execution.dask_executor import DaskExecutor
+from comir_batch.execution.security import make_certificate
 from comir_batch.execution.settings import DASK_SETTINGS, THREAD_COUNTS, quieten
 from comir_batch.execution.worker_setup import WorkerSetup
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from comir_batch.core.config import ExecutionConfig
     from comir_batch.execution.stop import StopRequest
 
@@ -37,7 +42,8 @@ def local_executor(
 
     ``config.workers`` processes (0: one for each core and 5 GiB of memory that this process may use) take ``cpu``
     tasks, and one more takes ``gpu`` tasks where ``config.device`` is ``cuda``. Scheduler, workers and dashboard listen
-    on 127.0.0.1 only.
+    on 127.0.0.1 only, and but for the dashboard they talk by a certificate of this executor: others of the same machine
+    could run code otherwise.
 
     Parameters
     ----------
@@ -49,14 +55,20 @@ def local_executor(
         Folder for the workers' logs; None for a temporary one that goes with the executor.
     """
     quieten()
+    _start_tracker()
     scratch = Path(tempfile.mkdtemp(prefix="comir-batch-"))
     folder = logs or scratch
     folder.mkdir(parents=True, exist_ok=True)
     with dask.config.set(DASK_SETTINGS):
+        security = make_certificate(scratch / "tls")
+        secured = {"protocol": "tls://", "security": security}
         cluster = SpecCluster(
-            workers=_workers(config, scratch), scheduler=_scheduler(config), silence_logs=logging.CRITICAL
+            workers=_workers(config, scratch, secured),
+            scheduler=_scheduler(config, secured),
+            security=security,
+            silence_logs=logging.CRITICAL,
         )
-        client = Client(cluster, set_as_default=False)
+        client = Client(cluster, set_as_default=False, security=security)
     client.register_plugin(WorkerSetup(folder))
 
     def close() -> None:
@@ -67,8 +79,18 @@ def local_executor(
     return DaskExecutor(client, stop=stop, on_close=close, dashboard=bool(config.dashboard), notes=folder)
 
 
-def _scheduler(config: ExecutionConfig) -> dict[str, Any]:
+def _start_tracker() -> None:
+    """Start multiprocessing's tracker so that it outlives the terminal; it would be told of its end and complain."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})
+    try:
+        resource_tracker.ensure_running()  # a child inherits what is blocked
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _scheduler(config: ExecutionConfig, secured: Mapping[str, Any]) -> dict[str, Any]:
     options = {
+        **secured,
         "host": _LOOPBACK,
         "port": 0,
         "dashboard": bool(config.dashboard),
@@ -78,11 +100,12 @@ def _scheduler(config: ExecutionConfig) -> dict[str, Any]:
     return {"cls": Scheduler, "options": options}
 
 
-def _workers(config: ExecutionConfig, scratch: Path) -> dict[str, Any]:
+def _workers(config: ExecutionConfig, scratch: Path, secured: Mapping[str, Any]) -> dict[str, Any]:
     share = allotment(Allotment(CPU_COUNT, MEMORY_LIMIT), os.environ)
     kinds = [Resource.CPU] * (config.workers or _default_workers(share)) + [Resource.GPU] * (config.device == "cuda")
     memory = round(config.memory_gb * 2**30) or share.memory // len(kinds)
     options = {
+        **secured,
         "nthreads": 1,
         "memory_limit": memory,
         "host": _LOOPBACK,

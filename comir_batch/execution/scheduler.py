@@ -6,7 +6,6 @@ import argparse
 import asyncio
 import os
 import signal
-import socket
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,6 +13,8 @@ from typing import TYPE_CHECKING
 import dask
 from distributed import Scheduler
 
+from comir_batch.core.errors import ConfigError
+from comir_batch.execution.address import own_address
 from comir_batch.execution.security import make_certificate, remove_certificate
 from comir_batch.execution.settings import DASK_SETTINGS, quieten
 
@@ -32,7 +33,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         with dask.config.set(DASK_SETTINGS):
             asyncio.run(_serve(options, file))
-    except (OSError, ValueError) as error:
+    except (ConfigError, OSError, ValueError) as error:
         sys.stderr.write(f"comir-batch scheduler: cannot listen: {error}\n")
         return 3
     finally:
@@ -45,7 +46,7 @@ async def _serve(options: argparse.Namespace, file: Path) -> None:
     asked = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, asked.set)
-    where = {"interface": options.interface} if options.interface else {"host": options.host or socket.gethostname()}
+    where = {"interface": options.interface} if options.interface else {"host": options.host or own_address()}
     scheduler = Scheduler(
         **where,
         port=options.port,

@@ -21,7 +21,9 @@ DASK_SETTINGS: dict[str, Any] = {
     "distributed.worker.memory.terminate": False,
     "distributed.admin.tick.limit": "1 hour",
 }
-THREAD_COUNTS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "OPENCV_FOR_THREADS_NUM")
+NETWORK_THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS")
+"""Variables by which torch computes with several threads; nothing else that tasks call heeds them before its own."""
+THREAD_COUNTS = (*NETWORK_THREADS, "OPENBLAS_NUM_THREADS", "OPENCV_FOR_THREADS_NUM")
 _LOGGERS = ("distributed", "distributed.client", "bokeh", "tornado", "tornado.application")
 
 

@@ -75,7 +75,8 @@ def start_executor(request: ExecutorRequest, stop: StopRequest) -> Executor:
         case "attach":
             from comir_batch.execution.attach import attached_executor  # noqa: PLC0415
 
-            return attached_executor(request.config, stop=stop, files=request.files, say=request.say)
+            patience = {} if request.profile is None else {"start_timeout_s": request.profile.start_timeout_s}
+            return attached_executor(request.config, stop=stop, files=request.files, say=request.say, **patience)
 
 
 def job_name(root: Path) -> str:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 RESUMABLE = 75
 _GRACE_S = 2.0
 _LOOK_EVERY_S = 2.0
-_EXIT_CODES = {signal.SIGINT: 130, signal.SIGTERM: 143, signal.SIGUSR1: RESUMABLE}
+_EXIT_CODES = {signal.SIGINT: 130, signal.SIGTERM: 143, signal.SIGUSR1: RESUMABLE, signal.SIGHUP: 129}
 
 
 class Existence:
@@ -100,11 +100,15 @@ class StopRequest:
 
     @contextmanager
     def on_signals(self) -> Iterator[None]:
-        """Let SIGINT (130), SIGTERM (143) and SIGUSR1 (75) ask to stop while the block runs; main thread only.
+        """Let SIGINT (130), SIGTERM (143), SIGHUP (129) and SIGUSR1 (75) ask to stop in the block; main thread only.
+
+        A SIGHUP that is ignored already, by `nohup`, stays ignored.
 
         The second signal does not wait for running tasks: it raises KeyboardInterrupt where the program stands.
         """
-        before = {number: signal.signal(number, self._on_signal) for number in _EXIT_CODES}
+        nohup = signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+        heeded = [number for number in _EXIT_CODES if not (nohup and number is signal.SIGHUP)]
+        before = {number: signal.signal(number, self._on_signal) for number in heeded}
         try:
             yield
         finally:

@@ -27,7 +27,7 @@ import comir_batch
 from comir_batch.core.errors import NoWorkersError
 from comir_batch.core.task import Resource
 from comir_batch.execution.security import read_certificate
-from comir_batch.execution.settings import DASK_SETTINGS, THREAD_COUNTS
+from comir_batch.execution.settings import DASK_SETTINGS, NETWORK_THREADS, THREAD_COUNTS
 from comir_batch.execution.workforce import UNTIL
 
 if TYPE_CHECKING:
@@ -76,7 +76,8 @@ def refusal(options: argparse.Namespace) -> str:
         devices = os.environ.get("CUDA_VISIBLE_DEVICES")
         return (
             f"no CUDA device is visible on {os.uname().nodename} (CUDA_VISIBLE_DEVICES={devices}); check gres and the "
-            'container\'s --nv, or say device = "cpu" in the profile'
+            "container's --nv, or the node's driver is older than the image's CUDA (nvidia-smi tells); or "
+            'say device = "cpu" in the profile'
         )
     return ""
 
@@ -108,7 +109,8 @@ async def _serve(options: argparse.Namespace, scratch: str) -> int:
             death_timeout=options.death_timeout,
             security=security,
             interface=options.interface or None,
-            env=dict.fromkeys(THREAD_COUNTS, threads),
+            # No transform shall depend on how many cores a job has.
+            env=dict.fromkeys(THREAD_COUNTS, "1") | dict.fromkeys(NETWORK_THREADS, threads),
             # Workers serve plain HTTP even without a dashboard; nobody but this machine shall reach it.
             dashboard=False,
             dashboard_address="127.0.0.1:0",
@@ -157,7 +159,7 @@ def _parser() -> argparse.ArgumentParser:
         "--kind", type=Resource, choices=list(Resource), default=Resource.CPU, help="tasks that it takes"
     )
     parser.add_argument("--nthreads", type=int, default=1, help="tasks that it takes at once")
-    parser.add_argument("--threads", type=int, default=1, help="threads that each library may use")
+    parser.add_argument("--threads", type=int, default=1, help="threads that networks may use")
     parser.add_argument("--memory-limit", default="0", help="for example 6GiB; 0 for the machine's")
     parser.add_argument("--death-timeout", type=float, default=300.0, help="seconds to wait for the scheduler")
     parser.add_argument("--lifetime", type=float, default=0.0, help="seconds for which it is given tasks; 0: no end")

@@ -13,11 +13,11 @@ if TYPE_CHECKING:
 
 
 class WorkerSetup(WorkerPlugin):
-    """Gives a worker process a log file of its own, and leaves Ctrl-C to the driver.
+    """Gives a worker process a log file of its own, and leaves the terminal to the driver.
 
     Whatever a worker or a library in it prints goes to ``worker-<name>.log``, so that nothing breaks the driver's
-    progress display. A terminal sends Ctrl-C to the whole process group; workers ignore it, so that the driver can
-    end in order.
+    progress display. A terminal tells all its processes of Ctrl-C and of its own end; workers ignore both, so that the
+    driver can end in order.
 
     Parameters
     ----------
@@ -31,8 +31,9 @@ class WorkerSetup(WorkerPlugin):
         self._logs = logs
 
     def setup(self, worker: Any) -> None:
-        """Redirect the process's output and ignore SIGINT; runs in the worker's main thread."""
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        """Redirect the process's output and ignore SIGINT and SIGHUP; runs in the worker's main thread."""
+        for number in (signal.SIGINT, signal.SIGHUP):
+            signal.signal(number, signal.SIG_IGN)
         log = os.open(self._logs / f"worker-{worker.name}.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
         os.dup2(log, 1)
         os.dup2(log, 2)

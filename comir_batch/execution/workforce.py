@@ -98,6 +98,10 @@ class FixedWorkforce:
         Names the file that a worker makes when it is told to end; None where they make none.
     say : callable or None
         Takes sentences for the user.
+    strangers : callable or None
+        Counts the workers that are connected, of use or not.
+    start_timeout_s : float
+        How long workers may be connected of which none takes tasks.
     """
 
     def __init__(
@@ -105,8 +109,12 @@ class FixedWorkforce:
         timeout_s: float,
         farewell: Callable[[str], Path] | None = None,
         say: Callable[[str], object] | None = None,
+        *,
+        strangers: Callable[[], int] | None = None,
+        start_timeout_s: float = float("inf"),
     ) -> None:
         self._timeout_s, self._farewell, self._say = timeout_s, farewell, say
+        self._strangers, self._start_timeout_s = strangers, start_timeout_s
         self._said = float("-inf")
         self._absent_since: dict[Resource, float] = {}
 
@@ -125,6 +133,16 @@ class FixedWorkforce:
         if self._say is not None and waited > _SILENT_S and now - self._said > _SAY_EVERY_S:
             self._said = now
             self._say(f"no {' and '.join(sorted(absent))} worker is connected; waiting for one")
+        if (
+            not seats
+            and waited > self._start_timeout_s
+            and self._strangers is not None
+            and (there := self._strangers())
+        ):
+            raise NoWorkersError(
+                f"of {there} connected {'worker' if there == 1 else 'workers'} none announces cpu or gpu tasks: start "
+                "them by python -m comir_batch.execution.worker"
+            )
         if not busy and any(now - since > self._timeout_s for since in self._absent_since.values()):
             kinds = " and ".join(sorted(absent))
             raise NoWorkersError(f"no {kinds} worker came within {self._timeout_s:g} s; see the workers' logs")

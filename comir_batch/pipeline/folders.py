@@ -12,7 +12,10 @@ if TYPE_CHECKING:
 
 
 def folders_read(pairs: Iterable[Pair]) -> tuple[Path, ...]:
-    """Return the folders of slides, models and the small files of the manifest, each once."""
+    """Return the folders of slides, added models and the small files of the manifest, each once.
+
+    Not those of shipped models: the container has its own, and what is a folder in it need not be one outside.
+    """
     return tuple(dict.fromkeys(folder.absolute() for pair in pairs for folder in _of_pair(pair)))
 
 
@@ -22,5 +25,5 @@ def _of_pair(pair: Pair) -> Iterator[Path]:
     yield pair.moving.spec.path.parent
     optional = row.initial_transform, row.fixed_mask, row.moving_mask, row.fixed_landmarks, row.moving_landmarks
     yield from (path.parent for path in optional if path is not None)
-    if pair.model is not None:
+    if pair.model is not None and not pair.model.shipped:
         yield pair.model.folder

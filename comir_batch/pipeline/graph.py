@@ -171,7 +171,7 @@ class _PairJobs:
             folder=folder,
             chunk=self._folder(chunk),
             working=self._working(slide),
-            model=model.folder,
+            model=model.reference,
             card=card,
             inference=self._inference,
             config=self._config.represent,

@@ -6,6 +6,7 @@ import shutil
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
 
+from comir_batch.core.task import Resource
 from comir_batch.pipeline import cost
 from comir_batch.pipeline.graph import build_jobs
 from comir_batch.pipeline.inference import inference
@@ -46,6 +47,8 @@ class StagePlan:
         CPU time by the constants of `cost`; of networks, too, wherever they run.
     device : {"cpu", "cuda"}
         Where it computes.
+    longest_s : float
+        CPU time of its longest task.
     """
 
     stage: str
@@ -58,6 +61,7 @@ class StagePlan:
     read_gb: float
     cpu_s: float
     device: Device
+    longest_s: float = 0.0
 
 
 class Hours(NamedTuple):
@@ -79,12 +83,15 @@ class Plan:
         Space left where the run directory is, or would be.
     rates : mapping of (str, str) to Rate
         What a run took for each predicted second, by stage and device; instead of the constants' machine.
+    cpu_jobs : int
+        CPU jobs at once that the site's profile allows; 0 without one.
     """
 
     pairs: int
     stages: tuple[StagePlan, ...]
     free_gb: float
     rates: Mapping[tuple[str, Device], Rate] = field(default_factory=dict)
+    cpu_jobs: int = 0
 
     @property
     def disk_gb(self) -> float:
@@ -108,6 +115,13 @@ class Plan:
             return Hours(stage.cpu_s * rate.cpu / 3600, stage.cpu_s * rate.workers / 3600)
         return Hours(stage.cpu_s / 3600 if stage.device == "cpu" else None, None)
 
+    def spread(self) -> tuple[float, float]:
+        """Return the hours that all CPU jobs are busy, each with a task at a time, and those of the longest task."""
+        each = [(stage, self.hours(stage)) for stage in self.stages if stage.resource == Resource.CPU]
+        busy = {stage: hours.workers or hours.cpu or 0.0 for stage, hours in each}
+        longest = [hours * stage.longest_s / stage.cpu_s for stage, hours in busy.items() if stage.cpu_s]
+        return max([sum(busy.values()) / max(self.cpu_jobs, 1), *longest]), max(longest, default=0.0)
+
 
 def make_plan(pairs: Sequence[Pair], config: RunConfig, out: Path, like: Path | None = None) -> Plan:
     """Plan a run without reading a pixel or writing a file.
@@ -128,11 +142,13 @@ def make_plan(pairs: Sequence[Pair], config: RunConfig, out: Path, like: Path | 
     RunDirectoryError
         If `like` is none, or does not tell.
     """
-    where = inference(config.execution, site_profile(config.execution))
+    profile = site_profile(config.execution)
+    where = inference(config.execution, profile)
     jobs = build_jobs(pairs, config, Layout(out.resolve()), where)
     stages = [stage_plan(stage, [job for job in jobs.values() if job.stage == stage], where.device) for stage in STAGES]
     rates = {} if like is None else read_rates(like)
-    return Plan(len(pairs), tuple(stage for stage in stages if stage.jobs), _free_gb(out.resolve()), rates)
+    wanted = tuple(stage for stage in stages if stage.jobs)
+    return Plan(len(pairs), wanted, _free_gb(out.resolve()), rates, profile.cpu.jobs if profile else 0)
 
 
 def stage_plan(stage: str, jobs: Sequence[Job], device: Device) -> StagePlan:
@@ -149,6 +165,7 @@ def stage_plan(stage: str, jobs: Sequence[Job], device: Device) -> StagePlan:
         read_gb=sum(estimate.read_mb for estimate in estimates) / 1000,
         cpu_s=(cost.start_s(stage) if jobs else 0.0) + sum(estimate.cpu_s for estimate in estimates),
         device=device if stage == "represent" else "cpu",
+        longest_s=max((estimate.cpu_s / max(estimate.tasks, 1) for estimate in estimates), default=0.0),
     )
 
 

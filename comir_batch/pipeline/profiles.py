@@ -95,15 +95,30 @@ def site_profile(config: ExecutionConfig) -> Profile | None:
     Raises
     ------
     ConfigError
-        If it is missing or wrong, or SLURM is to be used and none was named.
+        If it is missing or wrong, or SLURM is to be used and none was named; or if settings are given that have no say
+        beside it.
     """
     if config.executor not in {"slurm", "attach"}:
         return None
     if config.profile:
-        return load_profile(find_profile(config.profile))
+        profile = load_profile(find_profile(config.profile))
+        _refuse_what_it_says(config, profile)
+        return profile
     if config.executor == "slurm":
         raise ConfigError("the executor slurm needs a site profile: give --profile NAME; see comir-batch profiles list")
     return None
+
+
+def _refuse_what_it_says(config: ExecutionConfig, profile: Profile) -> None:
+    network = "device of [gpu]" if profile.gpu else "[gpu] (there is none)"
+    keys = {
+        f"execution.device={config.device}": network if config.device not in {"auto", profile.device} else "",
+        f"execution.workers={config.workers}": "jobs of [cpu] and [gpu]" if config.workers else "",
+        f"execution.memory_gb={config.memory_gb:g}": "memory_gb of [cpu] and [gpu]" if config.memory_gb else "",
+    }
+    for setting, key in keys.items():
+        if key:
+            raise ConfigError(f"{setting} means nothing on a cluster with a profile: change {key} in {config.profile}")
 
 
 def list_profiles() -> tuple[Listed, ...]:

@@ -38,6 +38,11 @@ class Model:
         """Whether it came with comir-batch."""
         return self.folder.parent == _SHIPPED
 
+    @property
+    def reference(self) -> str:
+        """By which `find_model` finds it where tasks run: a shipped one's name, which any installation has."""
+        return self.card.name if self.shipped else str(self.folder)
+
 
 def own_models() -> Path:
     """Return the folder of the user's own models: ``$COMIR_BATCH_MODELS``, else one in the user's data folder."""

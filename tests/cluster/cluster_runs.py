@@ -123,6 +123,7 @@ class ClusterRun(runs.Started):
 
 def command(manifest: Path, out: Path, profile: Path, *options: str, **sections: object) -> list[str]:
     """Return the command line of a run on the SLURM with the quick settings; `sections` as in `runs.settings`."""
+    sections["execution"] = {"workers": 0, **sections.get("execution", {})}  # the profile says
     return runs.command(manifest, out, "--executor", "slurm", "--profile", str(profile), *options, **sections)
 
 

@@ -60,6 +60,7 @@ def command(inputs, out, file, *options):
         "--queue-timeout",
         "60",
         *options,
+        execution={"workers": 0},
     )
 
 

@@ -98,7 +98,9 @@ def rendered(slurm, inputs, site_profile, tmp_path):
 
     def make(*options, **settings):
         folder = tmp_path / "jobs of 'mine' at 5%"
-        words = runs.command(inputs / "raw.csv", folder, "--profile", str(site_profile(**settings)), *options)
+        words = runs.command(
+            inputs / "raw.csv", folder, "--profile", str(site_profile(**settings)), *options, execution={"workers": 0}
+        )
         words[1] = "render"
         done = runs.call(words)
         assert done.returncode == 0, done.stderr
@@ -157,6 +159,28 @@ def test_workers_whose_walltime_is_near_go_back_to_the_queue(rendered, undisturb
     workers = {line["worker"] for line in runs.lines(run.layout.records) if line["kind"] == "task"}
     assert {name.split("-")[2] for name in workers if name.startswith("cpu")} == {"0", "1"}
     runs.assert_same_result(run.layout.root, undisturbed, RAW)
+
+
+def test_of_three_workers_the_one_whose_walltime_is_near_goes_back_alone(rendered, slurm):
+    run = rendered(cpu={"jobs": 3}, gpu=None)
+    run.submit()
+    run.wait_for(lambda: run.printed("cpu-*").count("Registered to:") == 3)
+    asked = ("--noheader", "--array", "--states=RUNNING", "--format=%i|%A|%P", f"--name={run.name}")
+    rows = [line.split("|") for line in slurm.call("squeue", *asked).splitlines()]
+    # The job that has the id of the whole array.
+    (leader,) = [name for name, job, partition in rows if partition == "cpu" and name.startswith(f"{job}_")]
+    array, _, task = leader.partition("_")
+
+    def restarts():
+        lines = slurm.scontrol("show", "job", "-o", array).splitlines()
+        shown = [dict(word.split("=", 1) for word in line.split() if "=" in word) for line in lines]
+        return {job["ArrayTaskId"]: int(job["Restarts"]) for job in shown}
+
+    slurm.scancel("--batch", "--signal=USR1", leader)
+    run.wait_for(lambda: restarts().get(task) == 1)
+    assert restarts() == {each: int(each == task) for each in "123"}
+    assert run.script("cancel.sh").returncode == 0
+    run.wait_for(lambda: not slurm.jobs(run.name))
 
 
 def test_cancelled_it_leaves_nothing_and_is_resumed_by_the_same_script(rendered, undisturbed):

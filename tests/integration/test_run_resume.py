@@ -64,9 +64,12 @@ def test_a_killed_worker_is_replaced_and_its_task_tried_again(copied, slides, tm
     assert runs.results(copied)["p1"]["verdict"] == "accept"
 
 
-@pytest.mark.parametrize(("number", "code", "send"), [(signal.SIGINT, 130, os.killpg), (signal.SIGTERM, 143, os.kill)])
+@pytest.mark.parametrize(
+    ("number", "code", "send"),
+    [(signal.SIGINT, 130, os.killpg), (signal.SIGTERM, 143, os.kill), (signal.SIGHUP, 129, os.killpg)],
+)
 def test_a_signal_stops_in_order_and_leaves_no_process(copied, slides, tmp_path, number, code, send):
-    """A terminal sends Ctrl-C to all processes, while elastix still loads; others tell the driver alone."""
+    """A terminal tells all processes of Ctrl-C and its end, while elastix still loads; others tell the driver alone."""
     since = len(runs.lines(copied / "records.jsonl"))
     words = runs.command(slides / "manifest.csv", copied, register={"iterations": 5000})
     started = runs.Started(words, tmp_path / "log")

@@ -171,7 +171,23 @@ def test_a_container_must_see_the_folder_of_an_added_model(tmp_path, own):
     assert (own / "tiny").resolve() in folders_read(inspection.pairs)
     (pair,) = inspection.pairs
     # What a worker is given is the folder, which means the model though the worker knows no added one by name.
-    assert find_model(str(pair.model.folder)).card.name == "tiny"
+    assert pair.model.reference == str((own / "tiny").resolve())
+    assert find_model(pair.model.reference).card.name == "tiny"
+
+
+def test_of_a_shipped_model_a_container_has_its_own_copy(tmp_path):
+    import cv2
+
+    from comir_batch.core.manifest import read_manifest
+
+    for name in ("x.png", "y.png"):
+        cv2.imwrite(str(tmp_path / name), np.random.default_rng(0).integers(0, 255, (64, 64), np.uint8))
+    header = "pair_id,fixed,moving,fixed_modality,moving_modality,fixed_mpp,moving_mpp,model"
+    (tmp_path / "m.csv").write_text(f"{header}\np,x.png,y.png,dapi,tritc,1,1,dapi-tritc\n")
+    (pair,) = inspect_manifest(read_manifest(tmp_path / "m.csv"), "").pairs
+    assert folders_read([pair]) == (tmp_path,)
+    assert pair.model.reference == "dapi-tritc"
+    assert find_model(pair.model.reference) == pair.model
 
 
 @pytest.mark.usefixtures("own")

@@ -239,3 +239,14 @@ def test_bars_count_tasks_and_keep_markup_as_text():
 def test_a_dashboard_on_this_machine_needs_no_tunnel():
     event = Event(Kind.DASHBOARD, data={"address": "http://127.0.0.1:9/status", "tunnel": ""})
     assert describe(event) == "dashboard: http://127.0.0.1:9/status"
+
+
+def test_what_is_said_after_the_terminal_has_gone_goes_nowhere():
+    master, terminal = os.openpty()
+    os.close(master)
+    code = "from comir_batch.cli.run_commands import _say_stopping as say; say(); print('on', flush=True)"
+    try:
+        done = subprocess.run([sys.executable, "-c", code], stdout=terminal, stderr=terminal, timeout=60, check=False)
+    finally:
+        os.close(terminal)
+    assert done.returncode == 0

@@ -32,6 +32,20 @@ if TYPE_CHECKING:
 NASTY = ["plain", "with space", "quote'", 'double"quote', "new\nline", "Größe µm 切片", "$(touch x)", "-rf", "tab\tend"]
 
 
+ASK = """
+import sys
+from distributed import Client
+from distributed.security import Security
+for address, security in ((sys.argv[1], Security.temporary()), (sys.argv[1].replace("tls", "tcp"), Security())):
+    try:
+        client = Client(address, security=security, set_as_default=False, timeout=2)
+    except OSError:
+        continue
+    print("it ran", client.submit(sum, [1]).result(timeout=5))
+print("done")
+"""
+
+
 def square(number: int) -> int:
     return number * number
 
@@ -271,6 +285,18 @@ def test_signals_ask_to_stop_and_handlers_come_back():
     assert stopped.value.exit_code == 130
 
 
+def test_a_terminal_that_is_closed_asks_to_stop_unless_nohup_has_said_otherwise():
+    for ignored in (False, True):
+        before = signal.signal(signal.SIGHUP, signal.SIG_IGN if ignored else signal.SIG_DFL)
+        stop = StopRequest()
+        try:
+            with stop.on_signals():
+                signal.raise_signal(signal.SIGHUP)
+        finally:
+            signal.signal(signal.SIGHUP, before)
+        assert stop.exit_code == (0 if ignored else 129)
+
+
 def test_a_killed_worker_is_a_lost_task_and_its_neighbours_go_on(dask, tmp_path):
     tasks = [Task("dies-00000000", die_once, tmp_path / "marker")]
     tasks += [Task(f"square-{n:08x}", square, n) for n in range(40)]
@@ -391,3 +417,12 @@ def test_workers_die_with_a_killed_driver(tmp_path):
         driver.kill()
     worker.wait(timeout=20)
     assert not worker.is_running()
+
+
+def test_whoever_has_not_the_certificate_runs_nothing_on_this_machine(dask):
+    scheduler = dask.client.scheduler.address
+    workers = dask.client.scheduler_info()["workers"]
+    assert all(address.startswith("tls://127.0.0.1:") for address in (scheduler, *workers))
+    words = [sys.executable, "-c", ASK, scheduler]
+    asked = subprocess.run(words, capture_output=True, text=True, timeout=60, check=False)
+    assert asked.stdout == "done\n", asked.stderr

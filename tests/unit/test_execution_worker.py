@@ -11,7 +11,7 @@ import sys
 import time
 
 import pytest
-from distributed import Client
+from distributed import Client, LocalCluster
 
 import comir_batch
 from comir_batch.core.config import ExecutionConfig
@@ -51,6 +51,21 @@ def test_a_worker_refuses_a_node_that_has_not_the_memory():
 
 def test_a_worker_without_the_certificate_of_the_run_refuses_to_start(tmp_path):
     assert str(tmp_path / "tls") in refused("--tls", tmp_path / "tls")
+
+
+def test_workers_of_plain_dask_are_told_from_those_that_are_to_come(tmp_path):
+    file = tmp_path / "scheduler.json"
+    with LocalCluster(n_workers=1, processes=False, protocol="tcp://", dashboard_address=":0") as cluster:
+        cluster.scheduler.scheduler_file = str(file)
+        file.write_text(json.dumps(cluster.scheduler.identity()))
+        config = ExecutionConfig(executor="attach", scheduler_file=str(file), dashboard="")
+        files = ClusterFiles(tmp_path, tmp_path / "cluster", tmp_path)
+        executor = attached_executor(config, stop=StopRequest(), files=files, say=print, start_timeout_s=1)
+        try:
+            with pytest.raises(NoWorkersError, match=r"of 1 connected worker none .*comir_batch\.execution\.worker"):
+                list(map_tasks(executor, abs, [1]))
+        finally:
+            executor.close()
 
 
 def test_a_certificate_is_for_its_owner_alone_and_goes(tmp_path):

@@ -181,3 +181,13 @@ def test_sizes_are_those_of_all_files(tmp_path):
     (tmp_path / "folder" / "deep" / "a").write_bytes(bytes(1000))
     (tmp_path / "b").write_bytes(bytes(500))
     assert size_mb([tmp_path / "folder", tmp_path / "b", tmp_path / "none"]) == 0.0015
+
+
+def test_hours_are_spread_over_the_jobs_of_a_profile_and_are_no_less_than_the_longest_task():
+    stage = replace(stage_plan("register", [], "cpu"), resource="cpu", cpu_s=36000.0, longest_s=7200.0)
+    gpu = replace(stage, stage="represent", resource="gpu", device="cuda")
+    plan = Plan(5, (stage, gpu), 100.0, cpu_jobs=4)
+    assert plan.spread() == pytest.approx((2.5, 2.0))
+    assert replace(plan, cpu_jobs=100).spread() == pytest.approx((2.0, 2.0))
+    rated = replace(plan, rates={("register", "cpu"): Rate(3.0, 2.0)})
+    assert rated.spread() == pytest.approx((5.0, 4.0))

@@ -11,6 +11,7 @@ import pytest
 from typer.testing import CliRunner
 
 from comir_batch.cli.app import app
+from comir_batch.core.config import ExecutionConfig
 from comir_batch.core.errors import ConfigError
 from comir_batch.core.profile import GpuJobs, Jobs, Profile, load_profile
 from comir_batch.pipeline import profiles
@@ -198,3 +199,28 @@ def test_there_are_shipped_profiles_with_and_without_gpus():
 @pytest.mark.parametrize("command", [(), ("list",), ("show",), ("init",)])
 def test_every_command_explains_itself(command):
     assert "Usage" in invoke(*command, "--help").stdout
+
+
+@pytest.mark.parametrize(
+    ("settings", "key"),
+    [({"workers": 3}, "jobs of [cpu]"), ({"memory_gb": 4}, "memory_gb of [cpu]"), ({"device": "cuda"}, "[gpu]")],
+)
+def test_what_the_profile_says_is_not_said_besides(site, settings, key):
+    write(site[0], "here", "[cpu]\njobs = 2\n")
+    with pytest.raises(ConfigError, match="means nothing on a cluster with a profile") as refused:
+        profiles.site_profile(ExecutionConfig(executor="slurm", profile="here", **settings))
+    assert key in str(refused.value)
+    assert profiles.site_profile(ExecutionConfig(executor="slurm", profile="here", device="cpu")).cpu.jobs == 2
+
+
+def test_a_profile_without_a_cluster_is_wrong_usage(tmp_path):
+    refused = CliRunner().invoke(app, ["plan", str(tmp_path / "m.csv"), "--profile", "nosuch"])
+    assert refused.exit_code == 2
+    assert "--executor slurm" in refused.stderr
+
+
+def test_in_a_container_the_next_steps_are_ones_that_can_be_followed(monkeypatch):
+    monkeypatch.setenv("APPTAINER_CONTAINER", "/images/of mine.sif")
+    said = invoke("init", "mysite").stdout
+    assert "apptainer run '/images/of mine.sif' profiles show mysite" in said
+    assert "doctor" not in said

@@ -14,7 +14,9 @@ from typer.testing import CliRunner
 
 import comir_batch
 from comir_batch.cli.app import app
+from comir_batch.core.errors import ConfigError
 from comir_batch.core.profile import Profile
+from comir_batch.execution.address import own_address
 from comir_batch.execution.files import ClusterFiles
 from comir_batch.execution.slurm import probe
 from comir_batch.execution.slurm.doctor import check_container
@@ -143,3 +145,16 @@ def test_a_job_tells_its_node_its_versions_its_scratch_and_whether_it_reaches_th
     assert (found["driver"], found["scratch"]["free_gb"] > 0) == ("", True)
     probe.main([str(tmp_path / "again.json"), "--connect", "127.0.0.1", str(port)])
     assert "refused" in json.loads((tmp_path / "again.json").read_text())["driver"]
+
+
+def test_a_host_whose_name_means_itself_alone_must_be_told_where_workers_reach_it(monkeypatch, nowhere):
+    monkeypatch.setattr(socket, "gethostname", lambda: "localhost")
+    with pytest.raises(ConfigError, match=r"localhost means .*set driver_interface or driver_host"):
+        own_address()
+    for name in ("sbatch", "squeue", "scancel", "scontrol"):
+        program(nowhere / "bin" / name, "exit 1")
+    program(nowhere / "bin" / "sbatch", "echo slurm 1.0")
+    for text, failures in (("", 1), ('driver_host = "127.0.0.1"\n', 0)):
+        (nowhere / "site.toml").write_text(f'python = "{sys.executable}"\n{text}')
+        found = [check for check in check_site("./site.toml", wait_s=0) if check.name == "driver"]
+        assert [check.state for check in found] == ["failed"] * failures

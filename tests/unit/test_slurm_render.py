@@ -105,6 +105,24 @@ def test_the_jobs_are_as_the_profile_says(folder):
     assert not any(option.startswith(("--gres", "--array")) for option in driver)
 
 
+def test_the_driver_has_jobs_of_its_own_and_what_it_lacks_is_the_cpu_workers(folder):
+    cpu = {**JOBS, "qos": "short", "directives": ["--exclusive=user"]}
+    own = {"partition": "long", "walltime": "3-00:00:00", "memory_gb": 2, "directives": ["--nice=1"]}
+    driver = directives(scripts(folder, cpu=cpu, driver=own)["driver.sbatch"])
+    wanted = {"--partition=long", "--qos=short", "--time=3-00:00:00", "--mem=2048M", "--nice=1"}
+    assert wanted < set(driver)
+    assert "--exclusive=user" not in driver
+    default = directives(scripts(folder, cpu=cpu)["driver.sbatch"])
+    assert {"--partition=p", "--time=01:00:00", "--mem=4096M"} < set(default)
+    assert "--exclusive=user" not in default
+
+
+def test_where_a_site_refuses_to_be_asked_for_memory_workers_keep_to_theirs(folder):
+    for name, text in scripts(folder, ask_memory=False).items():
+        assert "--mem=" not in text
+        assert ("--memory-limit 6144MiB" in text) == ("worker" in name)
+
+
 def test_in_an_image_the_gpu_worker_sees_the_gpu_and_nobody_the_environment_of_the_host(folder):
     made = scripts(folder, image="/images/cb.sif")
     start = "apptainer exec --cleanenv"
@@ -158,6 +176,21 @@ def test_a_worker_works_while_the_run_is_not_finished(folder, python, tmp_path):
     assert options[options.index("--scheduler-file") + 1] == str(scheduler)
     assert options[options.index("--memory-limit") + 1] == "6144MiB"
     assert 2690 <= int(options[options.index("--lifetime") + 1]) <= 2700
+
+
+def test_a_worker_whose_walltime_is_near_puts_itself_back_not_the_whole_array(folder, python, tmp_path):
+    asked = tmp_path / "asked"
+    bin_ = tmp_path / "slurm"
+    bin_.mkdir()
+    (bin_ / "scontrol").write_text(f'#!/bin/sh\necho "$@" >{asked}; exit 1\n')
+    (bin_ / "scontrol").chmod(0o755)
+    (bin_ / "date").write_text("#!/bin/sh\n[ -e first ] && echo 9000 || { echo 0; touch first; }\n")  # time is over
+    (bin_ / "date").chmod(0o755)
+    script = scripts(folder, python=str(python))["cpu-worker.sbatch"]
+    array = {"SLURM_ARRAY_JOB_ID": "7", "SLURM_ARRAY_TASK_ID": "3", "PATH": f"{bin_}:/usr/bin:/bin"}
+    done = call(script, folder, tmp_path / "notes", "12", **array)
+    assert done.returncode == 0, done.stderr
+    assert asked.read_text() == "requeue 7_3\n"
 
 
 def test_a_worker_of_a_finished_run_ends_at_once(folder, python, tmp_path):

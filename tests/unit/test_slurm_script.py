@@ -64,6 +64,21 @@ def test_a_cpu_worker_neither_asks_for_a_gpu_nor_sees_one(tmp_path):
     assert int(line[line.index("--lifetime") + 1]) == 86400 - 900
 
 
+def test_where_a_site_refuses_to_be_asked_for_memory_the_worker_keeps_to_its_own(tmp_path):
+    script = make({**GPU_SITE, "ask_memory": False}, tmp_path)
+    assert "--mem=" not in script
+    assert "--memory-limit 8192MiB" in script
+
+
+def test_the_cores_of_a_job_are_for_networks_alone(tmp_path):
+    def threads(profile, kind):
+        line = worker_line(make(profile, tmp_path, kind))
+        return line[line.index("--threads") + 1]
+
+    assert (threads(GPU_SITE, Resource.GPU), threads(GPU_SITE, Resource.CPU)) == ("6", "1")
+    assert threads({"cpu": {"cpus": 5}}, Resource.CPU) == "5"
+
+
 def test_a_script_is_one_that_sh_reads(tmp_path):
     odd = tmp_path / "it's a run, 100% \u00fc"
     odd.mkdir()

@@ -60,7 +60,7 @@ def directives(batch: Batch, profile: Profile) -> str:
         "--nodes": "1",
         "--ntasks": "1",
         "--cpus-per-task": str(jobs.cpus),
-        "--mem": f"{jobs.memory_mb}M",
+        "--mem": f"{jobs.memory_mb}M" if profile.ask_memory else "",
         "--time": jobs.walltime,
         "--chdir": quoted(batch.folder),
         "--output": quoted(literal(batch.log) + batch.pattern),

@@ -19,6 +19,7 @@ from comir_batch.core.check import failed, ok, warning
 from comir_batch.core.errors import ConfigError
 from comir_batch.core.profile import walltime_s
 from comir_batch.core.task import Resource
+from comir_batch.execution.address import own_address
 from comir_batch.execution.slurm import commands
 from comir_batch.execution.slurm.batch import Batch, directives
 from comir_batch.execution.slurm.commands import SlurmError
@@ -47,6 +48,8 @@ def check_slurm(site: Site) -> Iterator[Check]:
     except (ConfigError, SlurmError) as error:
         yield failed("SLURM", str(error))
         return
+    if not (site.profile.driver_interface or site.profile.driver_host):
+        yield _address()
     missing = [name for name in _DRIVER_PACKAGES if importlib.util.find_spec(name) is None]
     if missing:
         yield failed("job scripts", f"{' and '.join(missing)} not installed: pip install 'comir-batch[driver]'")
@@ -114,6 +117,13 @@ def check_node(site: Site, kind: Resource, wait_s: float) -> Iterator[Check]:
         yield warning(what, reason) if reason else failed(what, f"the job left nothing; it said: {said or '(nothing)'}")
         return
     yield from _node(kind, site.profile, json.loads(_read(out)), f"{host}:{port}")
+
+
+def _address() -> Check:
+    try:
+        return ok("driver", f"workers are told {own_address()}")
+    except (ConfigError, OSError) as error:
+        return failed("driver", f"{error}")
 
 
 def _partitions(kind: Resource, jobs: Jobs) -> Iterator[Check]:
@@ -213,7 +223,7 @@ def _listening(profile: Profile) -> Iterator[tuple[str, int]]:
 
         host = str(get_ip_interface(profile.driver_interface))
     else:
-        host = profile.driver_host or socket.gethostname()
+        host = profile.driver_host or own_address()
     # The kernel completes connections by itself; nobody needs to accept them.
     with socket.create_server((host, profile.driver_port)) as listener:
         yield host, int(listener.getsockname()[1])

@@ -11,6 +11,7 @@ import dask
 from distributed import Client, Scheduler, SpecCluster
 
 from comir_batch.core.errors import ConfigError
+from comir_batch.execution.address import own_address
 from comir_batch.execution.dask_executor import DaskExecutor
 from comir_batch.execution.security import make_certificate, remove_certificate
 from comir_batch.execution.settings import DASK_SETTINGS, quieten
@@ -59,9 +60,10 @@ def slurm_executor(
     files = site.files
     for folder in (files.folder, files.logs):
         folder.mkdir(parents=True, exist_ok=True)
+    where = _listen(site.profile)
     security = make_certificate(files.tls)
     with dask.config.set(DASK_SETTINGS):
-        options = {**_listen(site.profile), **_dashboard(config), "protocol": "tls://", "security": security}
+        options = {**where, **_dashboard(config), "protocol": "tls://", "security": security}
         cluster = _started(options, site.profile)
         client = Client(cluster, set_as_default=False, security=security)
 
@@ -114,7 +116,7 @@ def _started(options: dict[str, Any], profile: Profile) -> SpecCluster:
 def _listen(profile: Profile) -> dict[str, Any]:
     if profile.driver_interface:
         return {"interface": profile.driver_interface, "port": profile.driver_port}
-    return {"host": profile.driver_host or socket.gethostname(), "port": profile.driver_port}
+    return {"host": profile.driver_host or own_address(), "port": profile.driver_port}
 
 
 def _dashboard(config: ExecutionConfig) -> dict[str, Any]:

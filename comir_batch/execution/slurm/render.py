@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from comir_batch.core.profile import Jobs
     from comir_batch.execution.slurm.script import Site
 
-_DRIVER_MB = 4096
 # What the driver tells of itself; a container that starts with a clean environment would not know it.
 _TOLD = ("SLURM_JOB_ID", "SLURM_SUBMIT_HOST")
 
@@ -72,8 +71,8 @@ def render(rendering: Rendering) -> dict[str, str]:
 
 def _driver(rendering: Rendering) -> str:
     profile, files = rendering.site.profile, rendering.site.files
-    asked = {"cpus": 1, "memory_gb": _DRIVER_MB / 1024, "max_memory_gb": 0, "gres": ""}
-    jobs = profile.cpu.model_copy(update=asked)
+    asked = {key: value for key, value in profile.driver if value or key == "directives"}
+    jobs = profile.cpu.model_copy(update={"cpus": 1, "gres": "", "max_memory_gb": 0, **asked})
     where = {"--interface": profile.driver_interface, "--host": profile.driver_host, "--port": profile.driver_port}
     options = [word for name, value in where.items() if value for word in (name, str(value))]
     options += ["--scheduler-file", str(files.scheduler), "--dashboard", rendering.dashboard]

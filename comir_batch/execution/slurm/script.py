@@ -96,6 +96,7 @@ def job_script(order: Order, site: Site) -> str:
         walltime=jobs.walltime,
         job_name=order.job_name,
         shebang=shebang(profile),
+        job_directives_skip=[] if profile.ask_memory else ["--mem="],
         worker_command="comir_batch.execution.worker",
         python=f"exec {interpreter(site, order.kind)}",
         death_timeout=round(profile.start_timeout_s),
@@ -112,8 +113,7 @@ def worker_options(profile: Profile, kind: Resource) -> list[str]:
     options: dict[str, object] = {
         "--kind": kind.value,
         "--nthreads": slots(jobs),
-        # The workers of networks share their cores among the tasks that they have in hand.
-        "--threads": jobs.cpus if isinstance(jobs, GpuJobs) else 1,
+        "--threads": jobs.cpus if kind is profile.network_resource else 1,
         "--device": profile.device if kind is profile.network_resource else "cpu",
         "--interface": profile.interface,
         "--comir-batch-version": comir_batch.__version__,

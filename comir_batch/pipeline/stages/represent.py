@@ -46,7 +46,7 @@ class RepresentWork:
     folder: Path
     chunk: Path
     working: Working
-    model: Path
+    model: str
     card: ModalityCard
     inference: Inference
     config: RepresentConfig
@@ -130,7 +130,7 @@ def represent_blocks(task: tuple[RepresentWork, Sequence[Region]]) -> None:
 
     work, regions = task
     ranges = tuple(Range(*limits) for limits in read_json(work.files.ranges))
-    network = load(find_model(str(work.model)), work.card.modality, work.inference.device, work.config.precision)
+    network = load(find_model(work.model), work.card.modality, work.inference.device, work.config.precision)
     source, grid = ZarrArray.open(work.source.pixels), work.working.grid
     represented = ZarrArray.open(work.files.pixels)
     for region in regions:

@@ -70,6 +70,17 @@ def test_what_is_no_more_alike_than_wrong_alignments_is_rejected():
     assert verdict(replace(evidence, comir=replace(COMIR, z=float("nan")))) is Verdict.REJECT
 
 
+def test_a_significance_that_is_not_known_is_never_accepted():
+    unknown = replace(COMIR, z=None, z_before=None)
+    assert verdict(replace(GOOD, comir=unknown)) is Verdict.REVIEW  # the raw images speak for it
+    assert "it is not known how alike wrong alignments look" in reasons(replace(GOOD, comir=unknown))
+    nothing = replace(RAW_ONLY, raw=replace(RAW, z=None, z_before=None))
+    assert verdict(nothing) is Verdict.REJECT
+    assert "it is not known how alike wrong alignments look" in reasons(nothing)
+    assert "(z unknown against wrong alignments)" in reasons(nothing)
+    assert metrics(nothing)["raw_z"] is None
+
+
 def test_between_reject_and_accept_is_review():
     evidence = replace(GOOD, raw=replace(RAW, z=5.0), comir=replace(COMIR, z=6.0))
     assert verdict(evidence) is Verdict.REVIEW

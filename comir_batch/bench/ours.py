@@ -143,6 +143,7 @@ class Pipelines:
             *backward,
             margin(candidates),
             set_aside=final.set_aside,
+            other_error=others[0].error if others else "",
         )
         return Result(fitted.transform, steps, self._evidence(names, found))
 

@@ -231,7 +231,7 @@ def _entropies(histograms: NDArray[np.int64], count: NDArray[np.int64]) -> NDArr
 
 
 def _null(scorer: _Scorer, moving: _Searchable, seed: int, count: int) -> list[float]:
-    """Return the mean similarity at `count` wrong offsets, less those without tiles; at more where those are too few."""
+    """Return the mean similarity at `count` wrong offsets, less those without tiles; at more where few are left."""
     random, known = np.random.default_rng(seed), list[float]()
     for _ in range(_ROUNDS):
         offsets = _wrong_offsets(scorer.size, scorer.tile, random, count)

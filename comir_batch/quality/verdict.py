@@ -70,6 +70,8 @@ class Evidence:
         What became of the blocks that refined the transform; None where none were asked for.
     set_aside : bool
         Whether the other view's fit was made first, and set aside since this view's tells more.
+    other_error : str
+        Why the other view's fit to compare with failed; empty if it did not.
     """
 
     registered_from: Literal["comir", "raw"]
@@ -90,6 +92,7 @@ class Evidence:
     backward_error: str = ""
     blocks: BlockCounts | None = None
     set_aside: bool = False
+    other_error: str = ""
 
     @property
     def decisive(self) -> Similarity:
@@ -100,6 +103,11 @@ class Evidence:
     def other(self) -> Similarity | None:
         """The similarity of the view that did not; None without a model."""
         return self.raw if self.decisive is self.comir else self.comir
+
+    @property
+    def other_name(self) -> str:
+        """What users know the view by that did not give the transform."""
+        return _VIEW_NAMES["raw" if self.registered_from == "comir" else "comir"]
 
     @property
     def best_z(self) -> float | None:
@@ -253,6 +261,10 @@ def _apart(evidence: Evidence, config: JudgeConfig) -> Iterator[str]:
             f"representations and raw images disagree by {distance:.1f} µm (median); "
             f"at most {config.max_disagreement_um:.1f} µm is allowed"
         )
+    if evidence.other_error:
+        yield (
+            f"the fit of the {evidence.other_name}, which this one is compared with, failed ({evidence.other_error})"
+        )
     if evidence.backward_error:
         yield f"the fit from the moving slide back to the fixed one failed ({evidence.backward_error})"
     inverse = evidence.inverse
@@ -316,9 +328,8 @@ def _findings(evidence: Evidence, config: JudgeConfig) -> Iterator[str]:
     else:
         yield "registered from the raw images by mutual information"
     if evidence.set_aside:
-        first, second = ("comir", "raw") if evidence.registered_from == "raw" else ("raw", "comir")
-        surer = f"that of the {_VIEW_NAMES[second]} tells more on tiles that neither saw"
-        yield f"a fit of the {_VIEW_NAMES[first]} was set aside: {surer}"
+        surer = f"that of the {_VIEW_NAMES[evidence.registered_from]} tells more on tiles that neither saw"
+        yield f"a fit of the {evidence.other_name} was set aside: {surer}"
     yield _story(_VIEW_NAMES["comir"], evidence.comir) if evidence.comir else "no representations were used"
     yield _story(_VIEW_NAMES["raw"], evidence.raw)
     if evidence.tile_error:
@@ -326,6 +337,11 @@ def _findings(evidence: Evidence, config: JudgeConfig) -> Iterator[str]:
         yield (
             f"estimated error {error.median_um:.1f} µm (median), 95 % within {error.p95_um:.1f} µm: so far lie "
             f"{error.located} of {error.tried} held-out tiles from where they fit best"
+        )
+    else:
+        yield (
+            f"there is no estimated error: too few of the {evidence.decisive.tiles} held-out tiles have a clear place "
+            "where they fit best"
         )
     if evidence.blocks and evidence.blocks.refined:
         blocks = evidence.blocks
@@ -335,8 +351,7 @@ def _findings(evidence: Evidence, config: JudgeConfig) -> Iterator[str]:
         )
     review_z = config.review_z
     if evidence.other and not _reaches(evidence.other, review_z) and _reaches(evidence.decisive, review_z):
-        silent = _VIEW_NAMES["raw" if evidence.registered_from == "comir" else "comir"]
-        yield f"the {silent} by themselves do not speak for the transform (z {_signed(evidence.other.z)})"
+        yield f"the {evidence.other_name} by themselves do not speak for the transform (z {_signed(evidence.other.z)})"
     if evidence.shape.mirrored:
         yield "the moving slide is mirrored"
     if evidence.landmarks:

@@ -191,6 +191,22 @@ def test_a_fit_back_that_failed_is_for_review_with_its_reason():
     assert "back to the fixed one failed (elastix failed: too many samples outside)" in reasons(failed)
 
 
+def test_a_fit_to_compare_with_that_failed_is_for_review_with_its_reason():
+    alone = replace(GOOD, disagreement_um=None, other_error="elastix crashed: SIGSEGV (signal 11)")
+    assert verdict(alone) is Verdict.REVIEW
+    told = "the fit of the raw images, which this one is compared with, failed (elastix crashed: SIGSEGV (signal 11))"
+    assert told in reasons(alone)
+    assert "the fit of the representations" in reasons(replace(alone, registered_from="raw", raw=replace(RAW, z=30.0)))
+
+
+def test_where_no_tile_has_a_clear_place_it_is_said_that_no_error_is_known():
+    """Small crops that are aligned often have too few; their significance tells them from wrong ones."""
+    told = "there is no estimated error: too few of the 112 held-out tiles have a clear place where they fit best"
+    assert verdict(GOOD) is Verdict.ACCEPT
+    assert told in reasons(GOOD)
+    assert "no estimated error" not in reasons(replace(GOOD, tile_error=TileError(112, 91, 0.84, 2.1, 0.9)))
+
+
 def test_the_error_is_that_of_the_tiles_whose_place_is_clear():
     offsets = np.array([[[3.0, 0.0], [np.nan, np.nan]], [[0.0, 2.0], [0.0, -4.0]]])
     assert TileError.of(offsets, (0.5, 2.0), 4) == TileError(4, 3, 4.0, pytest.approx(7.6), 3.0)  # 1.5, 4 and 8 µm

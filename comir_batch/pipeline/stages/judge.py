@@ -111,6 +111,7 @@ def _found(work: JudgeWork) -> Found:
         margin_nats=summary["margin_nats"],
         blocks=read_counts(files),
         set_aside=summary["set_aside"],
+        other_error=summary["other_error"],
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -15,7 +16,7 @@ from comir_batch.pipeline.layout import JudgeFiles, RegisterFiles, SlideFiles
 from comir_batch.pipeline.stages.chunk import ChunkWork
 from comir_batch.pipeline.stages.export import ExportWork
 from comir_batch.pipeline.stages.judge import JudgeWork
-from comir_batch.pipeline.stages.register import RegisterWork
+from comir_batch.pipeline.stages.register import STOPPED, RegisterWork
 from comir_batch.pipeline.stages.report import ReportWork
 from comir_batch.pipeline.stages.represent import RepresentWork
 from comir_batch.pipeline.stages.warp import WarpWork, aligned_grid
@@ -74,15 +75,23 @@ def done_jobs(jobs: dict[str, Job], history: History, root: Path) -> frozenset[s
     """Return the keys of the jobs that are done.
 
     A job whose result rests on lasting results of others is done only while theirs stand too: another job may have
-    written over them, or somebody may have deleted them.
+    written over them, or somebody may have deleted them. A registration that was stopped at its time limit is done only
+    as long as the limit is no longer.
     """
     done: set[str] = set()
     for job in sorted(jobs.values(), key=lambda job: job.depth):
         rests_on = [jobs[key] for key in (*job.inputs, *job.settles) if jobs[key].bulky is None]
         stand = all(other.key in done or _was_skipped(other, history) for other in rests_on)
-        if stand and history.is_done(job, root):
+        if stand and history.is_done(job, root) and not _has_more_time(job, history):
             done.add(job.key)
     return frozenset(done)
+
+
+def _has_more_time(job: Job, history: History) -> bool:
+    if not isinstance(job.work, RegisterWork):
+        return False
+    values = [line["value"] for line in history.of(job.key).tasks.values()]
+    return any(value.get(STOPPED, math.inf) < job.work.config.time_limit_s for value in values)
 
 
 def _was_skipped(job: Job, history: History) -> bool:
@@ -177,7 +186,8 @@ class _PairJobs:
     def _register(self, before: list[Job], sides: tuple[Side, Side]) -> Job:
         row, section = self._pair.row, self._config.register_
         factor = reduction(*sides, section)
-        # How long elastix may take and how much memory it may have change no result; the reduction that follows does.
+        # How long elastix may take changes no result that it had time for, see `done_jobs`; how much memory it may have
+        # changes none but by the reduction that follows.
         numbers = section.model_dump(mode="json", exclude={"time_limit_s", "max_memory_gb"})
         settings = {"section": numbers, "reduction": factor, "registration": row.registration}
         inputs = [job.fingerprint for job in before]

@@ -197,7 +197,7 @@ class _PairJobs:
         print_ = fingerprint("register", settings, inputs)
         folder = self._layout.job(f"register-{print_}")
         deformable, by_blocks = row.registration != "affine", row.registration == "blocks"
-        parameters.given(section, deformable=deformable)  # tells now what is wrong with the user's files
+        parameters.require_stages(section, row.registration)  # tells now what is wrong with the user's files
         outlined = section.outlines and row.fixed_mask is None and row.moving_mask is None
         work = RegisterWork(folder, *sides, deformable, by_blocks, row.initial_transform, section, landmarks, outlined)
         return self._job("register", print_, work, (RegisterFiles(folder).transform,), before)

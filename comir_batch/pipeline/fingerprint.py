@@ -19,7 +19,7 @@ REVISIONS = {
     "judge": 6,
     "warp": 1,
     "export": 3,
-    "report": 2,
+    "report": 3,
 }
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from comir_batch.core.errors import ConfigError
 from comir_batch.core.task import Resource
 from comir_batch.core.verdict import Verdict
-from comir_batch.pipeline.by_hand import config_of, read_by_hand, standing
+from comir_batch.pipeline.by_hand import ByHand, config_of, flat, read_by_hand, standing
 from comir_batch.pipeline.fingerprint import fingerprint
 from comir_batch.pipeline.job import Job
 from comir_batch.pipeline.layout import JudgeFiles, RegisterFiles, SlideFiles
@@ -25,7 +25,7 @@ from comir_batch.registration import parameters
 from comir_batch.representation.field import field
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
     from pathlib import Path
 
     from comir_batch.core.config import RunConfig
@@ -38,7 +38,13 @@ if TYPE_CHECKING:
     from comir_batch.pipeline.working import Working
 
 
-def build_jobs(pairs: Iterable[Pair], config: RunConfig, layout: Layout, inference: Inference) -> dict[str, Job]:
+def build_jobs(
+    pairs: Iterable[Pair],
+    config: RunConfig,
+    layout: Layout,
+    inference: Inference,
+    by_hand: Mapping[str, ByHand] | None = None,
+) -> dict[str, Job]:
     """Return all jobs of a full run, by key; a slide in several pairs is chunked and represented once.
 
     Parameters
@@ -51,8 +57,8 @@ def build_jobs(pairs: Iterable[Pair], config: RunConfig, layout: Layout, inferen
         Of the run directory.
     inference : Inference
         Where networks compute.
-
-    What was decided and set by hand for single pairs is read from the run directory.
+    by_hand : mapping of ByHand, optional
+        What was decided and set by hand for single pairs, by their names; read from the run directory if not given.
 
     Raises
     ------
@@ -60,15 +66,30 @@ def build_jobs(pairs: Iterable[Pair], config: RunConfig, layout: Layout, inferen
         If a setting of a single pair, or a parameter file for elastix, is wrong.
     """
     jobs: dict[str, Job] = {}
-    by_hand = read_by_hand(layout)
+    given = read_by_hand(layout) if by_hand is None else by_hand
     for pair in pairs:
-        own = config_of(config, by_hand.get(pair.name))
-        decision = standing(by_hand, pair.name, layout.pair(pair.name).transform_json)
-        for job in _PairJobs(pair, own, layout, inference, decision).build():
+        for job in _jobs_of(pair, config, layout, inference, given):
             known = jobs.get(job.key)
             users = job.pairs if known is None else tuple(dict.fromkeys((*known.pairs, *job.pairs)))
             jobs[job.key] = replace(known or job, pairs=users)
     return jobs
+
+
+def _jobs_of(
+    pair: Pair, config: RunConfig, layout: Layout, inference: Inference, by_hand: Mapping[str, ByHand]
+) -> list[Job]:
+    """Build the jobs of one pair, with settings of its own if it has any."""
+    decision = standing(by_hand, pair.name, layout.pair(pair.name).transform_json)
+    given = by_hand.get(pair.name, ByHand())
+    try:
+        return _PairJobs(pair, config_of(config, given), layout, inference, decision).build()
+    except ConfigError as error:
+        if not given.settings:
+            raise
+        raise ConfigError(
+            f"the pair {pair.name} cannot be run with its own settings ({', '.join(flat(given.settings))}): {error}. "
+            f"What was set for it goes with comir-batch rerun {layout.root} --pair {pair.name} --forget"
+        ) from error
 
 
 def done_jobs(jobs: dict[str, Job], history: History, root: Path) -> frozenset[str]:

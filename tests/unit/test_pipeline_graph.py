@@ -9,8 +9,10 @@ import numpy as np
 import pytest
 
 from comir_batch.core.config import load_config
+from comir_batch.core.errors import ConfigError
 from comir_batch.core.manifest import read_manifest
 from comir_batch.core.task import Resource
+from comir_batch.pipeline.by_hand import ByHand, write_by_hand
 from comir_batch.pipeline.graph import build_jobs, done_jobs, needed
 from comir_batch.pipeline.inspect import inspect_manifest
 from comir_batch.pipeline.job import Inference
@@ -158,6 +160,13 @@ def test_what_was_stopped_at_its_time_limit_is_done_until_the_limit_is_longer(fo
     assert done(60.0, {"stopped_at_s": 60.0})
     assert done(30.0, {"stopped_at_s": 60.0})
     assert not done(61.0, {"stopped_at_s": 60.0})
+
+
+def test_settings_of_a_pair_that_stop_the_run_are_told_with_the_way_out(folder):
+    given = {"p": ByHand(settings={"register": {"second_metric": "landmarks"}})}
+    write_by_hand(Layout(folder / "run"), given)
+    with pytest.raises(ConfigError, match=r"the pair p cannot be run .*register\.second_metric.* --pair p --forget"):
+        build(folder)
 
 
 def test_without_images_nothing_is_warped(folder):

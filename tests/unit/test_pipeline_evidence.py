@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import cv2
 import numpy as np
 import pytest
 
+from comir_batch.core.config import RegisterConfig
 from comir_batch.core.geometry import Grid
 from comir_batch.core.transform import Affine, BSpline, Composite
 from comir_batch.pipeline.evidence import Found, gather, sights
+from comir_batch.pipeline.stages.judge import _own_files
+from comir_batch.registration.elastix_maps import render
 from comir_batch.registration.evened import raw_view
 from comir_batch.registration.fit import Attempt
 from comir_batch.registration.images import RegistrationImage
+from comir_batch.registration.parameters import preset
 
 GRID = Grid(192, 192, 1.0, 1.0)
 NEAR = Affine(np.eye(2), np.array([3.0, 4.0]))
@@ -56,6 +61,19 @@ def test_so_is_what_blocks_bend_before_the_start(view):
     blocks, fitted = (replace(BENT, coefficients=share * WAVES) for share in (0.3, 0.4))
     bent = found((BENT,), (blocks, BENT, NEAR, fitted), other=Composite((BENT, NEAR)))
     assert gathered(view, bent).disagreement_um == 0.0
+
+
+@pytest.mark.parametrize(("metric", "told"), [("mi", 0), ("ncc", 1)])
+def test_own_parameter_files_of_the_other_view_are_told(view, metric, told):
+    text = render(preset(metric, RegisterConfig(), GRID)["rigid"])
+    work = SimpleNamespace(registration=RegisterConfig().model_copy(update={"parameter_files": (text,)}))
+    straight = found((), (NEAR,))
+    sight = sights((view,), straight)["raw"]
+    sentences = list(_own_files(work, straight, sight))
+    assert len(sentences) == told
+    assert all("compare representations; the pair was fitted in its raw images" in each for each in sentences)
+    tried_again = replace(straight, attempts=[Attempt("as configured", "it crashed"), Attempt("by the preset")])
+    assert not list(_own_files(work, tried_again, sight))
 
 
 @pytest.mark.parametrize("error", ["", "elastix was stopped at its time limit"])

@@ -120,10 +120,11 @@ def _own_files(work: JudgeWork, found: Found, sight: Sight) -> Iterator[str]:
     """Yield what has to be told of the user's own parameter files, if they gave the transform."""
     if len(found.attempts) > 1:
         return
+    fitted, other = ("representations", "raw images") if found.view == "comir" else ("raw images", "representations")
     for name in parameters.others_metrics(work.registration, sight.view.metric):
         yield (
-            f"register.parameter_files compare by {name}, with which the presets compare the other view: what was "
-            f"fitted is the {_SIMILARITY_NAMES[sight.view.metric].partition(' of the ')[2]}"
+            f"register.parameter_files compare by {name}, by which the presets compare {other}; the pair was fitted in "
+            f"its {fitted}"
         )
 
 

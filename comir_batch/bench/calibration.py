@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from comir_batch.bench.conditions import conditions
+from comir_batch.bench.field_worker import digest_of
 from comir_batch.bench.intervals import at_most
 from comir_batch.bench.rows import read_rows
 from comir_batch.bench.verdicts import is_found, restored
@@ -83,7 +84,7 @@ class Fields(NamedTuple):
 
 
 def read_fields(folders: Sequence[Path], method: str) -> Fields:
-    """Return what one of our methods left on the fields in outputs of the registration benchmark.
+    """Return what one of our methods left on the fields in outputs of the registration benchmark, once for each field.
 
     Raises
     ------
@@ -91,15 +92,18 @@ def read_fields(folders: Sequence[Path], method: str) -> Fields:
         If a folder holds no fields, or none with evidence of this method.
     """
     slides: set[str] = set()
-    cases: list[Case] = []
+    cases: dict[tuple[str, str, int], Case] = {}  # a folder may be named twice, or be a copy of another
     for folder in folders:
         about, rows = read_rows(folder)
-        known = [case for row in rows for case in _case(row, method, about["side"])]
+        setup = digest_of(about)
+        known = {
+            (setup, row["condition"], row["number"]): case for row in rows for case in _case(row, method, about["side"])
+        }
         if not known:
             raise ConfigError(f"{folder} holds no evidence of the method {method}; measure it there, or name another")
-        cases += known
+        cases |= known
         slides |= {digest for part in about["parts"] for digest in part[1:3]}
-    return Fields(frozenset(slides), tuple(cases))
+    return Fields(frozenset(slides), tuple(cases.values()))
 
 
 def _case(row: Mapping[str, Any], method: str, side: int) -> list[Case]:

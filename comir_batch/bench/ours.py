@@ -140,9 +140,11 @@ class Pipelines:
             starts.held_out,
             fitted.attempts,
             others[0].transform if others else None,
-            *backward,
+            backward.transform,
+            backward.error,
             margin(candidates),
             set_aside=final.set_aside,
+            other_error=others[0].error if others else "",
         )
         return Result(fitted.transform, steps, self._evidence(names, found))
 

@@ -65,8 +65,8 @@ Methods = Annotated[
     list[str] | None,
     typer.Option(
         metavar="METHOD",
-        help="elastix, sift, raw, comir and both, the default; none, elastix-one, elastix-comir, sift-raw, mi or "
-        "mind; repeatable. Results add up in --out.",
+        help="elastix, sift, raw, comir and both, the default; none, elastix-one, elastix-comir, sift-raw, mi, "
+        "mind or amd; repeatable. Results add up in --out.",
     ),
 ]
 

@@ -69,8 +69,8 @@ def rerun(  # noqa: PLR0913  a parameter an option
     }
     with exit_codes():
         from comir_batch.core.config import load_config
-        from comir_batch.pipeline.review import set_by_hand
-        from comir_batch.pipeline.run import RunRequest, earlier_run
+        from comir_batch.pipeline.rerun import set_by_hand
+        from comir_batch.pipeline.run import RunRequest, earlier_run, inspect_request
 
         earlier = earlier_run(run_directory)
         resolved = load_config(None, overrides(given, None, earlier.settings))
@@ -78,7 +78,8 @@ def rerun(  # noqa: PLR0913  a parameter an option
         if forget:
             set_by_hand(run_directory, pair, {}, resolved, _say)
         if settings:
-            set_by_hand(run_directory, pair, overrides({}, settings), resolved, _say)
+            inspected = inspect_request(earlier.manifest, resolved, skip_bad_rows=skip_bad_rows).pairs
+            set_by_hand(run_directory, pair, overrides({}, settings), resolved, _say, inspected)
         execute(
             RunRequest(
                 earlier.manifest,

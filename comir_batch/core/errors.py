@@ -95,6 +95,10 @@ class RegistrationError(TaskError):
     """The search or elastix gave no usable transform."""
 
 
+class OutOfTimeError(RegistrationError):
+    """elastix was stopped at its time limit."""
+
+
 class ShortOfMemoryError(TaskError):
     """A task needs more memory than it has; it is tried again with more, where more is to be had."""
 

@@ -52,6 +52,7 @@ class Found:
         What the other view found, rigid and affine; None where only one found anything.
     backward : Composite or None
         What the same view found from the moving image to the fixed one, rigid and affine: moving µm to fixed µm.
+        It tells nothing where the start bends, which it leaves out.
     backward_error : str
         Why that failed; empty if it did not.
     margin_nats : float or None
@@ -60,6 +61,8 @@ class Found:
         What became of the blocks; None where the pair was not refined by them.
     set_aside : bool
         Whether the other view's fit was made first, and set aside since this view's tells more.
+    other_error : str
+        Why the other view's fit to compare with failed; empty if it did not.
     """
 
     view: str
@@ -73,6 +76,7 @@ class Found:
     margin_nats: float | None = None
     blocks: BlockCounts | None = None
     set_aside: bool = False
+    other_error: str = ""
 
 
 class Sight:
@@ -168,6 +172,7 @@ def gather(
         tile_error=seen[found.view].tile_error(),
         blocks=found.blocks,
         set_aside=found.set_aside,
+        other_error=found.other_error,
     )
 
 
@@ -179,11 +184,17 @@ def _layer(image: RegistrationImage, transform: Composite, grid: Grid) -> Layer:
 
 
 def _linear(found: Found) -> Composite:
-    """Return the transform without what bends, to which the fits that it is compared with do not come."""
-    return Composite(tuple(part for part in found.transform.parts if not isinstance(part, BSpline)))
+    """Return the transform less what fit and blocks bend, to which the fits that it is compared with do not come."""
+    own = [part.to_dict() for part in _bends(found.start)]
+    bent = [part for part in _bends(found.transform) if part.to_dict() not in own]
+    return Composite(tuple(part for part in found.transform.parts if all(part is not each for each in bent)))
+
+
+def _bends(transform: Composite) -> list[BSpline]:
+    return [part for part in transform.parts if isinstance(part, BSpline)]
 
 
 def _inverse(found: Found, points: NDArray[np.float64], grid: Grid) -> InverseError | None:
-    if found.backward is None:
+    if found.backward is None or _bends(found.start):  # the fit back does not bend, so it cannot undo such a start
         return None
     return InverseError.of(_linear(found), found.backward, points, max(grid.mpp_x, grid.mpp_y))

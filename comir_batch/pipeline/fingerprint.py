@@ -16,10 +16,10 @@ REVISIONS = {
     "chunk": 1,
     "represent": 1,
     "register": 16,
-    "judge": 5,
+    "judge": 6,
     "warp": 1,
     "export": 3,
-    "report": 2,
+    "report": 3,
 }
 
 

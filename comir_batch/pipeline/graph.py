@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from comir_batch.core.errors import ConfigError
 from comir_batch.core.task import Resource
 from comir_batch.core.verdict import Verdict
-from comir_batch.pipeline.by_hand import config_of, read_by_hand, standing
+from comir_batch.pipeline.by_hand import ByHand, config_of, flat, read_by_hand, standing
 from comir_batch.pipeline.fingerprint import fingerprint
 from comir_batch.pipeline.job import Job
 from comir_batch.pipeline.layout import JudgeFiles, SlideFiles
 from comir_batch.pipeline.stages.chunk import ChunkWork
 from comir_batch.pipeline.stages.export import ExportWork
 from comir_batch.pipeline.stages.judge import JudgeWork
-from comir_batch.pipeline.stages.register import RegisterWork
+from comir_batch.pipeline.stages.register import STOPPED, RegisterWork
 from comir_batch.pipeline.stages.report import ReportWork
 from comir_batch.pipeline.stages.represent import RepresentWork
 from comir_batch.pipeline.stages.warp import WarpWork, aligned_grid
@@ -24,7 +25,7 @@ from comir_batch.registration import parameters
 from comir_batch.representation.field import field
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
     from pathlib import Path
 
     from comir_batch.core.config import RunConfig
@@ -37,7 +38,13 @@ if TYPE_CHECKING:
     from comir_batch.pipeline.working import Working
 
 
-def build_jobs(pairs: Iterable[Pair], config: RunConfig, layout: Layout, inference: Inference) -> dict[str, Job]:
+def build_jobs(
+    pairs: Iterable[Pair],
+    config: RunConfig,
+    layout: Layout,
+    inference: Inference,
+    by_hand: Mapping[str, ByHand] | None = None,
+) -> dict[str, Job]:
     """Return all jobs of a full run, by key; a slide in several pairs is chunked and represented once.
 
     Parameters
@@ -50,8 +57,8 @@ def build_jobs(pairs: Iterable[Pair], config: RunConfig, layout: Layout, inferen
         Of the run directory.
     inference : Inference
         Where networks compute.
-
-    What was decided and set by hand for single pairs is read from the run directory.
+    by_hand : mapping of ByHand, optional
+        What was decided and set by hand for single pairs, by their names; read from the run directory if not given.
 
     Raises
     ------
@@ -59,30 +66,53 @@ def build_jobs(pairs: Iterable[Pair], config: RunConfig, layout: Layout, inferen
         If a setting of a single pair, or a parameter file for elastix, is wrong.
     """
     jobs: dict[str, Job] = {}
-    by_hand = read_by_hand(layout)
+    given = read_by_hand(layout) if by_hand is None else by_hand
     for pair in pairs:
-        own = config_of(config, by_hand.get(pair.name))
-        decision = standing(by_hand, pair.name, layout.pair(pair.name).transform_json)
-        for job in _PairJobs(pair, own, layout, inference, decision).build():
+        for job in _jobs_of(pair, config, layout, inference, given):
             known = jobs.get(job.key)
             users = job.pairs if known is None else tuple(dict.fromkeys((*known.pairs, *job.pairs)))
             jobs[job.key] = replace(known or job, pairs=users)
     return jobs
 
 
+def _jobs_of(
+    pair: Pair, config: RunConfig, layout: Layout, inference: Inference, by_hand: Mapping[str, ByHand]
+) -> list[Job]:
+    """Build the jobs of one pair, with settings of its own if it has any."""
+    decision = standing(by_hand, pair.name, layout.pair(pair.name).transform_json)
+    given = by_hand.get(pair.name, ByHand())
+    try:
+        return _PairJobs(pair, config_of(config, given), layout, inference, decision).build()
+    except ConfigError as error:
+        if not given.settings:
+            raise
+        raise ConfigError(
+            f"the pair {pair.name} cannot be run with its own settings ({', '.join(flat(given.settings))}): {error}. "
+            f"What was set for it goes with comir-batch rerun {layout.root} --pair {pair.name} --forget"
+        ) from error
+
+
 def done_jobs(jobs: dict[str, Job], history: History, root: Path) -> frozenset[str]:
     """Return the keys of the jobs that are done.
 
     A job whose result rests on lasting results of others is done only while theirs stand too: another job may have
-    written over them, or somebody may have deleted them.
+    written over them, or somebody may have deleted them. A registration that was stopped at its time limit is done only
+    as long as the limit is no longer.
     """
     done: set[str] = set()
     for job in sorted(jobs.values(), key=lambda job: job.depth):
         rests_on = [jobs[key] for key in (*job.inputs, *job.settles) if jobs[key].bulky is None]
         stand = all(other.key in done or _was_skipped(other, history) for other in rests_on)
-        if stand and history.is_done(job, root):
+        if stand and history.is_done(job, root) and not _has_more_time(job, history):
             done.add(job.key)
     return frozenset(done)
+
+
+def _has_more_time(job: Job, history: History) -> bool:
+    if not isinstance(job.work, RegisterWork):
+        return False
+    values = [line["value"] for line in history.of(job.key).tasks.values()]
+    return any(value.get(STOPPED, math.inf) < job.work.config.time_limit_s for value in values)
 
 
 def _was_skipped(job: Job, history: History) -> bool:
@@ -183,7 +213,8 @@ class _PairJobs:
     def _register(self, before: list[Job], sides: tuple[Side, Side]) -> Job:
         row, section = self._pair.row, self._config.register_
         factor = reduction(*sides, section)
-        # How long elastix may take and how much memory it may have change no result; the reduction that follows does.
+        # How long elastix may take changes no result that it had time for, see `done_jobs`; how much memory it may have
+        # changes none but by the reduction that follows.
         numbers = section.model_dump(mode="json", exclude={"time_limit_s", "max_memory_gb"})
         settings = {"section": numbers, "reduction": factor, "registration": row.registration}
         inputs = [job.fingerprint for job in before]
@@ -193,7 +224,7 @@ class _PairJobs:
         print_ = fingerprint("register", settings, inputs)
         folder = self._layout.job(f"register-{print_}")
         deformable, by_blocks = row.registration != "affine", row.registration == "blocks"
-        parameters.given(section, deformable=deformable)  # tells now what is wrong with the user's files
+        parameters.require_stages(section, row.registration)  # tells now what is wrong with the user's files
         outlined = section.outlines and row.fixed_mask is None and row.moving_mask is None
         work = RegisterWork(folder, *sides, deformable, by_blocks, row.initial_transform, section, landmarks, outlined)
         return self._job("register", print_, work, (work.found,), before)

@@ -9,7 +9,7 @@ import numpy as np
 
 from comir_batch.core.transform import Composite
 from comir_batch.io.transform_files import read_json as read_transform_json
-from comir_batch.pipeline.files import read_arrays
+from comir_batch.pipeline.files import read_arrays, read_json
 from comir_batch.pipeline.layout import JudgeFiles, RegisterFiles, SlideFiles
 from comir_batch.pipeline.overview import Overview, sample_nearest
 from comir_batch.pipeline.stages.chunk import background
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from comir_batch.core.geometry import Grid
+    from comir_batch.core.slide import Photometric
     from comir_batch.pipeline.views import Side
     from comir_batch.registration.images import View as PixelView
 
@@ -65,12 +66,13 @@ def make_pictures(sides: tuple[Side, Side], factor: int, start: Composite, regis
     grid = working.reduced(-(-max(working.shape) // _SIDE))
     tiles = read_arrays(JudgeFiles(judge).tiles)
     views = {view.name: view for view in load_views(*sides, factor)}
+    fitted = read_json(RegisterFiles(register).summary)["view"]
     return Pictures(
         grid=grid,
         slides=_slides(sides, start, found, grid),
         comirs=_comirs(views["comir"], start, found, grid) if "comir" in views else None,
         maps=_maps(sides[0], found, tiles, views["raw"].fixed.grid, RegisterFiles(register)),
-        worst=_worst_places(views.get("comir", views["raw"]), found, tiles),
+        worst=_worst_places(views[fitted], found, tiles, _photometrics(sides, fitted)),
     )
 
 
@@ -164,20 +166,40 @@ def _spread(tiles: NDArray[np.float64], grid: Grid) -> NDArray[np.float64]:
     return spread
 
 
-def _worst_places(view: PixelView, found: Composite, tiles: dict[str, NDArray[Any]]) -> tuple[WorstPlace, ...]:
+def _shades(view: PixelView) -> tuple[tuple[float, float], tuple[float, float]]:
+    """Return what is black and white in the fixed and the moving image: the same in CoMIRs, which are comparable."""
+    images = (view.fixed, view.fixed) if view.metric == "ncc" else (view.fixed, view.moving)
+    fixed, moving = (np.percentile(image.pixels[image.mask], [1, 99]) for image in images)
+    return (float(fixed[0]), float(fixed[1])), (float(moving[0]), float(moving[1]))
+
+
+def _photometrics(sides: tuple[Side, Side], view: str) -> tuple[Photometric, Photometric]:
+    """Return which of light and dark stands out in the fixed and the moving image of a view."""
+    fixed, moving = (side.working.info.photometric for side in sides)
+    return ("dark", "dark") if view == "comir" else (fixed, moving)
+
+
+def _worst_places(
+    view: PixelView,
+    found: Composite,
+    tiles: dict[str, NDArray[Any]],
+    photometrics: tuple[Photometric, Photometric] = ("dark", "dark"),
+) -> tuple[WorstPlace, ...]:
     after = tiles["after"]
     order = np.argsort(np.where(np.isfinite(after), after, np.inf), axis=None)[: min(_WORST, np.isfinite(after).sum())]
     grid = view.fixed.grid
     moved = warp_array(view.moving.pixels[None], view.moving.grid, found, grid)[0].astype(np.float32)
-    low, high = np.percentile(view.fixed.pixels[view.fixed.mask], [1, 99])
+    shades = _shades(view)
     places = []
     for row, column in zip(*np.unravel_index(order, after.shape), strict=True):
         x, y = (column + 0.5) * TILE, (row + 0.5) * TILE
         crops = [
-            np.clip((_crop(image, x, y) - low) / max(high - low, 1e-6), 0, 1) for image in (view.fixed.pixels, moved)
+            np.clip((_crop(image, x, y) - low) / max(high - low, 1e-6), 0, 1)
+            for image, (low, high) in zip((view.fixed.pixels, moved), shades, strict=True)
         ]
         (x_um, y_um), width_um = grid.to_um([[x - 0.5, y - 0.5]])[0], crops[0].shape[1] * grid.mpp_x
-        places.append(WorstPlace(float(x_um), float(y_um), float(after[row, column]), crops[0], crops[1], width_um))
+        told = float(x_um), float(y_um), float(after[row, column])
+        places.append(WorstPlace(*told, crops[0], crops[1], width_um, *photometrics))
     return tuple(places)
 
 
@@ -187,4 +209,4 @@ def _crop(image: NDArray[np.float32], x: float, y: float) -> NDArray[np.float32]
     side_y, side_x = min(_CROP, height), min(_CROP, width)
     y0 = int(np.clip(y - side_y / 2, 0, height - side_y))
     x0 = int(np.clip(x - side_x / 2, 0, width - side_x))
-    return np.clip(image[y0 : y0 + side_y, x0 : x0 + side_x], 0, 1)
+    return image[y0 : y0 + side_y, x0 : x0 + side_x]

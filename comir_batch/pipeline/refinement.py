@@ -39,6 +39,7 @@ _BLOCKS_A_SIDE = 16  # of a region, which is one task
 _FOOTPRINT_MARGIN_PX = 16  # a smooth transform bends less between the points that the footprint is told by
 _FOOTPRINT_POINTS = 17
 _INSIDE = 0.99
+_LEAST_SHARE = 0.01  # of a block with tissue on each slide; far less than what a block is looked for with
 _COPIES = 12  # float32 planes of a region: both images, masks, and what is read of the moving slide, turned
 
 
@@ -168,12 +169,14 @@ def _laid(work: Refinement, region: Region, view: str, transform: Composite) -> 
     mask = _tissue(work.fixed, here) & ~_held_out(work, here)
     footprint = _footprint(transform, around, work.moving.working.grid)
     fixed = _pixels(work.fixed, region, view)
+    nothing = np.zeros(around.shape, np.float32)
     if footprint is None:
-        nothing = np.zeros(around.shape, np.float32)
         return (_grey(fixed), mask), (nothing, nothing > 0)
     there = _part(work.moving.working.grid, footprint)
     moving = _pixels(work.moving, footprint, view)
     masks = mask & np.isfinite(fixed).all(axis=0), _tissue(work.moving, there) & np.isfinite(moving).all(axis=0)
+    if min(each.sum() for each in masks) < _LEAST_SHARE * work.config.block_side**2:  # no block is to be found
+        return (np.where(masks[0], _grey(fixed), 0), masks[0]), (nothing, nothing > 0)
     first, second = as_one_image((fixed, moving), masks) if view == "comir" else (_grey(fixed), _grey(moving))
     stack = np.stack([np.where(masks[1], second, 0), masks[1]]).astype(np.float32)
     pixels, inside = warp_array(stack, there, transform, around).astype(np.float32)

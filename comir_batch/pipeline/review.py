@@ -1,21 +1,19 @@
-"""What a person decides on single pairs, or sets for them; only the run directory is needed."""
+"""What a person decides on single pairs, and how it is told; only the run directory is needed."""
 
 from __future__ import annotations
 
 from contextlib import closing
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from comir_batch.core.errors import RunDirectoryError
 from comir_batch.core.verdict import Verdict
 from comir_batch.pipeline.by_hand import (
     ByHand,
-    config_of,
     decided,
     flat,
     read_by_hand,
     standing,
-    with_settings,
     write_by_hand,
 )
 from comir_batch.pipeline.files import read_json, write_text
@@ -26,10 +24,9 @@ from comir_batch.report.decision import DecisionText
 from comir_batch.report.decision import with_decision as page_with_decision
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Sequence
     from pathlib import Path
 
-    from comir_batch.core.config import RunConfig
     from comir_batch.pipeline.by_hand import Decision
 
 
@@ -68,41 +65,6 @@ def review(run: Path, pair: str, verdict: Verdict, note: str, say: Callable[[str
         write_by_hand(layout, by_hand | {pair: replace(given, decision=decision)})
         _show(layout, pair, decision)
     return decision
-
-
-def set_by_hand(
-    run: Path, pairs: Sequence[str], settings: Mapping[str, Any], config: RunConfig, say: Callable[[str], None]
-) -> None:
-    """Note settings for single pairs, which hold from the next run on; whoever calls runs.
-
-    Parameters
-    ----------
-    run, pairs
-        Run directory and pairs of it.
-    settings : mapping
-        Nested; laid over what the pairs have been given before. Empty to forget that.
-    config : RunConfig
-        Of the run, to check the settings with.
-    say : callable
-        As for `review`.
-
-    Raises
-    ------
-    ConfigError
-        If a setting is wrong, or not one of a single pair.
-    RunDirectoryError
-        If it is no run or being worked on, or has no such pair.
-    """
-    layout = Layout(run.resolve())
-    require_pairs(layout, pairs)
-    with closing(RunLock(layout.lock, say)):
-        by_hand = read_by_hand(layout)
-        for pair in pairs:
-            given = by_hand.get(pair, ByHand())
-            changed = with_settings(given, settings) if settings else replace(given, settings={})
-            config_of(config, changed)
-            by_hand[pair] = changed
-        write_by_hand(layout, by_hand)
 
 
 def require_pairs(layout: Layout, pairs: Sequence[str]) -> None:

@@ -15,8 +15,10 @@ Metric = Literal["ncc", "mi"]
 
 _MIN_SHARE = 0.25  # of a tile that must be valid
 _BINS = 8
-_FLAT = 1e-6  # standard deviation, relative to the image's, below which a tile is flat
+_FLAT = 1e-6  # variance, relative to the image's, below which a tile is flat
 _SMALLEST_SPREAD = 1e-4  # of a null; keeps z finite for blank images
+_LEAST_KNOWN = 10  # wrong alignments with tiles to compare, for a null
+_ROUNDS = 8  # of wrong alignments: narrow tissue leaves itself at most of them
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -29,7 +31,7 @@ class Layer:
 
 @dataclass(frozen=True, slots=True)
 class Similarity:
-    """Similarity on held-out tiles; every number is finite, and zero where there was nothing to compare.
+    """Similarity on held-out tiles; every number is finite, and all but z are zero where there was nothing to compare.
 
     Attributes
     ----------
@@ -39,8 +41,9 @@ class Similarity:
         Number of tiles compared.
     before, after : float
         Mean over the tiles, weighted by their valid pixels, at the start and at the found transform.
-    z_before, z : float
-        The same in robust standard deviations above wrong alignments.
+    z_before, z : float or None
+        The same in robust standard deviations above wrong alignments; None where there is no tile to compare, or where
+        too few wrong alignments have any.
     share_improved : float
         Share of the tiles that are more alike after than before.
     """
@@ -49,8 +52,8 @@ class Similarity:
     tiles: int
     before: float
     after: float
-    z_before: float
-    z: float
+    z_before: float | None
+    z: float | None
     share_improved: float
 
 
@@ -67,7 +70,8 @@ def compare(
     """Compare the fixed image with the moving one as it lay before and as it lies after registration.
 
     The null is the registered image moved by random offsets of one to four tiles: about the same tissue, wrongly
-    aligned. What remains of the similarity then comes from texture and outlines, not from alignment.
+    aligned. What remains of the similarity then comes from texture and outlines, not from alignment. Offsets that take
+    the tissue off all tiles tell nothing; where too few are left, more are drawn.
 
     Parameters
     ----------
@@ -83,18 +87,18 @@ def compare(
         Of the wrong alignments.
     """
     scorer = _Scorer(fixed, tile, metric)
-    offsets = _wrong_offsets(fixed.mask.shape, tile, np.random.default_rng(seed), null_samples)
     start, end = scorer.searchable(before), scorer.searchable(after)
     old, old_weights = scorer.values(start)
     new, new_weights = scorer.values(end)
     used = new_weights > 0
+    was, now = _mean(old, old_weights), _mean(new, new_weights)
     return Similarity(
         metric=metric,
         tiles=int(used.sum()),
-        before=_mean(old, old_weights),
-        after=_mean(new, new_weights),
-        z_before=_robust_z(_mean(old, old_weights), scorer.null(start, offsets)),
-        z=_robust_z(_mean(new, new_weights), scorer.null(end, offsets)),
+        before=was or 0.0,
+        after=now or 0.0,
+        z_before=_robust_z(was, _null(scorer, start, seed, null_samples)),
+        z=_robust_z(now, _null(scorer, end, seed, null_samples)),
         share_improved=float((new > old)[used].mean()) if used.any() else 0.0,
     )
 
@@ -146,7 +150,8 @@ class _Scorer:
     """Compares the tissue tiles of one fixed image with those of many moving ones."""
 
     def __init__(self, fixed: Layer, tile: int, metric: Metric) -> None:
-        self._tile, self._metric = tile, metric
+        self.tile, self._metric = tile, metric
+        self.size: tuple[int, ...] = fixed.mask.shape
         self.shape = fixed.mask.shape[0] // tile, fixed.mask.shape[1] // tile
         self._reach = min(4 * tile, min(fixed.mask.shape) // 2) + 1
         everywhere = np.indices(self.shape).reshape(2, -1).T * tile
@@ -167,16 +172,12 @@ class _Scorer:
         """Return similarity and valid pixels (0: does not count) of each tile, the moving image displaced."""
         if not len(self.corners):
             return np.zeros(0), np.zeros(0, dtype=np.int64)
-        pixels, mask = moving.tiles(self.corners + np.array([dy, dx]), self._tile)
+        pixels, mask = moving.tiles(self.corners + np.array([dy, dx]), self.tile)
         valid = self._mask & mask
         weights = valid.sum(axis=1)
         weights[weights < self._least] = 0
         measure = _correlations if self._metric == "ncc" else _informations
         return np.where(weights > 0, measure(self._pixels, pixels, valid), 0.0), weights
-
-    def null(self, moving: _Searchable, offsets: NDArray[np.int64]) -> NDArray[np.float64]:
-        """Return the mean similarity at each of the ``(dx, dy)`` offsets."""
-        return np.array([_mean(*self.values(moving, dx, dy)) for dx, dy in offsets])
 
 
 def _standardised(layer: Layer) -> NDArray[np.float32]:
@@ -229,6 +230,18 @@ def _entropies(histograms: NDArray[np.int64], count: NDArray[np.int64]) -> NDArr
     return np.asarray(-(share * np.log(np.where(share > 0, share, 1.0))).sum(axis=1))
 
 
+def _null(scorer: _Scorer, moving: _Searchable, seed: int, count: int) -> list[float]:
+    """Return the mean similarity at `count` wrong offsets, less those without tiles; at more where few are left."""
+    random, known = np.random.default_rng(seed), list[float]()
+    for _ in range(_ROUNDS):
+        offsets = _wrong_offsets(scorer.size, scorer.tile, random, count)
+        means = (_mean(*scorer.values(moving, dx, dy)) for dx, dy in offsets)
+        known += [mean for mean in means if mean is not None]
+        if len(known) >= _LEAST_KNOWN or not len(scorer.corners):
+            break
+    return known
+
+
 def _wrong_offsets(shape: tuple[int, ...], tile: int, random: np.random.Generator, count: int) -> NDArray[np.int64]:
     """Return (count, 2) offsets ``(dx, dy)`` of one to four tiles, at most half the image."""
     half = min(shape) / 2
@@ -237,11 +250,14 @@ def _wrong_offsets(shape: tuple[int, ...], tile: int, random: np.random.Generato
     return np.stack([radius * np.cos(angle), radius * np.sin(angle)], axis=1).round().astype(np.int64)
 
 
-def _mean(values: NDArray[np.float64], weights: NDArray[np.int64]) -> float:
-    return float(np.average(values, weights=weights)) if weights.any() else 0.0
+def _mean(values: NDArray[np.float64], weights: NDArray[np.int64]) -> float | None:
+    """Return the mean over all tiles; None if there are none."""
+    return float(np.average(values, weights=weights)) if weights.any() else None
 
 
-def _robust_z(value: float, null: NDArray[np.float64]) -> float:
+def _robust_z(value: float | None, null: list[float]) -> float | None:
+    if value is None or len(null) < _LEAST_KNOWN:
+        return None
     centre = float(np.median(null))
-    spread = 1.4826 * float(np.median(np.abs(null - centre)))
+    spread = 1.4826 * float(np.median(np.abs(np.array(null) - centre)))
     return (value - centre) / max(spread, _SMALLEST_SPREAD)

@@ -68,6 +68,8 @@ def _absorbing(pixels: NDArray[np.float32], sigma: float, white: float) -> NDArr
     offset = 0.01 * glass
     transmitted = (np.maximum(smooth, 0) + offset) / (glass + offset)
     density = np.maximum(-np.log10(transmitted), 0).max(axis=0)
+    if np.ptp(density) <= 0:  # nothing is darker than glass
+        return np.zeros(density.shape, dtype=bool)
     threshold = np.clip(_otsu(density) / 2, *_DENSITY_LIMITS)
     ink_or_padding = (smooth < _BLACK_SHARE * glass).all(axis=0)
     return np.asarray((density > threshold) & ~ink_or_padding)

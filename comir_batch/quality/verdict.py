@@ -21,6 +21,9 @@ if TYPE_CHECKING:
     from comir_batch.quality.similarity import Similarity
 
 _AS_GOOD = 0.9  # of the similarity before, for a pair that was aligned from the start
+_UNKNOWN = (
+    "it is not known how alike wrong alignments look: too little tissue lies on the other slide's, or it is too narrow"
+)
 _VIEW_NAMES = {"comir": "representations", "raw": "raw images"}
 _VIEW_NUMBERS = ("before", "after", "z", "z_before", "share_improved", "tiles")
 
@@ -67,6 +70,8 @@ class Evidence:
         What became of the blocks that refined the transform; None where none were asked for.
     set_aside : bool
         Whether the other view's fit was made first, and set aside since this view's tells more.
+    other_error : str
+        Why the other view's fit to compare with failed; empty if it did not.
     """
 
     registered_from: Literal["comir", "raw"]
@@ -87,6 +92,7 @@ class Evidence:
     backward_error: str = ""
     blocks: BlockCounts | None = None
     set_aside: bool = False
+    other_error: str = ""
 
     @property
     def decisive(self) -> Similarity:
@@ -99,9 +105,15 @@ class Evidence:
         return self.raw if self.decisive is self.comir else self.comir
 
     @property
-    def best_z(self) -> float:
-        """The highest significance of any view."""
-        return max(view.z for view in (self.raw, self.comir) if view)
+    def other_name(self) -> str:
+        """What users know the view by that did not give the transform."""
+        return _VIEW_NAMES["raw" if self.registered_from == "comir" else "comir"]
+
+    @property
+    def best_z(self) -> float | None:
+        """The highest significance of any view; None where it is known of none."""
+        known = [view.z for view in (self.raw, self.comir) if view and view.z is not None]
+        return max(known, default=None)
 
 
 def judge(evidence: Evidence, config: JudgeConfig) -> Judgement:
@@ -179,7 +191,9 @@ def _implausible(evidence: Evidence, config: JudgeConfig) -> Iterator[str]:
 
 
 def _unproven(evidence: Evidence, config: JudgeConfig) -> Iterator[str]:
-    if not evidence.best_z >= config.review_z:
+    if evidence.best_z is None:
+        yield _UNKNOWN
+    elif not evidence.best_z >= config.review_z:
         yield (
             "the images are no more alike than in wrong alignments "
             f"(z {_signed(evidence.best_z)}; {config.review_z:.3g} is asked for)"
@@ -247,6 +261,10 @@ def _apart(evidence: Evidence, config: JudgeConfig) -> Iterator[str]:
             f"representations and raw images disagree by {distance:.1f} µm (median); "
             f"at most {config.max_disagreement_um:.1f} µm is allowed"
         )
+    if evidence.other_error:
+        yield (
+            f"the fit of the {evidence.other_name}, which this one is compared with, failed ({evidence.other_error})"
+        )
     if evidence.backward_error:
         yield f"the fit from the moving slide back to the fixed one failed ({evidence.backward_error})"
     inverse = evidence.inverse
@@ -267,7 +285,9 @@ def _apart(evidence: Evidence, config: JudgeConfig) -> Iterator[str]:
 def _weak(evidence: Evidence, config: JudgeConfig) -> Iterator[str]:
     """Yield why the similarity does not suffice: a model of one slide counts only if the raw images agree with it."""
     z = evidence.decisive.z
-    if not z >= config.accept_z:
+    if z is None:
+        yield f"{_UNKNOWN} ({_VIEW_NAMES[evidence.registered_from]}, which gave the transform)"
+    elif not z >= config.accept_z:
         yield (
             f"the similarity is weak: z {_signed(z)}, {config.accept_z:.3g} is asked for of the "
             f"{_VIEW_NAMES[evidence.registered_from]}, which gave the transform"
@@ -281,18 +301,23 @@ def _weak(evidence: Evidence, config: JudgeConfig) -> Iterator[str]:
 
 
 def _unconfirmed(evidence: Evidence, config: JudgeConfig) -> bool:
-    by_raw = evidence.raw.z >= config.accept_z or _raw_agrees(evidence, config)
+    by_raw = _reaches(evidence.raw, config.accept_z) or _raw_agrees(evidence, config)
     return evidence.model_slides == 1 and not by_raw
 
 
 def _raw_agrees(evidence: Evidence, config: JudgeConfig) -> bool:
     distance = evidence.disagreement_um
-    return evidence.raw.z >= config.review_z and distance is not None and distance <= config.max_disagreement_um
+    near = distance is not None and distance <= config.max_disagreement_um
+    return near and _reaches(evidence.raw, config.review_z)
+
+
+def _reaches(view: Similarity, least: float) -> bool:
+    return view.z is not None and view.z >= least
 
 
 def _improved(view: Similarity, config: JudgeConfig) -> bool:
     """Tell whether the view looks better than before, or as good if it was aligned from the start."""
-    aligned_before = view.z_before >= config.accept_z
+    aligned_before = view.z_before is not None and view.z_before >= config.accept_z
     return view.share_improved >= config.min_gain or (aligned_before and view.after >= _AS_GOOD * view.before)
 
 
@@ -303,9 +328,8 @@ def _findings(evidence: Evidence, config: JudgeConfig) -> Iterator[str]:
     else:
         yield "registered from the raw images by mutual information"
     if evidence.set_aside:
-        first, second = ("comir", "raw") if evidence.registered_from == "raw" else ("raw", "comir")
-        surer = f"that of the {_VIEW_NAMES[second]} tells more on tiles that neither saw"
-        yield f"a fit of the {_VIEW_NAMES[first]} was set aside: {surer}"
+        surer = f"that of the {_VIEW_NAMES[evidence.registered_from]} tells more on tiles that neither saw"
+        yield f"a fit of the {evidence.other_name} was set aside: {surer}"
     yield _story(_VIEW_NAMES["comir"], evidence.comir) if evidence.comir else "no representations were used"
     yield _story(_VIEW_NAMES["raw"], evidence.raw)
     if evidence.tile_error:
@@ -314,15 +338,20 @@ def _findings(evidence: Evidence, config: JudgeConfig) -> Iterator[str]:
             f"estimated error {error.median_um:.1f} µm (median), 95 % within {error.p95_um:.1f} µm: so far lie "
             f"{error.located} of {error.tried} held-out tiles from where they fit best"
         )
+    else:
+        yield (
+            f"there is no estimated error: too few of the {evidence.decisive.tiles} held-out tiles have a clear place "
+            "where they fit best"
+        )
     if evidence.blocks and evidence.blocks.refined:
         blocks = evidence.blocks
         yield (
             f"refined by {blocks.used} of {blocks.tried} blocks, moved by {blocks.median_um:.2f} µm (median); "
             f"{blocks.failed} were not found, {blocks.outliers} left out as outliers"
         )
-    if evidence.other and not evidence.other.z >= config.review_z and evidence.decisive.z >= config.review_z:
-        silent = _VIEW_NAMES["raw" if evidence.registered_from == "comir" else "comir"]
-        yield f"the {silent} by themselves do not speak for the transform (z {_signed(evidence.other.z)})"
+    review_z = config.review_z
+    if evidence.other and not _reaches(evidence.other, review_z) and _reaches(evidence.decisive, review_z):
+        yield f"the {evidence.other_name} by themselves do not speak for the transform (z {_signed(evidence.other.z)})"
     if evidence.shape.mirrored:
         yield "the moving slide is mirrored"
     if evidence.landmarks:
@@ -342,5 +371,7 @@ def _story(name: str, view: Similarity) -> str:
     )
 
 
-def _signed(z: float) -> str:
+def _signed(z: float | None) -> str:
+    if z is None:
+        return "unknown"
     return f"{z:.1f}" if abs(z) < 10 else f"{z:.0f}"

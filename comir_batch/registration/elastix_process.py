@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from comir_batch.core.errors import RegistrationError, ShortOfMemoryError
+from comir_batch.core.errors import OutOfTimeError, RegistrationError, ShortOfMemoryError
 from comir_batch.registration.elastix_maps import read_chain, render, write_chain
 
 if TYPE_CHECKING:
@@ -101,7 +101,9 @@ class ElastixProcess:
         Raises
         ------
         RegistrationError
-            If elastix failed (in its own words), crashed or took too long.
+            If elastix failed (in its own words) or crashed.
+        OutOfTimeError
+            If it took too long.
         """
         request.folder.mkdir(parents=True, exist_ok=True)
         files = request.folder / "request"
@@ -139,7 +141,7 @@ class ElastixProcess:
             code = child.wait()
             if code == -signal.SIGKILL:  # nobody but the kernel kills it so, when memory runs out
                 raise ShortOfMemoryError("elastix was killed (SIGKILL), as the kernel does when memory runs out")
-            raise RegistrationError(_death(code, too_long))
+            raise (OutOfTimeError if code == -signal.SIGALRM else RegistrationError)(_death(code, too_long))
         return answer
 
     def _running(self) -> subprocess.Popen[str]:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from comir_batch.core.errors import RegistrationError
+from comir_batch.core.errors import OutOfTimeError, RegistrationError
 from comir_batch.core.transform import Affine, BSpline, Composite
 from comir_batch.registration import parameters
 from comir_batch.registration.coarse import coarse_view
@@ -32,6 +32,10 @@ class Attempt(NamedTuple):
 
     name: str
     error: str = ""
+    out_of_time: bool = False
+
+
+_NO_FIT = Attempt("not at all: the start")
 
 
 class Fitted(NamedTuple):
@@ -40,11 +44,16 @@ class Fitted(NamedTuple):
     transform: Composite
     attempts: tuple[Attempt, ...]
 
+    @property
+    def is_start(self) -> bool:
+        """Whether no fit was made or believed."""
+        return self.attempts[-1] == _NO_FIT
+
 
 def unfitted(start: Composite, tried: Fitted, reason: str) -> Fitted:
     """Return the start instead of a fit, and why."""
     *earlier, last = tried.attempts
-    return Fitted(_joined(start), (*earlier, last._replace(error=reason), Attempt("not at all: the start")))
+    return Fitted(_joined(start), (*earlier, last._replace(error=reason), _NO_FIT))
 
 
 class Check(NamedTuple):
@@ -52,6 +61,7 @@ class Check(NamedTuple):
 
     transform: Composite | None = None
     error: str = ""
+    out_of_time: bool = False
 
 
 class Fitter:
@@ -72,17 +82,21 @@ class Fitter:
         """Fit rigid, affine and perhaps B-spline at full resolution, or the user's stages, and join the affine parts.
 
         The affine stage is left out where coarse images are not explained better by it, see `_linear`. Where elastix
-        fails it is tried again with less asked of it; what is left at last is the start.
+        fails it is tried again with less asked of it; what is left at last is the start. What takes longer is not
+        tried once the time limit was too short.
         """
         attempts: list[Attempt] = []
-        for name, config, bends in _ladder(self._config, deformable=deformable):
+        for rung in _ladder(self._config, deformable=deformable):
+            if rung.longer and any(attempt.out_of_time for attempt in attempts):
+                continue
             try:
-                transform = Fitter(config, self._outline).once(view, start, folder, deformable=bends)
+                transform = Fitter(rung.config, self._outline).once(view, start, folder, deformable=rung.bends)
             except RegistrationError as error:
-                attempts.append(Attempt(name, _put_aside(folder, len(attempts) + 1, str(error))))
+                reason = _put_aside(folder, len(attempts) + 1, str(error))
+                attempts.append(Attempt(rung.name, reason, isinstance(error, OutOfTimeError)))
             else:
-                return Fitted(transform, (*attempts, Attempt(name)))
-        return Fitted(_joined(start), (*attempts, Attempt("not at all: the start")))
+                return Fitted(transform, (*attempts, Attempt(rung.name)))
+        return Fitted(_joined(start), (*attempts, _NO_FIT))
 
     def once(self, view: View, start: Composite, folder: Path, *, deformable: bool) -> Composite:
         """Fit as `full` does, without trying again.
@@ -166,19 +180,29 @@ def _checked(config: RegisterConfig, outline: View | None, view: View, start: Co
     try:
         return Check(Fitter(preset, outline).once(view, start, folder, deformable=False))
     except RegistrationError as error:
-        return Check(None, str(error))
+        return Check(None, str(error), isinstance(error, OutOfTimeError))
 
 
-def _ladder(config: RegisterConfig, *, deformable: bool) -> Iterator[tuple[str, RegisterConfig, bool]]:
-    """Yield what is tried, in turn: name, settings and whether a B-spline is fitted."""
-    yield "as configured", config, deformable
+class _Rung(NamedTuple):
+    """A way to try a fit: whether a B-spline is fitted, and whether it takes longer than what was tried before."""
+
+    name: str
+    config: RegisterConfig
+    bends: bool
+    longer: bool = False
+
+
+def _ladder(config: RegisterConfig, *, deformable: bool) -> Iterator[_Rung]:
+    """Yield what is tried, in turn."""
+    yield _Rung("as configured", config, deformable)
     if config.parameter_files:
         config = config.model_copy(update={"parameter_files": ()})
-        yield "by the preset instead of the parameter files", config, deformable
+        yield _Rung("by the preset instead of the parameter files", config, deformable)
     more = config.model_copy(update={"samples": 4 * config.samples, "grid_um": 2 * config.grid_um})
-    yield ("four times the samples" + (", half the control points along each axis" * deformable)), more, deformable
+    name = "four times the samples" + (", half the control points along each axis" * deformable)
+    yield _Rung(name, more, deformable, longer=True)
     if deformable:
-        yield "without B-spline", config, False
+        yield _Rung("without B-spline", config, bends=False)
 
 
 def _put_aside(folder: Path, attempt: int, reason: str) -> str:

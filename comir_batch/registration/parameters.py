@@ -77,6 +77,37 @@ def given(config: RegisterConfig, *, deformable: bool) -> tuple[ParameterMap, ..
     return tuple(stage for stage in stages if deformable or "BSpline" not in stage["Transform"][0])
 
 
+def require_stages(config: RegisterConfig, registration: str) -> None:
+    """Raise ConfigError unless the user's own stages, if there are any, do what the manifest asks of a pair.
+
+    Parameters
+    ----------
+    config : RegisterConfig
+        Settings.
+    registration : {"affine", "bspline", "blocks"}
+        What the manifest says; blocks bend by themselves.
+    """
+    if not config.parameter_files:
+        return
+    bends = len(given(config, deformable=True)) > len(given(config, deformable=False))
+    if registration == "affine" and not given(config, deformable=False):
+        raise ConfigError(
+            "register.parameter_files: all files have B-splines, and the manifest asks for registration = affine. "
+            "Give a rigid or an affine one, too, or ask for bspline"
+        )
+    if registration == "bspline" and not bends:
+        raise ConfigError(
+            "register.parameter_files: no file has a B-spline, and the manifest asks for registration = bspline, which "
+            "it does unless it says otherwise. Give a file with one, too, or ask for affine"
+        )
+
+
+def others_metrics(config: RegisterConfig, metric: Metric) -> tuple[str, ...]:
+    """Return the metrics of the user's own stages that the presets compare the other view by."""
+    (other,) = (name for kind, name in _METRICS.items() if kind != metric)
+    return (other,) if any(other in stage["Metric"] for stage in given(config, deformable=True)) else ()
+
+
 def _given(number: int, text: str, seed: int) -> ParameterMap:
     parameters = parse(text)
     if not is_known_transform(parameters):

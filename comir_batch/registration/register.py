@@ -6,6 +6,7 @@ import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from comir_batch.registration.elastix_maps import write_chain
 from comir_batch.registration.fit import Check, Fitter
 from comir_batch.registration.images import seconded
 from comir_batch.registration.starts import Starts, full_fit
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from comir_batch.core.config import RegisterConfig
+    from comir_batch.core.geometry import Grid
     from comir_batch.core.transform import Composite
     from comir_batch.registration.fit import Attempt, Fitted
     from comir_batch.registration.images import Landmarks, View
@@ -116,6 +118,8 @@ def register(
         return fitter.full(view, best.transform, folder / view.name, deformable=deformable)
 
     final = full_fit(starts, best, seconded(starts.fitted, config.second_metric, landmarks), config, fit)
+    if final.fitted.is_start:
+        _write_alone(final.fitted.transform, final.view.fixed.grid, folder / final.view.name)
     clock.lap("fit")
     others = [fitter.check(view, best.transform, folder / "other") for view in final.others]
     clock.lap("other")
@@ -133,6 +137,14 @@ def register(
         backward=backward,
         seconds=clock.seconds,
     )
+
+
+def _write_alone(transform: Composite, grid: Grid, folder: Path) -> None:
+    """Leave a transform in place of what elastix wrote of another one, but for its logs."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for path in folder.glob("*.txt"):
+        path.unlink()
+    write_chain(transform, grid, folder, "TransformParameters")
 
 
 class _Clock:

@@ -21,7 +21,7 @@ from comir_batch.registration.search import Candidate, search
 from comir_batch.registration.settle import Settled, settled
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from numpy.typing import NDArray
 
@@ -82,7 +82,9 @@ class Start:
 class Starts:
     """Finds the starts of one pair and compares them by every view.
 
-    The likeliest one wins, on all tissue that fits see; held-out tiles have no say, so that a verdict may rest on them.
+    The likeliest one wins, on all tissue that fits see; held-out tiles have no say in that. They have one in which view
+    is fitted and which fit stays (`final_view`, `full_fit`), so the significance of what was chosen of two is a little
+    high.
 
     Parameters
     ----------
@@ -182,13 +184,22 @@ class Starts:
             raise RegistrationError("no features agree; set register.starts to search or both")
         return places
 
-    def _searched(self) -> Iterator[Candidate]:
-        """Yield what the search finds at each scale that may be."""
+    def _searched(self) -> list[Candidate]:
+        """Return what the search finds at each scale that may be; at some of them the tissue may not overlap."""
+        places: list[Candidate] = []
+        failed: RegistrationError | None = None
         for scale in self._config.scales:
             views = [replace(view, moving=view.moving.enlarged(1 / scale)) for view in self._asked]
             larger = Affine(scale * np.eye(2), np.zeros(2))
-            for place in search(views, self._config):
-                yield replace(place, transform=larger.after(place.transform))
+            try:
+                found = search(views, self._config)
+            except RegistrationError as error:
+                failed = error
+            else:
+                places += [replace(place, transform=larger.after(place.transform)) for place in found]
+        if failed and not places:
+            raise failed
+        return places
 
     def _judged(self, transform: Composite, candidate: Candidate | None) -> Start:
         return Start(transform, self._likelihood(transform), self.significances(transform), candidate)

@@ -16,7 +16,7 @@ import pytest
 
 from comir_batch.bench.known_motion import Motion, move
 from comir_batch.core.config import RegisterConfig
-from comir_batch.core.errors import RegistrationError, ShortOfMemoryError
+from comir_batch.core.errors import OutOfTimeError, RegistrationError, ShortOfMemoryError
 from comir_batch.core.geometry import Grid
 from comir_batch.core.transform import Affine, BSpline, Composite
 from comir_batch.registration import parameters
@@ -124,7 +124,7 @@ def test_elastix_own_words_are_shown(process, pair, tmp_path):
 
 
 def test_the_time_limit_ends_it_and_the_next_request_runs(process, pair, tmp_path):
-    with pytest.raises(RegistrationError, match="time limit of 1 s"):
+    with pytest.raises(OutOfTimeError, match="time limit of 1 s"):
         process.register(_request(pair, tmp_path / "long", LONG, limit=1.0))
     assert process.register(_request(pair, tmp_path / "next")).seconds > 0
     assert not (tmp_path / "long" / "request").exists()

@@ -97,6 +97,7 @@ def test_settings_for_one_pair_change_that_pair_alone_and_stay(slides, copied):
         (("rerun", "{run}", "--pair", "p1", "--set", "register.sead=2"), 3, "register.sead"),
         (("rerun", "{run}", "--pair", "p1", "--set", "execution.workers=2"), 3, "cannot be set for single pairs"),
         (("rerun", "{run}", "--pair", "p1"), 2, "nothing to change"),
+        (("rerun", "{run}", "--pair", "p1", "--set", "register.second_metric=landmarks"), 3, "the pair p1 has none"),
     ],
 )
 def test_mistakes_are_one_clear_message_and_change_nothing(undisturbed, words, code, said):

@@ -16,6 +16,7 @@ from comir_batch.core.events import EventBus
 from comir_batch.execution.serial import SerialExecutor
 from comir_batch.execution.stop import StopRequest
 from comir_batch.pipeline.run import RunRequest, run
+from comir_batch.registration.elastix_maps import read_chain
 
 pytestmark = pytest.mark.slow
 
@@ -131,6 +132,14 @@ def test_where_elastix_cannot_finish_the_start_is_left_for_review_with_the_reaso
     assert row["verdict"] == "review"
     assert "register.time_limit_s" in row["reasons"]
     assert "not at all: the start" in row["reasons"]
+    pair = copied / "pairs" / "p1"
+    chain = read_chain(sorted((pair / "elastix").glob("TransformParameters.*.txt")))
+    assert chain.to_dict()["parts"] == json.loads((pair / "transform.json").read_text())["parts"]
+    _, ran = go_on(export=TIFF, register={"seed": 3, "time_limit_s": 0.0005})
+    assert ran == set()
+    _, ran = go_on(export=TIFF, register={"seed": 3, "time_limit_s": 1800})
+    assert {"register", "judge", "export", "report"} <= ran
+    assert "register.time_limit_s" not in runs.results(copied)["p1"]["reasons"]
 
 
 def test_each_stage_is_a_command_that_keeps_the_run_s_settings(copied):

@@ -1,7 +1,9 @@
 """Thresholds are chosen on some slides by what they let through, and told of others."""
 
 import json
+import shutil
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -131,6 +133,15 @@ def test_figures_are_not_told_of_the_slides_that_were_calibrated_on(measured, tm
     done = call(folder, "--told", folder, "--out", tmp_path / "out")
     assert done.exit_code == 3
     assert "both sets of fields are of the same slide" in done.output
+
+
+def test_a_field_counts_once_however_often_its_folder_is_named_or_copied(measured, tmp_path):
+    folder = Path(measured("a", 1))
+    shutil.copytree(folder, tmp_path / "copy")
+    once = read_fields([folder], "both")
+    assert len(once.cases) == 800
+    assert read_fields([folder, folder, tmp_path / "copy"], "both") == once
+    assert len(read_fields([folder, Path(measured("b", 2))], "both").cases) == 1600
 
 
 def test_what_holds_no_fields_is_told(measured, tmp_path):

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import cv2
 import numpy as np
 import pytest
 
 from comir_batch.core.config import load_config
+from comir_batch.core.errors import ConfigError
 from comir_batch.core.manifest import read_manifest
 from comir_batch.core.task import Resource
-from comir_batch.pipeline.graph import build_jobs, needed
+from comir_batch.pipeline.by_hand import ByHand, write_by_hand
+from comir_batch.pipeline.graph import build_jobs, done_jobs, needed
 from comir_batch.pipeline.inspect import inspect_manifest
 from comir_batch.pipeline.job import Inference
 from comir_batch.pipeline.layout import Layout, RegisterFiles, in_run
@@ -147,6 +151,34 @@ def test_outlines_count_where_tissue_was_found_and_not_drawn(folder, mask, setti
     jobs = build(folder, ROW + mask, **settings)
     (work,) = [job.work for job in jobs.values() if job.stage == "register"]
     assert work.outlined == outlined
+
+
+def test_what_was_stopped_at_its_time_limit_is_done_until_the_limit_is_longer(folder):
+    def done(limit, stopped):
+        jobs = build(folder, register={"time_limit_s": limit})
+        (job,) = [job for job in jobs.values() if job.stage == "register"]
+        lines = [
+            {"kind": "start", "job": job.key, "fresh": True, "outputs": ["work/" + job.key + "/transform.json"]},
+            {"kind": "task", "job": job.key, "task": "pair", "value": {"view": "raw", **stopped}},
+            {"kind": "done", "job": job.key},
+        ]
+        for path in job.outputs:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.touch()
+        return job.key in done_jobs({job.key: replace(job, inputs=())}, History(lines), folder / "run")
+
+    assert done(60.0, {})
+    assert done(3600.0, {})
+    assert done(60.0, {"stopped_at_s": 60.0})
+    assert done(30.0, {"stopped_at_s": 60.0})
+    assert not done(61.0, {"stopped_at_s": 60.0})
+
+
+def test_settings_of_a_pair_that_stop_the_run_are_told_with_the_way_out(folder):
+    given = {"p": ByHand(settings={"register": {"second_metric": "landmarks"}})}
+    write_by_hand(Layout(folder / "run"), given)
+    with pytest.raises(ConfigError, match=r"the pair p cannot be run .*register\.second_metric.* --pair p --forget"):
+        build(folder)
 
 
 def test_without_images_nothing_is_warped(folder):

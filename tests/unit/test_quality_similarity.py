@@ -60,6 +60,55 @@ def test_unrelated_images_do_not_stand_out(metric):
 
 
 @pytest.mark.parametrize("metric", ["ncc", "mi"])
+@pytest.mark.parametrize("width", [TILE, 2 * TILE, 3 * TILE])
+def test_unrelated_images_do_not_stand_out_where_tissue_is_narrow(metric, width):
+    """Most wrong offsets lay nothing on a strip: that says nothing of how alike wrong alignments are."""
+    strip = np.zeros((640, 800), bool)
+    strip[320 : 320 + width] = True
+    scores = []
+    for seed in range(4):
+        fixed, moving = texture(strip.shape, seed), texture(strip.shape, 100 + seed)
+        found = compare(
+            Layer(fixed, held_out(strip)), Layer(moving, strip), Layer(moving, strip), tile=TILE, metric=metric
+        )
+        assert found.tiles > 0
+        scores.append(found.z)
+    assert max(np.abs(scores)) < 4
+
+
+@pytest.mark.parametrize("metric", ["ncc", "mi"])
+def test_an_alignment_of_narrow_tissue_stands_out(metric):
+    strip = np.zeros((640, 800), bool)
+    strip[320 : 320 + 2 * TILE] = True
+    pixels = texture(strip.shape, 0)
+    noisy = Layer(pixels + texture(strip.shape, 1), strip)
+    assert 8 < compare(Layer(pixels, held_out(strip)), noisy, noisy, tile=TILE, metric=metric).z < 100
+
+
+@pytest.mark.parametrize("metric", ["ncc", "mi"])
+def test_where_no_wrong_alignment_leaves_a_tile_significance_is_not_known(metric):
+    """Thresholds of verdicts rest on nulls of many wrong alignments."""
+    pixels = everywhere(texture((640, 640), 0))
+    island = np.zeros(pixels.mask.shape, bool)
+    island[320 : 320 + TILE // 2 + 1, 320 : 320 + TILE // 2 + 1] = True  # a quarter of one tile: it has to stay there
+    found = compare(Layer(pixels.pixels, island), pixels, Layer(pixels.pixels, island), tile=TILE, metric=metric)
+    assert found.tiles == 1
+    assert found.z is None
+    assert found.z_before is not None
+
+
+@pytest.mark.parametrize(
+    ("metric", "z_before", "z"), [("ncc", 2.124627961305, 11.018665192340), ("mi", 0.375046779182, 19.394960125457)]
+)
+def test_significance_where_tissue_is_wide_is_what_thresholds_were_chosen_by(metric, z_before, z):
+    pixels, mask = texture((256, 320), 0), np.zeros((256, 320), bool)
+    mask[20:240, 30:300] = True
+    noisy = everywhere(pixels + 2 * texture(pixels.shape, 1))
+    found = compare(Layer(pixels, held_out(mask)), moved(noisy, 20, 9), noisy, tile=TILE, metric=metric)
+    assert (found.z_before, found.z) == pytest.approx((z_before, z), rel=1e-4)
+
+
+@pytest.mark.parametrize("metric", ["ncc", "mi"])
 @pytest.mark.parametrize("blank", ["fixed", "moving", "both"])
 def test_blank_images_give_zeros_not_nans(metric, blank):
     textured, flat = everywhere(texture((128, 160), 0)), everywhere(np.full((128, 160), 7.0, np.float32))
@@ -77,9 +126,9 @@ def test_small_images_and_empty_masks(shape, metric):
     pixels = texture(shape, 0)
     empty = Layer(pixels, np.zeros(shape, bool))
     found = compare(empty, everywhere(pixels), everywhere(pixels), tile=TILE, metric=metric)
-    assert (found.tiles, found.z, found.after) == (0, 0.0, 0.0)
+    assert (found.tiles, found.z, found.after) == (0, None, 0.0)
     found = compare(everywhere(pixels), empty, empty, tile=TILE, metric=metric)
-    assert (found.tiles, found.z, found.share_improved) == (0, 0.0, 0.0)
+    assert (found.tiles, found.z, found.share_improved) == (0, None, 0.0)
 
 
 def test_only_masked_tiles_count():

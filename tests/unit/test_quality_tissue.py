@@ -128,3 +128,9 @@ def test_serial_sections_in_different_stains(shared_data):
 def test_phase_contrast_is_tissue_everywhere(shared_data):
     path = next((shared_data / "phase_fluorescence").rglob("phase_contrast_z6.png"))
     assert tissue_mask(cv2.imread(str(path), cv2.IMREAD_UNCHANGED)[None], "dark").all()
+
+
+def test_glass_with_a_bright_speck_is_blank():
+    glass = np.full((3, 500, 500), 240, np.uint8)
+    glass[:, 250, 250] = 255
+    assert not tissue_mask(glass, "brightfield").any()

@@ -70,6 +70,17 @@ def test_what_is_no_more_alike_than_wrong_alignments_is_rejected():
     assert verdict(replace(evidence, comir=replace(COMIR, z=float("nan")))) is Verdict.REJECT
 
 
+def test_a_significance_that_is_not_known_is_never_accepted():
+    unknown = replace(COMIR, z=None, z_before=None)
+    assert verdict(replace(GOOD, comir=unknown)) is Verdict.REVIEW  # the raw images speak for it
+    assert "it is not known how alike wrong alignments look" in reasons(replace(GOOD, comir=unknown))
+    nothing = replace(RAW_ONLY, raw=replace(RAW, z=None, z_before=None))
+    assert verdict(nothing) is Verdict.REJECT
+    assert "it is not known how alike wrong alignments look" in reasons(nothing)
+    assert "(z unknown against wrong alignments)" in reasons(nothing)
+    assert metrics(nothing)["raw_z"] is None
+
+
 def test_between_reject_and_accept_is_review():
     evidence = replace(GOOD, raw=replace(RAW, z=5.0), comir=replace(COMIR, z=6.0))
     assert verdict(evidence) is Verdict.REVIEW
@@ -178,6 +189,22 @@ def test_a_fit_back_that_failed_is_for_review_with_its_reason():
     failed = replace(GOOD, backward_error="elastix failed: too many samples outside")
     assert verdict(failed) is Verdict.REVIEW
     assert "back to the fixed one failed (elastix failed: too many samples outside)" in reasons(failed)
+
+
+def test_a_fit_to_compare_with_that_failed_is_for_review_with_its_reason():
+    alone = replace(GOOD, disagreement_um=None, other_error="elastix crashed: SIGSEGV (signal 11)")
+    assert verdict(alone) is Verdict.REVIEW
+    told = "the fit of the raw images, which this one is compared with, failed (elastix crashed: SIGSEGV (signal 11))"
+    assert told in reasons(alone)
+    assert "the fit of the representations" in reasons(replace(alone, registered_from="raw", raw=replace(RAW, z=30.0)))
+
+
+def test_where_no_tile_has_a_clear_place_it_is_said_that_no_error_is_known():
+    """Small crops that are aligned often have too few; their significance tells them from wrong ones."""
+    told = "there is no estimated error: too few of the 112 held-out tiles have a clear place where they fit best"
+    assert verdict(GOOD) is Verdict.ACCEPT
+    assert told in reasons(GOOD)
+    assert "no estimated error" not in reasons(replace(GOOD, tile_error=TileError(112, 91, 0.84, 2.1, 0.9)))
 
 
 def test_the_error_is_that_of_the_tiles_whose_place_is_clear():

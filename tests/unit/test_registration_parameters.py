@@ -8,7 +8,16 @@ from comir_batch.core.config import RegisterConfig, load_config
 from comir_batch.core.errors import ConfigError
 from comir_batch.core.geometry import Grid
 from comir_batch.registration.elastix_maps import parse
-from comir_batch.registration.parameters import affine, bspline, given, preset, resolutions, rigid
+from comir_batch.registration.parameters import (
+    affine,
+    bspline,
+    given,
+    others_metrics,
+    preset,
+    require_stages,
+    resolutions,
+    rigid,
+)
 
 SMALL = Grid(256, 256, 1.0, 1.0)
 
@@ -128,6 +137,34 @@ def test_what_is_written_is_the_preset_and_can_be_given_back(written):
         ("EulerTransform",),
         ("AffineTransform",),
     ]
+
+
+@pytest.mark.parametrize(
+    ("kept", "registration", "wrong"),
+    [
+        ((2,), "affine", "all files have B-splines"),
+        ((0, 1), "bspline", "no file has a B-spline"),
+        ((0, 1), "affine", ""),
+        ((0, 1), "blocks", ""),
+        ((0, 2), "affine", ""),
+        ((0, 2), "bspline", ""),
+        ((), "affine", ""),
+    ],
+)
+def test_files_that_do_not_do_what_the_manifest_asks_are_told(written, kept, registration, wrong):
+    config = RegisterConfig(parameter_files=tuple(str(written[number]) for number in kept))
+    if not wrong:
+        require_stages(config, registration)
+        return
+    with pytest.raises(ConfigError, match=wrong):
+        require_stages(config, registration)
+
+
+def test_files_of_the_other_view_are_known(written):
+    config = RegisterConfig(parameter_files=tuple(map(str, written)))
+    assert others_metrics(config, "ncc") == ("AdvancedMattesMutualInformation",)
+    assert others_metrics(config, "mi") == ()
+    assert others_metrics(RegisterConfig(), "ncc") == ()
 
 
 def test_the_text_of_the_files_is_kept_so_that_the_run_can_be_made_again(written):

@@ -191,6 +191,31 @@ def test_tissue_of_another_size_than_the_pixel_sizes_say_is_found_where_scales_a
     assert sum(searched.likelihood.values()) > sum(as_told.likelihood.values()) + 20
 
 
+@pytest.mark.parametrize("number", [0, 1, 2])
+def test_a_scale_at_which_nothing_overlaps_does_not_end_the_search_of_others(number, monkeypatch):
+    asked = []
+
+    def search_but_once(_views, _config):
+        asked.append(len(asked))
+        if asked[-1] == number:
+            raise RegistrationError("the images overlap too little at every rotation")
+        return (Candidate(Affine(np.eye(2), np.zeros(2)), 0.0, False, 9.0, 5.0),)  # noqa: FBT003
+
+    monkeypatch.setattr("comir_batch.registration.starts.search", search_but_once)
+    starts = Starts(_views(), RegisterConfig(scales=(0.8, 1.0, 1.25)))
+    assert starts.found()
+    assert asked == [0, 1, 2]
+
+
+def test_where_nothing_overlaps_at_any_scale_it_is_told(monkeypatch):
+    def search_in_vain(_views, _config):
+        raise RegistrationError("the images overlap too little at every rotation")
+
+    monkeypatch.setattr("comir_batch.registration.starts.search", search_in_vain)
+    with pytest.raises(RegistrationError, match="overlap too little"):
+        Starts(_views(), RegisterConfig(scales=(0.8, 1.0, 1.25))).found()
+
+
 def test_a_start_of_the_users_settles_too():
     middle = np.array([64.0, 64.0])
     turned = Affine.about(_rotation(2.0), middle, [1.0, -1.0])

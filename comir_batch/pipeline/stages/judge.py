@@ -20,11 +20,12 @@ from comir_batch.pipeline.start import start_transform
 from comir_batch.pipeline.views import Side, load_views, read_landmarks, read_mb, reduction
 from comir_batch.quality.points import judge_landmarks
 from comir_batch.quality.verdict import judge
+from comir_batch.registration import parameters
 from comir_batch.registration.fit import Attempt
 from comir_batch.registration.memory import registration_memory_mb
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
     from pathlib import Path
 
     from comir_batch.core.config import JudgeConfig, RegisterConfig
@@ -90,7 +91,7 @@ def judge_pair(work: JudgeWork) -> dict[str, Any]:
     evidence = gather(seen, found, work.registration.seed, work.model, _landmarks(work, found))
     judgement = judge(evidence, work.config)
     _write_tiles(work, seen[found.view])
-    reasons = [*judgement.reasons, work.model_choice]
+    reasons = [*judgement.reasons, *_own_files(work, found, seen[found.view]), work.model_choice]
     content = {"verdict": judgement.verdict.value, "reasons": reasons, "metrics": judgement.metrics}
     write_json(work.files.verdict, content)
     return {"verdict": judgement.verdict.value}
@@ -111,7 +112,20 @@ def _found(work: JudgeWork) -> Found:
         margin_nats=summary["margin_nats"],
         blocks=read_counts(files),
         set_aside=summary["set_aside"],
+        other_error=summary["other_error"],
     )
+
+
+def _own_files(work: JudgeWork, found: Found, sight: Sight) -> Iterator[str]:
+    """Yield what has to be told of the user's own parameter files, if they gave the transform."""
+    if len(found.attempts) > 1:
+        return
+    fitted, other = ("representations", "raw images") if found.view == "comir" else ("raw images", "representations")
+    for name in parameters.others_metrics(work.registration, sight.view.metric):
+        yield (
+            f"register.parameter_files compare by {name}, by which the presets compare {other}; the pair was fitted in "
+            f"its {fitted}"
+        )
 
 
 def _landmarks(work: JudgeWork, found: Found) -> Landmarks | None:

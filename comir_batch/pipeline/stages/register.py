@@ -31,6 +31,10 @@ if TYPE_CHECKING:
     from comir_batch.registration.starts import Start
 
 
+STOPPED = "stopped_at_s"
+"""In the value of a pair's task: elastix' time limit, where it was too short for some fit."""
+
+
 @dataclass(frozen=True, slots=True)
 class RegisterWork:
     """What registering one pair takes.
@@ -132,7 +136,9 @@ def register_pair(work: RegisterWork) -> dict[str, Any]:
             write_json(check.transform, path)
     write_plain_json(work.files.summary, _summary(found))
     write_json(found.transform, work.found)
-    return {"view": found.view}
+    checks = found.other.out_of_time or found.backward.out_of_time
+    late = checks or any(attempt.out_of_time for attempt in found.attempts)
+    return {"view": found.view} | ({STOPPED: work.config.time_limit_s} if late else {})
 
 
 def _summary(found: Registration) -> dict[str, Any]:

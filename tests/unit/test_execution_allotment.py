@@ -32,5 +32,5 @@ def test_the_share_is_the_jobs_and_never_more_than_the_machine(job, cores, gib):
 def test_local_workers_divide_the_jobs_share(monkeypatch, tmp_path):
     monkeypatch.setenv("SLURM_CPUS_PER_TASK", "1")
     monkeypatch.setenv("SLURM_MEM_PER_NODE", "1500")
-    (worker,) = _workers(ExecutionConfig(), tmp_path).values()
+    (worker,) = _workers(ExecutionConfig(), tmp_path, {}).values()
     assert worker["options"]["memory_limit"] == 1500 * 2**20

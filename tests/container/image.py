@@ -74,14 +74,15 @@ def wheels() -> Path:
     """
     torch = re.search(r"^torch==\S+", LOCK.read_text(), re.MULTILINE)[0] + "+cpu"
     builder = re.search(r'requires = \["(.+)"\]', PROJECT.read_text())[1]
-    packages = [torch, builder, f"{CHECKOUT}[worker,driver,czi]"]
+    extras = re.search(r"'\.(\[.+?\])'", DEFINITION.read_text())[1]
+    packages = [torch, builder, f"{CHECKOUT}{extras}"]
 
     def make(path: Path) -> None:
         pip = [sys.executable, "-m", "pip", "wheel", "--quiet", "-c", LOCK, "--wheel-dir", path]
         if subprocess.run([*pip, *packages], check=False).returncode != 0:
             call(*pip, "--extra-index-url", CPU_WHEELS, *packages)
 
-    return made_once(CACHE / f"wheels-{digest([LOCK, PROJECT])}", make)
+    return made_once(CACHE / f"wheels-{digest([LOCK, PROJECT, DEFINITION])}", make)
 
 
 def debian(path: Path, *arguments: str) -> None:

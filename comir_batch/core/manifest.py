@@ -259,6 +259,13 @@ def _problem(number: int, column: object, message: str, value: object) -> Proble
     )
 
 
+def _spec(cells: _Cells, side: str, base: Path) -> SlideSpec:
+    series, channel, mpp, photometric = (
+        getattr(cells, f"{side}_{name}") for name in ("series", "channel", "mpp", "photometric")
+    )
+    return SlideSpec(_absolute(base, getattr(cells, side)), series, channel, mpp, photometric)
+
+
 def _row(number: int, cells: _Cells, base: Path) -> PairRow:
     def path(cell: str) -> Path | None:
         return _absolute(base, cell) if cell else None
@@ -266,20 +273,8 @@ def _row(number: int, cells: _Cells, base: Path) -> PairRow:
     return PairRow(
         row=number,
         pair_id=cells.pair_id,
-        fixed=SlideSpec(
-            _absolute(base, cells.fixed),
-            cells.fixed_series,
-            cells.fixed_channel,
-            cells.fixed_mpp,
-            cells.fixed_photometric,
-        ),
-        moving=SlideSpec(
-            _absolute(base, cells.moving),
-            cells.moving_series,
-            cells.moving_channel,
-            cells.moving_mpp,
-            cells.moving_photometric,
-        ),
+        fixed=_spec(cells, "fixed", base),
+        moving=_spec(cells, "moving", base),
         fixed_modality=cells.fixed_modality.lower(),
         moving_modality=cells.moving_modality.lower(),
         model=cells.model,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -82,7 +83,7 @@ def query(  # noqa: PLR0913  a parameter an option
         raise typer.BadParameter("give --modality with an image; a CSV has a column for it")
     if is_table and (mpp is not None or channel):
         raise typer.BadParameter("--mpp and --channel are of a single image; a CSV has columns for them")
-    if mpp is not None and mpp <= 0:
+    if mpp is not None and not 0 < mpp < math.inf:
         raise typer.BadParameter("--mpp is the size of a pixel in µm, above 0")
     with exit_codes():
         from comir_batch.core.slide import SlideSpec

@@ -24,6 +24,7 @@ def invoke(*arguments):
         (("q.csv", "--mpp", "0.5"), "a CSV has columns for them"),
         (("q.csv", "--channel", "DAPI"), "a CSV has columns for them"),
         (("q.tif", "--modality", "dapi", "--mpp", "0"), "above 0"),
+        (("q.tif", "--modality", "dapi", "--mpp", "nan"), "above 0"),
         (("q.tif",), "give --modality"),
     ],
 )

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 REVISIONS = {
     "chunk": 1,
     "represent": 1,
-    "register": 16,
+    "register": 17,
     "judge": 6,
     "warp": 1,
     "export": 3,

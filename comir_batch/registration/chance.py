@@ -84,7 +84,8 @@ class Chance(NamedTuple):
             return cls(edges[:1], np.zeros(1), np.ones(1), most)
         mean = total[known] / number[known]
         spread = np.sqrt(np.maximum(squares[known] / number[known] - mean**2, 1e-12))
-        return cls(((edges[1:] + edges[:-1]) / 2)[known], mean, spread, most)
+        overlap = ((edges[1:] + edges[:-1]) / 2)[known]
+        return cls(overlap, mean, _no_steeper_than_root(spread, overlap), most)
 
     def standard(self, scores: Plane, overlap: Plane) -> Plane:
         """Return standard scores, -inf where scores are.
@@ -98,3 +99,12 @@ class Chance(NamedTuple):
         standard = np.full(scores.shape, -np.inf, dtype=np.float32)
         standard[inside] = (scores[inside] - mean) / spread * np.sqrt(np.minimum(shared / self.most, 1))
         return standard
+
+
+def _no_steeper_than_root(spread: NDArray[np.float64], overlap: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return spreads raised to where they fall no faster than with the root of the overlap, as of independent samples.
+
+    Nearly all overlaps at few angles only, where all shifts are alike: their spread is far smaller than that of chance.
+    """
+    root = np.sqrt(overlap)
+    return np.maximum.accumulate(spread * root) / root

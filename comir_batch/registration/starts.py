@@ -307,10 +307,14 @@ def _believed(starts: Starts, best: Start, fitted: Fitted, told: Mapping[str, fl
 
 
 def _astray(before: Mapping[str, float], after: Mapping[str, float], view: View) -> bool:
-    """Return whether a view, or all that can tell together, lose half of what they told on held-out tiles."""
-    both = [(told, after[name]) for name, told in before.items() if math.isfinite(told) and math.isfinite(after[name])]
-    told, left = map(sum, zip(*both, strict=True)) if both else (0.0, 0.0)
-    return after[view.name] < before[view.name] / 2 or left < told / 2
+    """Return whether a view, or all of them together, lose half of what they told on held-out tiles.
+
+    All, where too little of the tiles overlaps after the fit to tell anything.
+    """
+    left = {name: after[name] if math.isfinite(after[name]) else 0.0 for name in before}
+    known = [name for name, told in before.items() if math.isfinite(told)]
+    told, kept = (sum(each[name] for name in known) for each in (before, left))
+    return left[view.name] < before[view.name] / 2 or kept < told / 2
 
 
 def _total(likelihood: Mapping[str, float]) -> float:

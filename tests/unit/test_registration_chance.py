@@ -54,3 +54,13 @@ def test_few_scores_are_better_than_none(number):
     scores = np.arange(number, dtype=np.float32)[None]
     chance = _chance([(scores, np.full_like(scores, 15))], 10, 20)
     assert np.isfinite(chance.standard(scores, np.full_like(scores, 15))).all()
+
+
+def test_shifts_of_one_angle_alone_tell_nothing_of_chance_where_all_overlaps():
+    """Nearly all overlaps at an upright angle only, whose few shifts are alike; scores there were ten times as high."""
+    *turned, (scores, overlap) = _surfaces(1)
+    upright = np.where(overlap > 900, 1.5 + 0.1 * scores, scores)
+    cut = [(np.where(at > 900, -np.inf, of), at) for of, at in turned]
+    chance = _chance([*cut, (upright, overlap)], 100, 1000)
+    ((scores, overlap),) = _surfaces(2, 1)
+    assert chance.standard(scores, overlap)[overlap > 950].std() == pytest.approx(1, abs=0.3)

@@ -92,7 +92,7 @@ KEPT = {"comir": told(84.0, 3.0), "raw": told(60.0, 22.0)}
         (told(9.0, 9.0), told(6.0, 2.0), told(9.0, 6.5), "raw", ["comir", "raw"]),
         (told(9.0, 9.0), told(6.0, 3.5), None, "comir", ["comir"]),
         (told(9.0, math.nan), told(6.0, 2.0), None, "comir", ["comir"]),
-        (told(9.0, 9.0), told(math.nan, 9.0), None, "comir", ["comir"]),
+        (told(9.0, 9.0), told(math.nan, 9.0), told(9.0, 6.5), "raw", ["comir", "raw"]),
         # Raw images first, where they are surer by far from the start.
         (told(0.5, 9.0), None, told(0.5, 9.0), "raw", ["raw"]),
         (told(0.5, 9.0), told(8.0, 0.0), told(0.5, 4.0), "comir", ["raw", "comir"]),
@@ -111,6 +111,7 @@ def test_the_other_view_is_fitted_where_the_first_is_in_doubt_or_astray(start_z,
     [
         (told(8.9, 9.0), 60.0, None, "less likely than the start"),
         (told(4.0, 9.0), 84.0, 12.0, "less significant on held-out tiles than the start"),
+        (told(math.nan, 9.0), 84.0, 12.0, "less significant on held-out tiles than the start"),
     ],
 )
 def test_the_start_stays_where_no_fit_is_to_be_believed(comir_z, comir_nats, raw_nats, reason):

@@ -114,7 +114,7 @@ def cells(groups: Sequence[Group]) -> Table:
         if group["unbent_px"]:
             title += f"; the true turn and shift alone leave {group['unbent_px']:.2f} px"
         labelled: list[tuple[str, Callable[[Group], str]]] = [
-            ("found, % (95 % CI)", partial(_share, count)),
+            ("found, % (95 % CI)", partial(share, count)),
             ("error where found, px", _error),
             ("error: median, 90th percentile, px", _spread),
             *([("folded, %", _percent_folded)] if group["unbent_px"] else []),
@@ -127,24 +127,26 @@ def cells(groups: Sequence[Group]) -> Table:
     return ("condition", "", *(METHODS[name] for name in names)), rows
 
 
-def _share(count: int, cell: Group) -> str:
+def share(count: int, cell: Group) -> str:
+    """Return a method's share found with its interval as text, and its fields where these are not as many as named."""
     fewer = "" if cell["n"] == count else f", n = {cell['n']}"
     return f"{100 * cell['found']:.0f} ({100 * cell['low']:.0f}-{100 * cell['high']:.0f}{fewer})"
 
 
 def _error(cell: Group) -> str:
-    return _pixels(cell["error_px"])
+    return pixels(cell["error_px"])
 
 
 def _spread(cell: Group) -> str:
-    return f"{_pixels(cell['median_px'])}, {_pixels(cell['p90_px'])}"
+    return f"{pixels(cell['median_px'])}, {pixels(cell['p90_px'])}"
 
 
 def _percent_folded(cell: Group) -> str:
     return f"{100 * cell['folded']:.2f}" if "folded" in cell else "-"
 
 
-def _pixels(value: float | None) -> str:
+def pixels(value: float | None) -> str:
+    """Return an error as text."""
     return "-" if value is None else f"{value:.2f}"
 
 

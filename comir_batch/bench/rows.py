@@ -10,7 +10,7 @@ from comir_batch.core.errors import ConfigError
 from comir_batch.pipeline.files import read_json, write_json, write_text
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
     from pathlib import Path
 
     from comir_batch.bench.field_worker import Setup
@@ -51,7 +51,7 @@ class Rows:
         lines = _whole_lines(self._path)
         write_text(self._path, "".join(lines))
         self._ours = _settings(setup.ours)
-        self.done = _joined(lines, self._ours)
+        self.done = _joined(lines, lambda _, name: self._ours.get(name))
 
     def add(self, rows: Iterable[dict[str, Any]]) -> None:
         """Keep rows."""
@@ -75,11 +75,43 @@ def read_rows(out: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     ConfigError
         If the folder holds no fields.
     """
+    about, lines, ours = _folder(out)
+    return about, list(_joined(lines, lambda _, name: ours.get(name)).values())
+
+
+def newest_rows(out: Path) -> tuple[dict[str, Any], list[dict[str, Any]], set[tuple[str, str]]]:
+    """Return the same with earlier results of what the last settings have not measured, and which those are.
+
+    Returns
+    -------
+    about, rows
+        As `read_rows` returns them.
+    earlier : set of (str, str)
+        Conditions and methods that the last revision and settings have measured no field of: their results are those
+        of the last ones before that have.
+
+    Raises
+    ------
+    ConfigError
+        If the folder holds no fields.
+    """
+    about, lines, ours = _folder(out)
+    newest: dict[tuple[str, str], str] = {}
+    for row in map(json.loads, lines):
+        for name, of in row["ours"].items():
+            key = row["condition"], name
+            if newest.get(key) != ours[name]:
+                newest[key] = of
+    rows = _joined(lines, lambda condition, name: newest.get((condition, name)))
+    return about, list(rows.values()), {key for key, of in newest.items() if of != ours[key[1]]}
+
+
+def _folder(out: Path) -> tuple[dict[str, Any], list[str], dict[str, str]]:
+    """Return what fields were drawn from, their lines, and what stands for the last settings of each of our methods."""
     if not (out / _SETUP).is_file():
         raise ConfigError(f"{out} holds no measured fields; give the --out of comir-batch bench registration")
     described = read_json(out / _SETUP)
-    rows = _joined(_whole_lines(out / "fields.jsonl"), _settings(described["ours"]))
-    return _shared(described), list(rows.values())
+    return _shared(described), _whole_lines(out / "fields.jsonl"), _settings(described["ours"])
 
 
 def _settings(ours: dict[str, Any]) -> dict[str, str]:
@@ -97,12 +129,13 @@ def _whole_lines(path: Path) -> list[str]:
     return [line for line in lines if line.endswith("\n")]  # the last one may have been cut off
 
 
-def _joined(lines: Iterable[str], ours: dict[str, str]) -> dict[tuple[str, int], dict[str, Any]]:
+def _joined(lines: Iterable[str], counts: Callable[[str, str], str | None]) -> dict[tuple[str, int], dict[str, Any]]:
+    """Join the lines of each field; which settings count, a function of the condition and the method says."""
     done: dict[tuple[str, int], dict[str, Any]] = {}
     for row in map(json.loads, lines):
-        measured_by = row.pop("ours")
+        measured_by, condition = row.pop("ours"), row["condition"]
         for part in _PARTS & row.keys():
-            row[part] = {name: of for name, of in row[part].items() if measured_by.get(name) == ours.get(name)}
+            row[part] = {name: of for name, of in row[part].items() if measured_by.get(name) == counts(condition, name)}
         _take(done, row)
     return done
 

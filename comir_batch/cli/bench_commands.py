@@ -135,6 +135,25 @@ def registration(  # noqa: PLR0913  a parameter an option
         typer.echo(f"table:  {out / 'table.md'}\nreport: {out / 'report.html'}")
 
 
+@app.command("registration-table")
+def registration_table(
+    measured: Annotated[list[Path], typer.Argument(metavar="DIR...", help="Outputs of bench registration.")],
+    *,
+    only: Annotated[list[str] | None, typer.Option(metavar="CONDITION", help="One condition; repeatable.")] = None,
+    methods: Annotated[list[str] | None, typer.Option(metavar="METHOD", help="One method; repeatable.")] = None,
+) -> None:
+    """Print one table, as Markdown, of what was found in several outputs: those of several models, say.
+
+    Share found in percent with its 95 % interval, and the median error of those in pixels. A dagger marks what only an
+    earlier revision or other settings have measured.
+    """
+    with exit_codes():
+        from comir_batch.bench.joined_table import joined_table
+        from comir_batch.bench.markdown import table
+
+        typer.echo(table(*joined_table(measured, only or (), methods or ())))
+
+
 @app.command("calibrate")
 def calibrate_verdicts(
     measured: Annotated[

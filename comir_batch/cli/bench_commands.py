@@ -44,7 +44,7 @@ def recovery(  # noqa: PLR0913  a parameter an option
         from comir_batch.bench.known_motion import Motion
         from comir_batch.bench.recovery import AlignedPair, recover
         from comir_batch.cli.progress import show_progress
-        from comir_batch.core.config import load_config
+        from comir_batch.core.config_file import load_config
 
         config = load_config(None, overrides({"model": model}, settings))
         pair = AlignedPair(fixed, moving, modalities, measured)
@@ -104,7 +104,7 @@ def registration(  # noqa: PLR0913  a parameter an option
         require_computing()
         from comir_batch.bench.registration import BenchRequest, compare
         from comir_batch.cli.progress import show_progress
-        from comir_batch.core.config import load_config
+        from comir_batch.core.config_file import load_config
         from comir_batch.execution.stop import StopRequest
         from comir_batch.representation.store import find_model
 
@@ -152,7 +152,7 @@ def calibrate_verdicts(
     """Choose the significance that verdicts ask for on measured fields, and tell what it does on other slides."""
     with exit_codes():
         from comir_batch.bench.calibration_report import COLUMNS, CalibrationRequest, calibrate
-        from comir_batch.core.config import load_config
+        from comir_batch.core.config_file import load_config
 
         config = load_config(None, overrides({}, settings)).judge
         request = CalibrationRequest(tuple(measured), tuple(told), method, config, out, tuple(sys.argv))
@@ -177,7 +177,7 @@ def landmarks(
         require_computing()
         from comir_batch.bench.landmarks import landmark_cells, measure_landmarks
         from comir_batch.cli.progress import show_progress
-        from comir_batch.core.config import load_config
+        from comir_batch.core.config_file import load_config
         from comir_batch.execution.stop import StopRequest
 
         config, stop = load_config(None, overrides({"model": model}, settings)), StopRequest()
@@ -207,7 +207,7 @@ def registration_cost(  # noqa: PLR0913  a parameter an option
         from comir_batch.bench.recovery import AlignedPair
         from comir_batch.bench.registration_cost import cost_cells, measure_cost
         from comir_batch.cli.progress import show_progress
-        from comir_batch.core.config import load_config
+        from comir_batch.core.config_file import load_config
         from comir_batch.execution.stop import StopRequest
 
         config, stop = load_config(None, overrides({"model": model}, settings)), StopRequest()

@@ -100,7 +100,7 @@ def place(  # noqa: PLR0913  a parameter an option
 
         require_computing()
         from comir_batch.bench.place import COLUMNS, PlaceRequest, measure_places
-        from comir_batch.core.config import load_config
+        from comir_batch.core.config_file import load_config
         from comir_batch.representation.store import find_model
 
         config = load_config(None, overrides({"execution.device": "cpu"}, settings))
@@ -129,7 +129,7 @@ def pairing(  # noqa: PLR0913  a parameter an option
 
         require_computing()
         from comir_batch.bench.pairing import COLUMNS, PairingRequest, measure_pairing
-        from comir_batch.core.config import load_config
+        from comir_batch.core.config_file import load_config
         from comir_batch.representation.store import find_model
 
         config = load_config(None, overrides({"execution.device": "cpu"}, settings))

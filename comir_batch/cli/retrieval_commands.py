@@ -143,7 +143,7 @@ def pair(  # noqa: PLR0913  a parameter an option
 def _config(
     executor: str | None, workers: int | None, device: str | None, profile: str | None, settings: list[str] | None
 ) -> RunConfig:
-    from comir_batch.core.config import load_config
+    from comir_batch.core.config_file import load_config
 
     given = {
         "execution.executor": executor,

@@ -125,7 +125,7 @@ def scaling(  # noqa: PLR0913  a parameter an option
     with exit_codes():
         from comir_batch.bench.scaling import CLUSTER_COLUMNS, STAGE_COLUMNS, Cluster, Slides, laid_out, pair_cost
         from comir_batch.cli.tables import print_table
-        from comir_batch.core.config import load_config
+        from comir_batch.core.config_file import load_config
         from comir_batch.representation.store import find_model
 
         config = load_config(None, overrides({"warp.mpp": output_mpp}, settings))

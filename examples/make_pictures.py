@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import cv2
 
-from comir_batch.core.config import load_config
+from comir_batch.core.config_file import load_config
 from comir_batch.pipeline.graph import build_jobs
 from comir_batch.pipeline.inference import inference
 from comir_batch.pipeline.layout import Layout

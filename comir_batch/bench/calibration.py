@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from comir_batch.core.config import JudgeConfig
-    from comir_batch.quality.verdict import Evidence
+    from comir_batch.quality.evidence import Evidence
 
 MOST_FALSE_ACCEPTS, MOST_FALSE_REJECTS = 0.01, 0.05
 SWEPT: Mapping[str, tuple[float, ...]] = {

@@ -134,14 +134,22 @@ def errors(found: Composite, truth: Composite, points: NDArray[np.float64]) -> E
 
 def _truth(grid: Grid, motion: Motion) -> tuple[Composite, NDArray[np.float64]]:
     bend = smooth_bend(grid, motion)
-    angle = math.radians(motion.angle_deg)
-    turn = np.array([[math.cos(angle), -math.sin(angle)], [math.sin(angle), math.cos(angle)]])
-    matrix = turn @ np.diag([-1.0 if motion.mirrored else 1.0, 1.0])
+    matrix = _rotation(motion.angle_deg) @ np.diag([-1.0 if motion.mirrored else 1.0, 1.0])
     corners = grid.corners_um() @ matrix.T
     margin = 2 * motion.amplitude_um + np.abs(motion.shift_um)
     offset = margin + np.array(motion.shift_um) - corners.min(axis=0)
     size = corners.max(axis=0) - corners.min(axis=0) + 2 * margin
     return Composite((bend, Affine(matrix, offset))), size
+
+
+def _rotation(angle_deg: float) -> NDArray[np.float64]:
+    angle = math.radians(angle_deg)
+    return np.array([[math.cos(angle), -math.sin(angle)], [math.sin(angle), math.cos(angle)]])
+
+
+def turned(grid: Grid, angle_deg: float, shift: float) -> Affine:
+    """Return a turn about a grid's centre and a shift by a share of its sides, so that most of it stays on the grid."""
+    return Affine.about(_rotation(angle_deg), grid.corners_um().mean(axis=0), shift * np.array(grid.size_um))
 
 
 def smooth_bend(grid: Grid, motion: Motion, step: int = 16) -> BSpline:

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from comir_batch.bench.conditions import Condition
     from comir_batch.bench.sample import Sample
     from comir_batch.core.config import RegisterConfig
-    from comir_batch.quality.verdict import Evidence
+    from comir_batch.quality.evidence import Evidence
 
     Image = NDArray[np.float32]
     Images = tuple[RegistrationImage, RegistrationImage]

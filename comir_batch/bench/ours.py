@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from comir_batch.core.config import RegisterConfig
     from comir_batch.core.transform import Composite
-    from comir_batch.quality.verdict import Evidence
+    from comir_batch.quality.evidence import Evidence
     from comir_batch.registration.fit import Fitted
     from comir_batch.registration.images import RegistrationImage
     from comir_batch.registration.starts import Final, Start

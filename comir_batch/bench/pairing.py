@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 from scipy import optimize
 
-from comir_batch.bench import markdown
 from comir_batch.bench.cut_out import moved, save_field, save_table
 from comir_batch.bench.parts import chosen_parts
 from comir_batch.core.errors import ConfigError
 from comir_batch.pipeline.files import write_json, write_text
+from comir_batch.report import markdown
 from comir_batch.retrieval.find import margin
 from comir_batch.retrieval.margins import confidence_at
 from comir_batch.retrieval.pairing import PairRequest, compare, proposed

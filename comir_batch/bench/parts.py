@@ -50,5 +50,6 @@ def chosen_parts(asked: _Asked, execution: ExecutionConfig, subscriber: Subscrib
         If it was asked to stop.
     """
     card = asked.model.card
-    pairs = prepare(asked.pairs, asked.out / "data", card.mpp, execution, subscriber, stop=stop).pairs
+    data = prepare(asked.pairs, asked.out / "data", card.mpp, execution, subscriber, stop=stop, purpose="measure")
+    pairs = data.pairs
     return Chosen(pairs, *(whole_parts(card, pairs) if asked.whole else unseen_parts(card, pairs)))

@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from comir_batch.bench import intervals, markdown
+from comir_batch.bench import intervals
 from comir_batch.bench.cut_out import save_field, save_table
 from comir_batch.bench.parts import chosen_parts
 from comir_batch.core.manifest import read_manifest
 from comir_batch.pipeline.files import write_json, write_text
 from comir_batch.pipeline.representing import SlideRow
+from comir_batch.report import markdown
 from comir_batch.retrieval.answers import QueryRequest, answer
 from comir_batch.retrieval.find import VERIFIED
 from comir_batch.retrieval.index import IndexRequest, build_index

@@ -174,7 +174,8 @@ def _setup(request: BenchRequest, stop: StopRequest, subscriber: Subscriber) -> 
     card = request.model.card
     if request.learnt is not None and not request.whole:
         require_unseen(request.learnt)
-    prepared = prepare(request.pairs, request.out / "slides", card.mpp, request.execution, subscriber, stop=stop)
+    folder = request.out / "slides"
+    prepared = prepare(request.pairs, folder, card.mpp, request.execution, subscriber, stop=stop, purpose="measure")
     if not card.knows(*prepared.modalities):
         known = " and ".join(modality.modality for modality in card.modalities)
         raise ModelError(

@@ -14,11 +14,11 @@ import cv2
 import numpy as np
 import psutil
 
+from comir_batch.bench.known_motion import turned
 from comir_batch.bench.ours import Clock
 from comir_batch.bench.recovery import register_work, write_manifest
 from comir_batch.core.events import EventBus
 from comir_batch.core.geometry import Grid
-from comir_batch.core.transform import Affine, Composite
 from comir_batch.execution.start import start_executor
 from comir_batch.pipeline.layout import Layout
 from comir_batch.pipeline.run import RunRequest, run
@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from comir_batch.bench.recovery import AlignedPair
     from comir_batch.core.config import RegisterConfig, RunConfig
     from comir_batch.core.events import Subscriber
+    from comir_batch.core.transform import Affine, Composite
     from comir_batch.execution.stop import StopRequest
     from comir_batch.registration.images import View
     from comir_batch.registration.starts import Start
@@ -144,9 +145,7 @@ def _grid(view: View, side: int) -> Grid:
 
 
 def _truth(grid: Grid) -> Affine:
-    angle, centre = np.radians(_ANGLE_DEG), grid.corners_um().mean(axis=0)
-    turn = [[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]]
-    return Affine.about(turn, centre, _SHIFT * np.array(grid.size_um))
+    return turned(grid, _ANGLE_DEG, _SHIFT)
 
 
 def _tiled(image: RegistrationImage, side: int) -> RegistrationImage:

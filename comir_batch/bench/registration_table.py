@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from comir_batch.bench.intervals import clopper_pearson
-from comir_batch.bench.markdown import table as table_text
 from comir_batch.bench.methods import METHODS
 from comir_batch.bench.verdicts import is_found
+from comir_batch.report.markdown import table as table_text
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence

@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from comir_batch.bench import intervals, markdown
+from comir_batch.bench import intervals
 from comir_batch.bench.parts import chosen_parts
 from comir_batch.bench.retrieval_methods import METHODS, USUAL, made
 from comir_batch.core.errors import ConfigError
 from comir_batch.pipeline.files import write_json, write_text
+from comir_batch.report import markdown
 from comir_batch.representation.imagenet import ImageNetFeatures
 from comir_batch.training.crops import Pose
 from comir_batch.training.sampling import Sampler

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import hashlib
-import math
 from dataclasses import asdict, dataclass
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any, Literal
@@ -12,14 +11,14 @@ from uuid import UUID
 
 import numpy as np
 
-from comir_batch.bench.known_motion import Motion, smooth_bend
+from comir_batch.bench.known_motion import Motion, smooth_bend, turned
 from comir_batch.bench.mirrored import MirroredSlide
 from comir_batch.core.block import BlockPlan
 from comir_batch.core.config import WarpConfig
 from comir_batch.core.errors import ConfigError
 from comir_batch.core.manifest import REQUIRED
 from comir_batch.core.slide import SlideSpec
-from comir_batch.core.transform import Affine, Composite
+from comir_batch.core.transform import Composite
 from comir_batch.io.ngff_writer import NgffImage, write_ngff_metadata
 from comir_batch.io.ome_tiff_writer import TiffImage, write_ome_tiff
 from comir_batch.io.open import open_slide
@@ -143,12 +142,10 @@ def build_slides(request: SlidesRequest, tell: Tell) -> Path:
 
 def known_truth(grid: Grid, request: SlidesRequest) -> Composite:
     """Return where points of the fixed slide lie on the moving slide, both of this grid."""
-    motion = Motion(angle_deg=request.angle_deg, amplitude_um=request.amplitude_um, seed=request.seed)
-    angle, centre = math.radians(request.angle_deg), grid.corners_um().mean(axis=0)
-    turn = [[math.cos(angle), -math.sin(angle)], [math.sin(angle), math.cos(angle)]]
-    affine = Affine.about(turn, centre, _SHIFT * np.array(grid.size_um))
+    affine = turned(grid, request.angle_deg, _SHIFT)
     if not request.amplitude_um:
         return Composite((affine,))
+    motion = Motion(amplitude_um=request.amplitude_um, seed=request.seed)
     return Composite((smooth_bend(grid, motion, _LATTICE_STEP), affine))
 
 

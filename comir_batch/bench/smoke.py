@@ -16,7 +16,7 @@ import numpy as np
 
 from comir_batch.bench.known_motion import Errors, Motion, errors, move, write_pyramid
 from comir_batch.bench.recovery import tissue_points
-from comir_batch.core.config import load_config
+from comir_batch.core.config_file import load_config
 from comir_batch.core.errors import ComirBatchError, TaskError
 from comir_batch.core.events import EventBus
 from comir_batch.core.geometry import Grid

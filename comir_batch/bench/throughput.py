@@ -12,13 +12,14 @@ from typing import TYPE_CHECKING, Any
 
 import psutil
 
-from comir_batch.bench import markdown, throughput_stages, throughput_warp, throughput_writing
+from comir_batch.bench import throughput_stages, throughput_warp, throughput_writing
 from comir_batch.bench.comparison import COLUMNS, Row, compare
 from comir_batch.bench.material import Material, pixels_of
 from comir_batch.bench.threads import libraries_limited
 from comir_batch.core.errors import ConfigError
 from comir_batch.pipeline.files import make_folder, remove_tree, write_json, write_text
 from comir_batch.pipeline.provenance import versions
+from comir_batch.report import markdown
 from comir_batch.representation.store import find_model
 
 if TYPE_CHECKING:

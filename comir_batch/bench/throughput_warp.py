@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from comir_batch.bench.comparison import Agreement, Comparison, Contender
-from comir_batch.bench.known_motion import Motion, smooth_bend
+from comir_batch.bench.known_motion import Motion, smooth_bend, turned
 from comir_batch.bench.transformix import Transformix
 from comir_batch.core.geometry import Region
-from comir_batch.core.transform import Affine, Composite
+from comir_batch.core.transform import Composite
 from comir_batch.warp.lattice import coordinate_map
 from comir_batch.warp.resample import warp_array
 
@@ -34,7 +34,7 @@ _LEVELS, _SHARE, _MEAN = 1.0, 0.999, 0.5
 def comparisons(material: Material) -> Iterator[Comparison]:
     """Yield the warps of a bent and of an affine transform."""
     pixels, grid = material.brightest(), material.grid
-    affine = _affine(grid)
+    affine = turned(grid, _ANGLE_DEG, _SHIFT)
     with Transformix(pixels, grid, material.folder / "transformix") as transformix:
         for name, transform in (
             ("B-spline and affine", Composite((smooth_bend(grid, Motion(), _LATTICE_STEP), affine))),
@@ -48,12 +48,6 @@ def comparisons(material: Material) -> Iterator[Comparison]:
             ours = Contender("comir-batch", partial(_ours, pixels, grid, transform))
             work = f"{name}, linear, one channel of {material.side} x {material.side} px"
             yield Comparison(GROUP, work, ours, others, partial(_agree, pixels.dtype))
-
-
-def _affine(grid: Grid) -> Affine:
-    angle = np.radians(_ANGLE_DEG)
-    turn = [[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]]
-    return Affine.about(turn, grid.corners_um().mean(axis=0), _SHIFT * np.array(grid.size_um))
 
 
 def _ours(pixels: NDArray[np.generic], grid: Grid, transform: Composite, _folder: Path) -> NDArray[np.generic]:

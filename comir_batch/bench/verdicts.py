@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from comir_batch.bench.intervals import at_most
 from comir_batch.core.verdict import Verdict
 from comir_batch.pipeline.files import csv_text
+from comir_batch.quality.evidence import Evidence
 from comir_batch.quality.plausibility import Folding, Shape
 from comir_batch.quality.points import InverseError, TileError
 from comir_batch.quality.similarity import Similarity
-from comir_batch.quality.verdict import Evidence, judge
+from comir_batch.quality.verdict import judge
 from comir_batch.training.known_rigid import FOUND
 
 if TYPE_CHECKING:

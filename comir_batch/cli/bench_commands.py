@@ -4,18 +4,32 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path  # noqa: TC003  typer resolves the annotations
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, TypeAlias
 
 import typer
 
-from comir_batch.cli import (
-    options,
-    retrieval_bench_commands,
-    throughput_commands,
-)
+from comir_batch.cli import options, retrieval_bench_commands, throughput_commands
 from comir_batch.cli.failures import exit_codes
 from comir_batch.cli.settings import overrides
 from comir_batch.cli.tables import print_table
+
+if TYPE_CHECKING:
+    from comir_batch.bench.registration import Tables
+
+_Conditions: TypeAlias = Annotated[
+    list[str] | None, typer.Option(metavar="CONDITION", help="One condition, for example level-1; repeatable.")
+]
+_Methods: TypeAlias = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="METHOD",
+        help="elastix, sift, raw, comir and both, the default; none, elastix-one, elastix-comir, sift-raw, mi, "
+        "mind or amd; repeatable. Results add up in --out.",
+    ),
+]
+_Verdicts: TypeAlias = Annotated[
+    bool, typer.Option("--verdicts/--no-verdicts", help="Gather what verdicts rest on: about a fit more a field.")
+]
 
 app = typer.Typer(name="bench", help="Measure on pairs with a known truth.", no_args_is_help=True)
 throughput_commands.add_to(app)
@@ -24,10 +38,10 @@ retrieval_bench_commands.add_to(app)
 
 @app.command("recovery")
 def recovery(  # noqa: PLR0913  a parameter an option
-    fixed: Annotated[Path, typer.Argument(help="A slide.")],
-    moving: Annotated[Path, typer.Argument(help="A slide whose pixels lie on the first one's.")],
+    fixed: options.FixedSlide,
+    moving: options.AlignedSlide,
     *,
-    modalities: Annotated[tuple[str, str], typer.Option(metavar="FIXED MOVING", help="Their modalities.")],
+    modalities: options.Modalities,
     out: Annotated[Path, typer.Option("--out", "-o", metavar="DIR", help="Emptied first.")],
     measured: Annotated[
         tuple[float, float, float, float],
@@ -44,7 +58,7 @@ def recovery(  # noqa: PLR0913  a parameter an option
         from comir_batch.bench.known_motion import Motion
         from comir_batch.bench.recovery import AlignedPair, recover
         from comir_batch.cli.progress import show_progress
-        from comir_batch.core.config import load_config
+        from comir_batch.core.config_file import load_config
 
         config = load_config(None, overrides({"model": model}, settings))
         pair = AlignedPair(fixed, moving, modalities, measured)
@@ -54,41 +68,20 @@ def recovery(  # noqa: PLR0913  a parameter an option
         print_table("recovery", ("method", "error", "note"), [(r.method, str(r.errors or "-"), r.note) for r in rows])
 
 
-Region = Annotated[
-    tuple[float, float, float, float] | None,
-    typer.Option(
-        metavar="LEFT TOP RIGHT BOTTOM",
-        help="Part of all fixed slides that counts as learnt from, as shares; by default what the card says.",
-    ),
-]
-Methods = Annotated[
-    list[str] | None,
-    typer.Option(
-        metavar="METHOD",
-        help="elastix, sift, raw, comir and both, the default; none, elastix-one, elastix-comir, sift-raw, mi, "
-        "mind or amd; repeatable. Results add up in --out.",
-    ),
-]
-
-
 @app.command("registration")
 def registration(  # noqa: PLR0913  a parameter an option
-    model: Annotated[str, typer.Argument(help="A name, or a folder.")],
-    pairs: Annotated[Path, typer.Argument(help="Manifest of aligned pairs of the model's modalities.")],
+    model: options.ModelName,
+    pairs: options.AlignedPairs,
     *,
     out: Annotated[Path, typer.Option("--out", "-o", metavar="DIR", help="Results; the same one goes on with them.")],
-    region: Region = None,
-    whole: Annotated[bool, typer.Option("--whole", help="Take fields from whole slides, learnt from or not.")] = False,
+    region: options.LearntRegion = None,
+    whole: options.WholeSlides = False,
     count: Annotated[int, typer.Option(min=1, help="Fields of each condition.")] = 100,
     side: Annotated[int, typer.Option(help="Of the fields, in pixels of the model's pixel size.")] = 256,
-    only: Annotated[
-        list[str] | None, typer.Option(metavar="CONDITION", help="One condition, for example level-1; repeatable.")
-    ] = None,
-    methods: Methods = None,
+    only: _Conditions = None,
+    methods: _Methods = None,
     seed: Annotated[int, typer.Option(min=0, help="Of the fields.")] = 0,
-    verdicts: Annotated[
-        bool, typer.Option("--verdicts/--no-verdicts", help="Gather what verdicts rest on: about a fit more a field.")
-    ] = True,
+    verdicts: _Verdicts = True,
     workers: Annotated[int, typer.Option(min=0, help="Worker processes; 0 for one a core and 5 GiB.")] = 1,
     settings: options.Settings = None,
 ) -> None:
@@ -103,9 +96,8 @@ def registration(  # noqa: PLR0913  a parameter an option
 
         require_computing()
         from comir_batch.bench.registration import BenchRequest, compare
-        from comir_batch.cli.progress import show_progress
-        from comir_batch.core.config import load_config
-        from comir_batch.execution.stop import StopRequest
+        from comir_batch.cli.progress import watched
+        from comir_batch.core.config_file import load_config
         from comir_batch.representation.store import find_model
 
         config = load_config(None, overrides({"register.threads": 1}, settings))
@@ -126,13 +118,16 @@ def registration(  # noqa: PLR0913  a parameter an option
             config.judge,
             tuple(sys.argv),
         )
-        stop = StopRequest()
-        with show_progress() as subscriber, stop.on_signals():
+        with watched() as (stop, subscriber):
             tables = compare(request, stop, subscriber)
-        for title, (columns, rows) in (("registration", tables.found), ("verdicts", tables.verdicts)):
-            if rows:
-                print_table(title, columns, rows)
-        typer.echo(f"table:  {out / 'table.md'}\nreport: {out / 'report.html'}")
+        _print(tables, out)
+
+
+def _print(tables: Tables, out: Path) -> None:
+    for title, (columns, rows) in (("registration", tables.found), ("verdicts", tables.verdicts)):
+        if rows:
+            print_table(title, columns, rows)
+    typer.echo(f"table:  {out / 'table.md'}\nreport: {out / 'report.html'}")
 
 
 @app.command("registration-table")
@@ -171,7 +166,7 @@ def calibrate_verdicts(
     """Choose the significance that verdicts ask for on measured fields, and tell what it does on other slides."""
     with exit_codes():
         from comir_batch.bench.calibration_report import COLUMNS, CalibrationRequest, calibrate
-        from comir_batch.core.config import load_config
+        from comir_batch.core.config_file import load_config
 
         config = load_config(None, overrides({}, settings)).judge
         request = CalibrationRequest(tuple(measured), tuple(told), method, config, out, tuple(sys.argv))
@@ -195,12 +190,11 @@ def landmarks(
 
         require_computing()
         from comir_batch.bench.landmarks import landmark_cells, measure_landmarks
-        from comir_batch.cli.progress import show_progress
-        from comir_batch.core.config import load_config
-        from comir_batch.execution.stop import StopRequest
+        from comir_batch.cli.progress import watched
+        from comir_batch.core.config_file import load_config
 
-        config, stop = load_config(None, overrides({"model": model}, settings)), StopRequest()
-        with show_progress() as subscriber, stop.on_signals():
+        config = load_config(None, overrides({"model": model}, settings))
+        with watched() as (stop, subscriber):
             rows = measure_landmarks(manifest, out, config, stop, subscriber)
         columns = ("pair", "method", "landmarks", "rTRE median (%)", "90th percentile (%)", "improved (%)", "note")
         print_table("landmarks", columns, landmark_cells(rows))
@@ -208,13 +202,13 @@ def landmarks(
 
 @app.command("registration-cost")
 def registration_cost(  # noqa: PLR0913  a parameter an option
-    fixed: Annotated[Path, typer.Argument(help="A slide.")],
-    moving: Annotated[Path, typer.Argument(help="A slide whose pixels lie on the first one's.")],
+    fixed: options.FixedSlide,
+    moving: options.AlignedSlide,
     *,
-    modalities: Annotated[tuple[str, str], typer.Option(metavar="FIXED MOVING", help="Their modalities.")],
+    modalities: options.Modalities,
     out: Annotated[Path, typer.Option("--out", "-o", metavar="DIR", help="Takes a run, which is resumed.")],
     side: Annotated[list[int] | None, typer.Option(min=256, help="Of the images in pixels; may be repeated.")] = None,
-    repeats: Annotated[int, typer.Option(min=1, help="Interleaved repeats; the median counts.")] = 3,
+    repeats: options.Repeats = 3,
     model: options.Model = None,
     settings: options.Settings = None,
 ) -> None:
@@ -225,13 +219,12 @@ def registration_cost(  # noqa: PLR0913  a parameter an option
         require_computing()
         from comir_batch.bench.recovery import AlignedPair
         from comir_batch.bench.registration_cost import cost_cells, measure_cost
-        from comir_batch.cli.progress import show_progress
-        from comir_batch.core.config import load_config
-        from comir_batch.execution.stop import StopRequest
+        from comir_batch.cli.progress import watched
+        from comir_batch.core.config_file import load_config
 
-        config, stop = load_config(None, overrides({"model": model}, settings)), StopRequest()
+        config = load_config(None, overrides({"model": model}, settings))
         pair = AlignedPair(fixed, moving, modalities)
-        with show_progress() as subscriber, stop.on_signals():
+        with watched() as (stop, subscriber):
             costs = measure_cost(pair, side or [2048, 4096, 8192], repeats, out, config, stop, subscriber)
         columns = ("side (px)", "step", "CPU s", "wall s", "most memory (MB)", "error (µm)")
         print_table("registration-cost", columns, cost_cells(costs))
@@ -239,7 +232,7 @@ def registration_cost(  # noqa: PLR0913  a parameter an option
 
 @app.command("training")
 def training(
-    repeats: Annotated[int, typer.Option(min=1, help="Interleaved repeats; the median counts.")] = 5,
+    repeats: options.Repeats = 5,
     threads: Annotated[int, typer.Option(min=1, help="Of torch.")] = 1,
 ) -> None:
     """Time the training step and inference beside a plain double loop and the bare network."""

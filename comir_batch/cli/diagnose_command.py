@@ -6,7 +6,7 @@ import shutil
 import sys
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, TypeAlias
 
 import typer
 
@@ -19,7 +19,10 @@ if TYPE_CHECKING:
     from comir_batch.training.pairs import TrainingPair
     from comir_batch.training.split import Part
 
-_Shares = tuple[float, float, float, float]
+_Against: TypeAlias = Annotated[
+    list[str] | None,
+    typer.Option(metavar="MODEL", help="The same model trained with another seed, for stability; repeatable."),
+]
 
 
 def add_to(app: typer.Typer) -> None:
@@ -28,27 +31,17 @@ def add_to(app: typer.Typer) -> None:
 
 
 def diagnose(  # noqa: PLR0913  a parameter an option
-    model: Annotated[str, typer.Argument(metavar="MODEL", help="Name, or folder, of a model.")],
-    pairs: Annotated[Path, typer.Argument(metavar="PAIRS", help="Manifest of aligned pairs of its two modalities.")],
+    model: options.ModelName,
+    pairs: options.AlignedPairs,
     *,
     out: Annotated[Path, typer.Option("--out", "-o", metavar="DIR", help="Folder of the report.")] = Path("diagnosis"),
-    region: Annotated[
-        _Shares | None,
-        typer.Option(
-            metavar="LEFT TOP RIGHT BOTTOM",
-            help="Part of each slide that the model learnt from, as shares; the rest is measured on. By default as its "
-            "card says.",
-        ),
-    ] = None,
-    whole: Annotated[bool, typer.Option("--whole", help="Measure on whole slides, learnt from or not.")] = False,
-    against: Annotated[
-        list[str] | None,
-        typer.Option(metavar="MODEL", help="The same model trained with another seed, for stability; repeatable."),
-    ] = None,
+    region: options.LearntRegion = None,
+    whole: options.WholeSlides = False,
+    against: _Against = None,
     crops: Annotated[int, typer.Option(min=16, help="Crops of each modality.")] = 192,
     seed: Annotated[int, typer.Option(min=0, help="Of the places that are measured.")] = 0,
     device: options.Device = None,
-    keep_data: Annotated[bool, typer.Option("--keep-data", help="Keep the slides as Zarr.")] = False,
+    keep_data: options.KeepData = False,
 ) -> None:
     """Measure a model on aligned pairs: known transforms, turned images, wrong pairs, collapse, stability."""
     if whole and region is not None:
@@ -71,10 +64,7 @@ def diagnose(  # noqa: PLR0913  a parameter an option
             require_unseen(region)
         with held(out, "diagnosis", partial(typer.echo, err=True)):
             slides = _prepared(pairs, out, chosen.card.mpp)
-            if whole:
-                parts, which = whole_parts(chosen.card, slides)
-            else:
-                parts, which = unseen_parts(chosen.card, slides, region)
+            parts, which = whole_parts(chosen.card, slides) if whole else unseen_parts(chosen.card, slides, region)
             alignment = _alignment(parts)
             found = measure(chosen, parts, others, crops=crops, seed=seed, device=where)
             _write(found, which, alignment, out)

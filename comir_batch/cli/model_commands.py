@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path  # noqa: TC003  typer resolves the annotations
-from typing import Annotated, TypeAlias
+from typing import Annotated
 
 import typer
 
+from comir_batch.cli import options  # noqa: TC001  typer resolves the annotations
 from comir_batch.cli.failures import BAD_INPUT, exit_codes
 from comir_batch.cli.tables import print_table
 
 app = typer.Typer(name="models", help="The models that are installed.", no_args_is_help=True)
-
-Name: TypeAlias = Annotated[str, typer.Argument(help="Name, or folder, of a model.")]
 
 
 @app.command("list")
@@ -38,7 +37,7 @@ def list_() -> None:
 
 
 @app.command()
-def show(name: Name) -> None:
+def show(name: options.ModelName) -> None:
     """Print a model's card as JSON: what it learnt from, what it has not seen, its figures and licence."""
     with exit_codes():
         from comir_batch.representation.store import find_model
@@ -47,7 +46,7 @@ def show(name: Name) -> None:
 
 
 @app.command()
-def verify(name: Name) -> None:
+def verify(name: options.ModelName) -> None:
     """Check a model: its weights' digest and numbers, the halo by an impulse, and that blocks equal the whole."""
     with exit_codes():
         from comir_batch.representation.store import find_model

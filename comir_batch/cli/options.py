@@ -74,6 +74,22 @@ HeldOut: TypeAlias = Annotated[
     Path | None,
     typer.Option(metavar="CSV", help="Manifest of aligned pairs to measure on, which nothing learns from."),
 ]
+KeepData: TypeAlias = Annotated[bool, typer.Option("--keep-data", help="Keep the slides as Zarr.")]
+ModelName: TypeAlias = Annotated[str, typer.Argument(help="Name, or folder, of a model.")]
+AlignedPairs: TypeAlias = Annotated[Path, typer.Argument(help="Manifest of aligned pairs of the model's modalities.")]
+LearntRegion: TypeAlias = Annotated[
+    tuple[float, float, float, float] | None,
+    typer.Option(
+        metavar="LEFT TOP RIGHT BOTTOM",
+        help="Part of all fixed slides that the model learnt from, as shares; the rest is measured on. By default as "
+        "its card says.",
+    ),
+]
+WholeSlides: TypeAlias = Annotated[bool, typer.Option("--whole", help="Measure on whole slides, learnt from or not.")]
+FixedSlide: TypeAlias = Annotated[Path, typer.Argument(help="A slide.")]
+AlignedSlide: TypeAlias = Annotated[Path, typer.Argument(help="A slide whose pixels lie on the first one's.")]
+Modalities: TypeAlias = Annotated[tuple[str, str], typer.Option(metavar="FIXED MOVING", help="Their modalities.")]
+Repeats: TypeAlias = Annotated[int, typer.Option(min=1, help="Interleaved repeats; the median counts.")]
 TrainSettings: TypeAlias = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="KEY=VALUE", help="One setting, for example temperature=0.2; repeatable."),

@@ -51,7 +51,7 @@ def plan(  # noqa: PLR0913  a parameter an option
 ) -> None:
     """Print what a run would take, from headers alone: tasks, hours, memory of a task, disk. Nothing is written."""
     with exit_codes():
-        from comir_batch.core.config import load_config
+        from comir_batch.core.config_file import load_config
         from comir_batch.pipeline.layout import Layout
         from comir_batch.pipeline.plan import make_plan
         from comir_batch.pipeline.run import inspect_request

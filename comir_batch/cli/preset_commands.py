@@ -79,7 +79,7 @@ def write(
 
 
 def _config(settings: list[str] | None) -> RegisterConfig:
-    from comir_batch.core.config import load_config
+    from comir_batch.core.config_file import load_config
 
     return load_config(None, overrides({}, settings)).register_
 

@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING, TextIO
 from comir_batch.core.events import Kind
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
     from rich.progress import Progress, TaskID
 
     from comir_batch.core.events import Event, Subscriber
+    from comir_batch.execution.stop import StopRequest
 
 _QUIET_S = 10.0
 _TEXTS = {
@@ -37,6 +38,22 @@ def show_progress() -> Iterator[Subscriber]:
             yield Bars(progress)
     else:
         yield Lines(sys.stderr)
+
+
+@contextmanager
+def watched(notify: Callable[[], None] | None = None) -> Iterator[tuple[StopRequest, Subscriber]]:
+    """Yield what signals ask to stop within the block, and the subscriber that shows progress.
+
+    Parameters
+    ----------
+    notify : callable, optional
+        Called when the first signal has come.
+    """
+    from comir_batch.execution.stop import StopRequest
+
+    stop = StopRequest(notify)
+    with show_progress() as subscriber, stop.on_signals():
+        yield stop, subscriber
 
 
 class Lines:

@@ -53,7 +53,7 @@ def render(  # noqa: PLR0913  a parameter an option
     }
     flags = {"--keep-work": keep_work, "--skip-bad-rows": skip_bad_rows}
     with exit_codes():
-        from comir_batch.core.config import load_config
+        from comir_batch.core.config_file import load_config
         from comir_batch.pipeline.rendering import RenderRequest, render_run
 
         resolved = load_config(config, overrides(given, settings))

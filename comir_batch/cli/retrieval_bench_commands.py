@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from pathlib import Path  # noqa: TC003  typer resolves the annotations
 from typing import TYPE_CHECKING, Annotated, Literal, TypeAlias, TypeVar
 
 import typer
@@ -20,9 +20,6 @@ if TYPE_CHECKING:
 
 _Request = TypeVar("_Request")
 _Made = TypeVar("_Made")
-_Model: TypeAlias = Annotated[str, typer.Argument(help="A name, or a folder.")]
-_Pairs: TypeAlias = Annotated[Path, typer.Argument(help="Manifest of aligned pairs of the model's modalities.")]
-_Whole: TypeAlias = Annotated[bool, typer.Option("--whole", help="Take fields of all tissue, learnt from or not.")]
 _Seed: TypeAlias = Annotated[int, typer.Option(min=0, help="Of the fields, their order and their poses.")]
 
 
@@ -38,22 +35,20 @@ def _watched(
     measure: Callable[[_Request, StopRequest, Subscriber, Callable[[str], object]], _Made], request: _Request
 ) -> _Made:
     """Measure, with progress on the terminal, until it is done or a signal asks to stop."""
-    from comir_batch.cli.progress import show_progress
-    from comir_batch.execution.stop import StopRequest
+    from comir_batch.cli.progress import watched
 
-    stop = StopRequest()
-    with show_progress() as subscriber, stop.on_signals():
+    with watched() as (stop, subscriber):
         return measure(request, stop, subscriber, lambda text: typer.echo(text, err=True))
 
 
 def retrieval(  # noqa: PLR0913  a parameter an option
-    model: _Model,
-    pairs: _Pairs,
+    model: options.ModelName,
+    pairs: options.AlignedPairs,
     *,
     out: Annotated[Path, typer.Option("--out", "-o", metavar="DIR", help="Takes retrieval.json and retrieval.md.")],
     count: Annotated[int, typer.Option(min=1, help="Fields that are looked for, in each direction.")] = 30,
     distractors: Annotated[int, typer.Option(min=1, help="Other fields in the gallery.")] = 200,
-    whole: _Whole = False,
+    whole: options.WholeSlides = False,
     method: Annotated[
         list[str] | None,
         typer.Option(metavar="NAME", help="What is measured; again for each. An unknown one: all names."),
@@ -79,15 +74,15 @@ def retrieval(  # noqa: PLR0913  a parameter an option
 
 
 def place(  # noqa: PLR0913  a parameter an option
-    model: _Model,
-    pairs: _Pairs,
+    model: options.ModelName,
+    pairs: options.AlignedPairs,
     *,
     out: Annotated[Path, typer.Option("--out", "-o", metavar="DIR", help="Takes fields, indexes, and place.md.")],
     count: Annotated[int, typer.Option(min=1, help="Fields of each size and direction.")] = 30,
     side: Annotated[
         list[int] | None, typer.Option(min=48, help="Of the fields, in pixels of the model's pixel size; repeatable.")
     ] = None,
-    whole: _Whole = False,
+    whole: options.WholeSlides = False,
     look_up: Annotated[
         Literal["auto", "all", "shortlist"], typer.Option(help="Compare all places, or a shortlist; as of query.")
     ] = "auto",
@@ -100,7 +95,7 @@ def place(  # noqa: PLR0913  a parameter an option
 
         require_computing()
         from comir_batch.bench.place import COLUMNS, PlaceRequest, measure_places
-        from comir_batch.core.config import load_config
+        from comir_batch.core.config_file import load_config
         from comir_batch.representation.store import find_model
 
         config = load_config(None, overrides({"execution.device": "cpu"}, settings))
@@ -112,14 +107,14 @@ def place(  # noqa: PLR0913  a parameter an option
 
 
 def pairing(  # noqa: PLR0913  a parameter an option
-    model: _Model,
-    pairs: _Pairs,
+    model: options.ModelName,
+    pairs: options.AlignedPairs,
     *,
     out: Annotated[Path, typer.Option("--out", "-o", metavar="DIR", help="Takes the fields, and pairing.md.")],
     count: Annotated[int, typer.Option(min=1, help="Fields of each modality that have a partner.")] = 40,
     alone: Annotated[int, typer.Option(min=0, help="More of each that have none.")] = 5,
     side: Annotated[int, typer.Option(min=48, help="Of the fields, in pixels of the model's pixel size.")] = 128,
-    whole: _Whole = False,
+    whole: options.WholeSlides = False,
     seed: _Seed = 0,
     settings: options.Settings = None,
 ) -> None:
@@ -129,7 +124,7 @@ def pairing(  # noqa: PLR0913  a parameter an option
 
         require_computing()
         from comir_batch.bench.pairing import COLUMNS, PairingRequest, measure_pairing
-        from comir_batch.core.config import load_config
+        from comir_batch.core.config_file import load_config
         from comir_batch.representation.store import find_model
 
         config = load_config(None, overrides({"execution.device": "cpu"}, settings))

@@ -42,16 +42,14 @@ def index(  # noqa: PLR0913  a parameter an option
 ) -> None:
     """Represent slides and make an index of them, in which images of the other modality are found."""
     with exit_codes():
-        from comir_batch.cli.progress import show_progress
-        from comir_batch.execution.stop import StopRequest
+        from comir_batch.cli.progress import watched
         from comir_batch.representation.store import find_model
         from comir_batch.retrieval.index import IndexRequest, build_index, names
         from comir_batch.retrieval.tables import read_slides
 
         config = _config(executor, workers, device, profile, settings)
         request = IndexRequest(slides, read_slides(slides), find_model(model), out, config, tuple(sys.argv), only=only)
-        stop = StopRequest()
-        with show_progress() as subscriber, stop.on_signals():
+        with watched() as (stop, subscriber):
             made = build_index(request, subscriber, stop)
         typer.echo(f"index: {out}\nslides: {names(made.slides)}")
 
@@ -118,8 +116,7 @@ def pair(  # noqa: PLR0913  a parameter an option
 ) -> None:
     """Propose the manifest of two unsorted tables: which belong together, how sure that is, and where to start."""
     with exit_codes():
-        from comir_batch.cli.progress import show_progress
-        from comir_batch.execution.stop import StopRequest
+        from comir_batch.cli.progress import watched
         from comir_batch.pipeline.packages import require_computing
         from comir_batch.representation.store import find_model
         from comir_batch.retrieval.pairing import PairRequest, compare, proposed
@@ -132,8 +129,7 @@ def pair(  # noqa: PLR0913  a parameter an option
         folder = work or out.with_suffix(".work")
         tables = read_slides(fixed), read_slides(moving)
         request = PairRequest(*tables, (fixed, moving), known, out, folder, config, tuple(sys.argv))
-        stop = StopRequest()
-        with show_progress() as subscriber, stop.on_signals():
+        with watched() as (stop, subscriber):
             proposals = proposed(compare(request, subscriber, stop, lambda text: typer.echo(text, err=True)))
         manifest, report = write_proposals(out, proposals, known)
         print_table("pairs", REPORT, [report_row(each) for each in proposals])
@@ -143,7 +139,7 @@ def pair(  # noqa: PLR0913  a parameter an option
 def _config(
     executor: str | None, workers: int | None, device: str | None, profile: str | None, settings: list[str] | None
 ) -> RunConfig:
-    from comir_batch.core.config import load_config
+    from comir_batch.core.config_file import load_config
 
     given = {
         "execution.executor": executor,

@@ -68,7 +68,7 @@ def rerun(  # noqa: PLR0913  a parameter an option
         "execution.device": device,
     }
     with exit_codes():
-        from comir_batch.core.config import load_config
+        from comir_batch.core.config_file import load_config
         from comir_batch.pipeline.rerun import set_by_hand
         from comir_batch.pipeline.run import RunRequest, earlier_run, inspect_request
 

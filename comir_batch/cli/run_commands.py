@@ -75,7 +75,7 @@ def run(  # noqa: PLR0913  a parameter an option
         "export.warp_rejected": warp_rejected or None,
     }
     with exit_codes():
-        from comir_batch.core.config import load_config
+        from comir_batch.core.config_file import load_config
 
         resolved = load_config(config, overrides(given, settings))  # wrong settings need no torch to be told
         require_tiff(compression, resolved)
@@ -148,7 +148,7 @@ def _stage_command(stage: str) -> Callable[..., None]:
             "execution.device": device,
         }
         with exit_codes():
-            from comir_batch.core.config import load_config
+            from comir_batch.core.config_file import load_config
             from comir_batch.pipeline.run import RunRequest, earlier_run
 
             earlier = earlier_run(run_directory)

@@ -44,15 +44,13 @@ def _command(name: str) -> Callable[..., None]:
 
             require_computing()
             os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as for `train`
-            from comir_batch.cli.progress import show_progress
-            from comir_batch.execution.stop import StopRequest
+            from comir_batch.cli.progress import watched
             from comir_batch.training.config import load_train_config
             from comir_batch.training.study import StudyRequest, study
 
             resolved = load_train_config(preset, config, overrides({"device": device}, settings))
             request = StudyRequest(name, pairs, out, resolved, held_out, seeds, fields, tuple(sys.argv))
-            stop = StopRequest()
-            with show_progress() as subscriber, stop.on_signals():
+            with watched() as (stop, subscriber):
                 trials = study(request, stop, lambda text: typer.echo(text, err=True), subscriber)
         rows = [(t.variant, str(t.seed), f"{t.success:.1%}", f"{t.rank('bottleneck'):.1f}") for t in trials]
         print_table(f"study of {name}", ("variant", "seed", "found", "rank of bottleneck"), rows)

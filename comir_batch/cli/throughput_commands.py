@@ -22,10 +22,10 @@ def add_to(app: typer.Typer) -> None:
 
 
 def slides(  # noqa: PLR0913  a parameter an option
-    fixed: Annotated[Path, typer.Argument(help="A slide.")],
-    moving: Annotated[Path, typer.Argument(help="A slide whose pixels lie on the first one's.")],
+    fixed: options.FixedSlide,
+    moving: options.AlignedSlide,
     *,
-    modalities: Annotated[tuple[str, str], typer.Option(metavar="FIXED MOVING", help="Their modalities.")],
+    modalities: options.Modalities,
     out: Annotated[Path, typer.Option("--out", "-o", metavar="DIR", help="Made, or empty.")],
     side: Annotated[int, typer.Option(min=64, max=200_000, help="Of both slides, in pixels.")] = 20_000,
     kind: Annotated[Literal["ome-tiff", "ome-zarr"], typer.Option("--format", help="Of both.")] = "ome-tiff",
@@ -55,7 +55,7 @@ def throughput(  # noqa: PLR0913  a parameter an option
     *,
     out: Annotated[Path, typer.Option("--out", "-o", metavar="DIR", help="Takes throughput.json and throughput.md.")],
     side: Annotated[int, typer.Option(min=64, max=30_000, help="Of the square that is measured, in pixels.")] = 4096,
-    repeats: Annotated[int, typer.Option(min=1, help="Interleaved repeats; the median counts.")] = 5,
+    repeats: options.Repeats = 5,
     threads: Annotated[int, typer.Option(min=1, help="Of everybody.")] = 1,
     only: Annotated[
         list[str] | None,
@@ -103,7 +103,7 @@ def dispatch(
 
 
 def scaling(  # noqa: PLR0913  a parameter an option
-    model: Annotated[str, typer.Argument(help="A name, or a folder.")],
+    model: options.ModelName,
     *,
     gpu_rate: Annotated[
         float, typer.Option(min=1e-6, help="10^12 multiplications that a GPU does of its networks in a second.")
@@ -125,7 +125,7 @@ def scaling(  # noqa: PLR0913  a parameter an option
     with exit_codes():
         from comir_batch.bench.scaling import CLUSTER_COLUMNS, STAGE_COLUMNS, Cluster, Slides, laid_out, pair_cost
         from comir_batch.cli.tables import print_table
-        from comir_batch.core.config import load_config
+        from comir_batch.core.config_file import load_config
         from comir_batch.representation.store import find_model
 
         config = load_config(None, overrides({"warp.mpp": output_mpp}, settings))

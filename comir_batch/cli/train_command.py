@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal, TypeAlias
 
 import typer
 
@@ -17,6 +17,24 @@ from comir_batch.cli.tables import print_table
 if TYPE_CHECKING:
     from comir_batch.core.card import ModelCard
 
+_Pairs: TypeAlias = Annotated[
+    Path | None, typer.Argument(metavar="[PAIRS]", help="Manifest of aligned pairs, all of the same two modalities.")
+]
+_FromRun: TypeAlias = Annotated[
+    Path | None, typer.Option(metavar="RUN", help="Learn from the accepted pairs of a run instead of a manifest.")
+]
+_Pair: TypeAlias = Annotated[
+    list[str] | None,
+    typer.Option(metavar="ID", help="With --from-run: take this pair, accepted or for review; repeatable."),
+]
+_Preset: TypeAlias = Annotated[
+    Literal["compact", "paper", "zurich"],
+    typer.Option(help="Settings: ours, or those of the CoMIR paper's biomedical or aerial experiment."),
+]
+_Resume: TypeAlias = Annotated[
+    bool, typer.Option("--resume", help="Go on with the training that was stopped in --out.")
+]
+
 
 def add_to(app: typer.Typer) -> None:
     """Add the command to the program."""
@@ -24,31 +42,18 @@ def add_to(app: typer.Typer) -> None:
 
 
 def train(  # noqa: PLR0913  a parameter an option
-    pairs: Annotated[
-        Path | None,
-        typer.Argument(metavar="[PAIRS]", help="Manifest of aligned pairs, all of the same two modalities."),
-    ] = None,
+    pairs: _Pairs = None,
     *,
     out: Annotated[Path, typer.Option("--out", "-o", metavar="DIR", help="Folder of the model.")] = Path("model"),
     held_out: options.HeldOut = None,
-    from_run: Annotated[
-        Path | None, typer.Option(metavar="RUN", help="Learn from the accepted pairs of a run instead of a manifest.")
-    ] = None,
-    pair: Annotated[
-        list[str] | None,
-        typer.Option(metavar="ID", help="With --from-run: take this pair, accepted or for review; repeatable."),
-    ] = None,
-    preset: Annotated[
-        Literal["compact", "paper", "zurich"],
-        typer.Option(help="Settings: ours, or those of the CoMIR paper's biomedical or aerial experiment."),
-    ] = "compact",
+    from_run: _FromRun = None,
+    pair: _Pair = None,
+    preset: _Preset = "compact",
     config: Annotated[Path | None, typer.Option(metavar="TOML", help="File with settings of the training.")] = None,
     settings: options.TrainSettings = None,
     device: options.Device = None,
-    resume: Annotated[
-        bool, typer.Option("--resume", help="Go on with the training that was stopped in --out.")
-    ] = False,
-    keep_data: Annotated[bool, typer.Option("--keep-data", help="Keep the slides as Zarr.")] = False,
+    resume: _Resume = False,
+    keep_data: options.KeepData = False,
 ) -> None:
     """Train a model on aligned pairs; its folder gets weights, a card, and a report that says how good it is."""
     source = from_run or pairs
@@ -60,14 +65,12 @@ def train(  # noqa: PLR0913  a parameter an option
         require_computing()
         # Torch's threads, waiting for each other in a busy loop, would starve the one that reads crops.
         os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-        from comir_batch.cli.progress import show_progress
-        from comir_batch.execution.stop import StopRequest
+        from comir_batch.cli.progress import watched
         from comir_batch.training.config import load_train_config
         from comir_batch.training.train import TrainRequest
         from comir_batch.training.train import train as learn
 
-        given: dict[str, Any] = {"device": device}
-        resolved = load_train_config(preset, config, overrides(given, settings))
+        resolved = load_train_config(preset, config, overrides({"device": device}, settings))
         request = TrainRequest(
             source,
             out,
@@ -79,8 +82,7 @@ def train(  # noqa: PLR0913  a parameter an option
             keep_data,
             tuple(sys.argv),
         )
-        stop = StopRequest(_say_stopping)
-        with show_progress() as subscriber, stop.on_signals():
+        with watched(_say_stopping) as (stop, subscriber):
             card = learn(request, stop, lambda text: typer.echo(text, err=True), subscriber)
     _print(card, out)
 

@@ -125,9 +125,13 @@ class StoppedError(ExecutionError):
         super().__init__(message)
 
 
-def wrong_fields(error: ValidationError) -> str:
-    """Return what is wrong with each field of settings, or of a card, in a line."""
-    return "; ".join(f"{'.'.join(map(str, each['loc'])) or 'as a whole'}: {each['msg']}" for each in error.errors())
+def wrong_fields(error: ValidationError, *, values: bool = False) -> str:
+    """Return what is wrong with each field of settings, or of a card, in a line; with what was given, if asked."""
+    return "; ".join(
+        f"{'.'.join(map(str, each['loc'])) or 'as a whole'}: {each['msg']}"
+        + (f" (got {each['input']!r})" if values else "")
+        for each in error.errors()
+    )
 
 
 def _one_line(text: str) -> str:

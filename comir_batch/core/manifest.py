@@ -5,7 +5,6 @@ Only the table itself is checked here, and all of its problems are collected; op
 
 from __future__ import annotations
 
-import csv
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,8 +12,9 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
-from comir_batch.core.errors import ManifestError, Problem
+from comir_batch.core.errors import Problem
 from comir_batch.core.slide import SlideSpec
+from comir_batch.core.table import read_table
 
 REQUIRED = ("pair_id", "fixed", "moving", "fixed_modality", "moving_modality")
 OPTIONAL = (
@@ -148,7 +148,7 @@ def read_manifest(path: Path) -> Manifest:
         If the table itself cannot be used: no file, not text, no header, unknown or missing columns, no rows.
     """
     base = path.resolve().parent
-    header, table = _read_table(path)
+    header, table = read_table(path, REQUIRED, OPTIONAL)
     rows: list[PairRow] = []
     problems: list[Problem] = []
     seen: dict[str, int] = {}
@@ -171,44 +171,6 @@ def read_manifest(path: Path) -> Manifest:
     named = header.index("pair_id")
     pair_ids = {number: cells[named].strip() for number, cells in table if len(cells) > named}
     return Manifest(path.resolve(), tuple(rows), tuple(problems), pair_ids)
-
-
-def _read_table(path: Path) -> tuple[list[str], list[tuple[int, list[str]]]]:
-    """Return the header, and the cells of each row that is not blank with its number in a spreadsheet."""
-    try:
-        with path.open(newline="", encoding="utf-8-sig") as stream:
-            table = enumerate(csv.reader(stream, strict=True), start=1)
-            lines = [(number, cells) for number, cells in table if any(cell.strip() for cell in cells)]
-    except OSError as error:
-        raise ManifestError([Problem(0, "-", f"cannot read {path}: {error.strerror}", "Check the path")]) from error
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise ManifestError(
-            [Problem(0, "-", f"{path} is not a CSV in UTF-8: {error}", "Save it as CSV UTF-8")]
-        ) from error
-    if len(lines) < 2:
-        raise ManifestError(
-            [Problem(1, "-", f"{path} has no rows", f"Write a header with {', '.join(REQUIRED)}, and rows")]
-        )
-    header = [name.strip() for name in lines[0][1]]
-    if len(header) == 1 and ";" in header[0]:
-        raise ManifestError([Problem(1, "-", f"{path} is separated by semicolons", "Save it as CSV with commas")])
-    problems = [
-        Problem(1, name, "the column is missing", f"Required are {', '.join(REQUIRED)}")
-        for name in REQUIRED
-        if name not in header
-    ]
-    problems += [
-        Problem(1, name or "-", "unknown column", f"Optional are {', '.join(OPTIONAL)}")
-        for name in header
-        if name not in REQUIRED + OPTIONAL
-    ]
-    problems += [
-        Problem(1, name, "the column stands twice", "Remove one")
-        for name in sorted({n for n in header if header.count(n) > 1})
-    ]
-    if problems:
-        raise ManifestError(problems)
-    return header, lines[1:]
 
 
 def _parse_row(number: int, header: list[str], values: list[str], base: Path) -> tuple[PairRow | None, list[Problem]]:

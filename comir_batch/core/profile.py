@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import re
-import tomllib
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import AfterValidator, Field, ValidationError, model_validator
 
 from comir_batch.core.config import Section
-from comir_batch.core.errors import ConfigError
+from comir_batch.core.config_file import read_toml
+from comir_batch.core.errors import ConfigError, wrong_fields
 from comir_batch.core.task import Resource
 
 if TYPE_CHECKING:
@@ -230,17 +230,9 @@ def load_profile(path: Path) -> Profile:
         If the file is missing or not TOML, or a key or value is wrong; the message names each.
     """
     try:
-        values: dict[str, Any] = tomllib.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ConfigError(f"cannot read the profile {path}: {error.strerror}") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ConfigError(f"the profile {path} is not valid TOML: {error}") from error
-    try:
-        return Profile.model_validate(values)
+        return Profile.model_validate(read_toml(path, "profile"))
     except ValidationError as error:
-        where = [".".join(map(str, problem["loc"])) or "the file" for problem in error.errors()]
-        lines = [f"{at}: {e['msg']} (got {e['input']!r})" for at, e in zip(where, error.errors(), strict=True)]
-        raise ConfigError(f"wrong settings in the profile {path}: " + "; ".join(lines)) from error
+        raise ConfigError(f"wrong settings in the profile {path}: {wrong_fields(error, values=True)}") from error
 
 
 def walltime_s(text: str) -> int:

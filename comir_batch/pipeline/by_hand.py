@@ -11,7 +11,7 @@ import time
 from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-from comir_batch.core.config import load_config, merged
+from comir_batch.core.config_file import load_config, merged
 from comir_batch.core.errors import ConfigError
 from comir_batch.core.verdict import Verdict
 from comir_batch.pipeline.files import read_json, write_json

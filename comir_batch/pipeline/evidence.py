@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from comir_batch.core.transform import BSpline, Composite
+from comir_batch.quality.evidence import Evidence
 from comir_batch.quality.plausibility import folding, overlap, shape, tissue_points
 from comir_batch.quality.points import InverseError, TileError, disagreement
 from comir_batch.quality.similarity import Layer, compare, tile_similarity
-from comir_batch.quality.verdict import Evidence
 from comir_batch.registration.blocks import count_blocks, offsets
 from comir_batch.registration.held_out import TILE
 from comir_batch.warp.resample import warp_array

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import csv
 import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from comir_batch.core.errors import ManifestError, Problem
 from comir_batch.core.slide import SlideSpec
+from comir_batch.core.table import read_table
 from comir_batch.pipeline.representing import SlideRow
 
 if TYPE_CHECKING:
@@ -32,11 +32,12 @@ def read_slides(path: Path) -> tuple[SlideRow, ...]:
     ManifestError
         With all that is wrong with the table.
     """
-    header, lines = _read(path)
+    header, lines = read_table(path, REQUIRED, OPTIONAL)
     base = path.resolve().parent
     rows: list[SlideRow] = []
     problems: list[Problem] = []
-    for number, cells in lines:
+    for number, values in lines:
+        cells = [value.strip() for value in values]
         wrong = list(_problems(number, header, cells, {row.name.casefold() for row in rows}))
         problems += wrong
         if not wrong:
@@ -44,33 +45,6 @@ def read_slides(path: Path) -> tuple[SlideRow, ...]:
     if problems:
         raise ManifestError(problems)
     return tuple(rows)
-
-
-def _read(path: Path) -> tuple[list[str], list[tuple[int, list[str]]]]:
-    try:
-        with path.open(newline="", encoding="utf-8-sig") as stream:
-            table = enumerate(csv.reader(stream, strict=True), start=1)
-            lines = [(number, [cell.strip() for cell in cells]) for number, cells in table if any(cells)]
-    except OSError as error:
-        raise ManifestError([Problem(0, "-", f"cannot read {path}: {error.strerror}", "Check the path")]) from error
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise ManifestError([Problem(0, "-", f"{path} is not a CSV in UTF-8", "Save it as CSV UTF-8")]) from error
-    if len(lines) < 2:
-        raise ManifestError([Problem(1, "-", f"{path} has no rows", f"Write a header with {', '.join(REQUIRED)}")])
-    header = lines[0][1]
-    problems = [
-        Problem(1, name, "the column is missing", f"Required are {', '.join(REQUIRED)}")
-        for name in REQUIRED
-        if name not in header
-    ]
-    problems += [
-        Problem(1, name or "-", "unknown column, or twice the same", f"Optional are {', '.join(OPTIONAL)}")
-        for name in sorted(set(header))
-        if name not in REQUIRED + OPTIONAL or header.count(name) > 1
-    ]
-    if problems:
-        raise ManifestError(problems)
-    return header, lines[1:]
 
 
 def _problems(number: int, header: list[str], cells: list[str], taken: set[str]) -> Iterator[Problem]:

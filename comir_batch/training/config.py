@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import tomllib
 from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field, ValidationError, field_validator, model_validator
 
 from comir_batch.core.card import Input
-from comir_batch.core.config import ExecutionConfig, Section, merged
+from comir_batch.core.config import ExecutionConfig, Section
+from comir_batch.core.config_file import merged, read_toml
 from comir_batch.core.errors import ConfigError, ModelError, wrong_fields
 from comir_batch.representation.network import preset
 from comir_batch.representation.store import require_name
@@ -241,7 +241,8 @@ def load_train_config(preset: str, path: Path | None, overrides: dict[str, Any])
     """
     if preset not in PRESETS:
         raise ConfigError(f"there is no preset {preset!r}; there are {', '.join(PRESETS)}")
-    return checked(merged(merged(PRESETS[preset], _read(path)), overrides))
+    values = {} if path is None else read_toml(path)
+    return checked(merged(merged(PRESETS[preset], values), overrides))
 
 
 def checked(values: dict[str, Any]) -> TrainConfig:
@@ -256,14 +257,3 @@ def checked(values: dict[str, Any]) -> TrainConfig:
         return TrainConfig.model_validate(values)
     except ValidationError as error:
         raise ConfigError(f"wrong settings: {wrong_fields(error)}") from error
-
-
-def _read(path: Path | None) -> dict[str, Any]:
-    if path is None:
-        return {}
-    try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ConfigError(f"cannot read the config file {path}: {error.strerror}") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path} is not valid TOML: {error}") from error

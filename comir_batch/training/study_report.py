@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from comir_batch import __version__
 from comir_batch.pipeline.files import write_text
+from comir_batch.report import markdown
 from comir_batch.report.article import Article, Section, Table, article_page
 from comir_batch.report.charts import Chart, Series, lines
 from comir_batch.report.data import Link, Provenance
@@ -39,7 +40,7 @@ def write_study(request: StudyRequest, lesson: Lesson, trials: Sequence[Trial]) 
     """Write the table as Markdown, the report as HTML, and its charts as files of their own."""
     crops = "unseen crops" if lesson.is_measured_unseen else "crops, which decided when to stop"
     table = Table(f"Every model, on the same {crops}", _COLUMNS, tuple(_row(trial) for trial in trials))
-    write_text(request.out / "table.md", _markdown(table))
+    write_text(request.out / "table.md", markdown.table(table.columns, table.rows) + "\n")
     first = [trial for trial in trials if trial.seed == request.config.seed]
     sections = [
         Section("What was found", _findings(request, lesson, trials), (table,)),
@@ -77,12 +78,6 @@ def _row(trial: Trial) -> tuple[str | float, ...]:
         round(trial.loss, 3),
         round(trial.minutes, 1),
     )
-
-
-def _markdown(table: Table) -> str:
-    lines_ = ["| " + " | ".join(table.columns) + " |", "|" + "---|" * len(table.columns)]
-    lines_ += ["| " + " | ".join(str(cell) for cell in row) + " |" for row in table.rows]
-    return "\n".join(lines_) + "\n"
 
 
 def _findings(request: StudyRequest, lesson: Lesson, trials: Sequence[Trial]) -> tuple[str, ...]:

@@ -19,7 +19,7 @@ import pytest
 from skimage.data import immunohistochemistry
 
 from comir_batch.bench.known_motion import Motion, move, write_pyramid
-from comir_batch.core.config import load_config
+from comir_batch.core.config_file import load_config
 from comir_batch.core.events import EventBus
 from comir_batch.core.geometry import Grid, Region
 from comir_batch.core.transform import from_dict

@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 from comir_batch.bench.registration import BenchRequest, compare
 from comir_batch.cli.app import app
 from comir_batch.core.config import JudgeConfig, RegisterConfig
-from comir_batch.core.errors import ConfigError, ModelError
+from comir_batch.core.errors import ConfigError, ManifestError, ModelError
 from comir_batch.execution.stop import StopRequest
 from comir_batch.representation.store import find_model
 
@@ -154,6 +154,11 @@ def test_what_cannot_be_measured_is_said(tmp_path):
         run(tmp_path, learnt=(0.0, 0.0, 1.0, 1.0))
     with pytest.raises(ModelError, match="dapi and tritc, the pairs are of haematoxylin and dab"):
         run(tmp_path, model=find_model("dapi-tritc"))
+    path = tmp_path / "pairs.csv"
+    heads, row = path.read_text().splitlines()
+    path.write_text(f"{heads},model\n{row},dapi-tritc\n")
+    with pytest.raises(ManifestError, match="no row chooses the model to measure"):
+        run(tmp_path)
 
 
 def test_what_the_model_learnt_from_is_left_out_without_being_asked(tmp_path):

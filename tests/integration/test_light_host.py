@@ -30,7 +30,7 @@ EXPAND = """
 import light_host, pickle, sys
 from pathlib import Path
 light_host.become_one()
-from comir_batch.core.config import load_config
+from comir_batch.core.config_file import load_config
 from comir_batch.core.task import Resource
 from comir_batch.pipeline.graph import build_jobs
 from comir_batch.pipeline.job import Inference
@@ -55,7 +55,7 @@ from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
 light_host.become_one()
-from comir_batch.core.config import load_config
+from comir_batch.core.config_file import load_config
 from comir_batch.core.events import EventBus
 from comir_batch.core.task import Resource
 from comir_batch.execution.call import run_task

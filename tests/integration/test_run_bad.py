@@ -9,7 +9,7 @@ import pytest
 import runs
 
 from comir_batch.bench.known_motion import write_pyramid
-from comir_batch.core.config import load_config
+from comir_batch.core.config_file import load_config
 from comir_batch.core.events import EventBus
 from comir_batch.execution.serial import SerialExecutor
 from comir_batch.pipeline.run import RunRequest, run

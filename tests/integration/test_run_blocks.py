@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import runs
 
-from comir_batch.core.config import load_config
+from comir_batch.core.config_file import load_config
 from comir_batch.core.errors import StoppedError
 from comir_batch.core.events import EventBus, Kind
 from comir_batch.core.transform import BSpline

@@ -9,7 +9,7 @@ import torch
 from skimage.data import immunohistochemistry
 
 from comir_batch.bench.known_motion import write_pyramid
-from comir_batch.core.config import load_config
+from comir_batch.core.config_file import load_config
 from comir_batch.core.events import EventBus
 from comir_batch.core.geometry import Grid, Region
 from comir_batch.execution.serial import SerialExecutor

@@ -10,7 +10,7 @@ import runs
 from typer.testing import CliRunner
 
 from comir_batch.cli.app import app
-from comir_batch.core.config import load_config
+from comir_batch.core.config_file import load_config
 from comir_batch.core.errors import StoppedError
 from comir_batch.core.events import EventBus
 from comir_batch.execution.serial import SerialExecutor

@@ -15,9 +15,9 @@ from comir_batch.bench.verdicts import recorded
 from comir_batch.cli.app import app
 from comir_batch.core.config import JudgeConfig
 from comir_batch.core.errors import ConfigError
+from comir_batch.quality.evidence import Evidence
 from comir_batch.quality.plausibility import Folding, Shape
 from comir_batch.quality.similarity import Similarity
-from comir_batch.quality.verdict import Evidence
 
 CONFIG = JudgeConfig()
 EVIDENCE = Evidence(

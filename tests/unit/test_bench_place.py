@@ -1,8 +1,16 @@
-"""What the place benchmark counts as found."""
+"""What the place benchmark measures on, and what it counts as found."""
 
 from __future__ import annotations
 
-from comir_batch.bench.place import COLUMNS, Found, Row
+import ihc_pairs
+import pytest
+
+from comir_batch.bench.parts import chosen_parts
+from comir_batch.bench.place import COLUMNS, Found, PlaceRequest, Row
+from comir_batch.core.config import RunConfig
+from comir_batch.core.errors import ManifestError
+from comir_batch.execution.stop import StopRequest
+from comir_batch.representation.store import find_model
 
 
 def test_a_field_is_located_within_a_fiftieth_of_its_width_in_its_own_slide():
@@ -39,3 +47,13 @@ def test_rows_without_located_or_without_lost_fields_are_told():
         "1.00",
         "2.50 or more",
     )
+
+
+def test_pairs_that_cannot_be_measured_on_are_refused_in_words_of_measuring(tmp_path):
+    path = ihc_pairs.manifest(tmp_path)
+    heads, row = path.read_text().splitlines()
+    (tmp_path / "start.json").write_text("{}")
+    path.write_text(f"{heads},initial_transform\n{row},start.json\n")
+    asked = PlaceRequest(find_model("haematoxylin-dab"), path, tmp_path / "out", RunConfig())
+    with pytest.raises(ManifestError, match="measuring a model does not move it"):
+        chosen_parts(asked, asked.config.execution, lambda _: None, StopRequest())

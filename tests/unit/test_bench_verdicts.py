@@ -13,10 +13,11 @@ from comir_batch.bench.registration_table import markdown, summarise, verdict_ce
 from comir_batch.bench.verdicts import Tally, judged, recorded, restored, tallied, verdicts_csv
 from comir_batch.core.config import JudgeConfig
 from comir_batch.core.verdict import Verdict
+from comir_batch.quality.evidence import Evidence
 from comir_batch.quality.plausibility import Folding, Shape
 from comir_batch.quality.points import InverseError, TileError
 from comir_batch.quality.similarity import Similarity
-from comir_batch.quality.verdict import Evidence, judge
+from comir_batch.quality.verdict import judge
 
 CONDITIONS = conditions(256)
 CONFIG = JudgeConfig()

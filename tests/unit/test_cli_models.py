@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 
 from comir_batch.cli.app import app
 from comir_batch.core.card import Architecture, Input, ModalityCard, ModelCard
-from comir_batch.core.config import load_config
+from comir_batch.core.config_file import load_config
 from comir_batch.core.events import EventBus
 from comir_batch.core.slide import Level, SlideInfo
 from comir_batch.execution.serial import SerialExecutor

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
-from comir_batch.core.config import RunConfig, load_config
+from comir_batch.core.config import RunConfig
+from comir_batch.core.config_file import load_config
 from comir_batch.core.errors import ConfigError
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from comir_batch.core.config import load_config
+from comir_batch.core.config_file import load_config
 from comir_batch.core.manifest import read_manifest
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"

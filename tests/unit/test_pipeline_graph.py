@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 import pytest
 
-from comir_batch.core.config import load_config
+from comir_batch.core.config_file import load_config
 from comir_batch.core.errors import ConfigError
 from comir_batch.core.manifest import read_manifest
 from comir_batch.core.task import Resource

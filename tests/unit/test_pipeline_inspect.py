@@ -11,7 +11,7 @@ import pytest
 import tifffile
 
 import comir_batch.models
-from comir_batch.core.config import load_config
+from comir_batch.core.config_file import load_config
 from comir_batch.core.errors import ManifestError
 from comir_batch.core.manifest import read_manifest
 from comir_batch.core.transform import Composite

@@ -7,10 +7,11 @@ import pytest
 
 from comir_batch.core.config import JudgeConfig
 from comir_batch.core.verdict import Verdict
+from comir_batch.quality.evidence import Evidence, metrics
 from comir_batch.quality.plausibility import Folding, Shape
 from comir_batch.quality.points import BlockCounts, InverseError, Landmarks, PointsError, TileError
 from comir_batch.quality.similarity import Similarity
-from comir_batch.quality.verdict import Evidence, judge, metrics
+from comir_batch.quality.verdict import judge
 
 CONFIG = JudgeConfig()
 COMIR = Similarity("ncc", 112, before=0.02, after=0.61, z_before=0.3, z=23.0, share_improved=0.95)

@@ -4,7 +4,8 @@ import pytest
 from typer.testing import CliRunner
 
 from comir_batch.cli.app import app
-from comir_batch.core.config import RegisterConfig, load_config
+from comir_batch.core.config import RegisterConfig
+from comir_batch.core.config_file import load_config
 from comir_batch.core.errors import ConfigError
 from comir_batch.core.geometry import Grid
 from comir_batch.registration.elastix_maps import parse

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import tifffile
 
-from comir_batch.core.config import load_config
+from comir_batch.core.config_file import load_config
 from comir_batch.core.errors import ManifestError
 from comir_batch.core.transform import Affine
 from comir_batch.execution.stop import StopRequest

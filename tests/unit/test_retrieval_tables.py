@@ -34,6 +34,8 @@ def test_a_table_names_slides(tmp_path):
         ("", "has no rows"),
         ("slide_id,path\na,b\n", "column modality: the column is missing"),
         ("slide_id,path,modality,colour\na,b,c,d\n", "column colour: unknown column"),
+        ("slide_id;path;modality\na;b;c\n", "is separated by semicolons"),
+        ("slide_id,path,modality,path\na,b,c,d\n", "column path: the column stands twice"),
         ("slide_id,path,modality\na,b\n", "has 2 cells, the header 3"),
         ("slide_id,path,modality\na/b,b,c\n", "cannot be the name of a file"),
         ("slide_id,path,modality\na,b,c\nA,b,c\n", "row 3, column slide_id: 'A' stands twice"),

@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 
 from comir_batch.bench.known_motion import write_pyramid
 from comir_batch.cli.app import app
-from comir_batch.core.config import load_config
+from comir_batch.core.config_file import load_config
 from comir_batch.core.errors import ConfigError
 from comir_batch.core.geometry import Grid
 from comir_batch.core.profile import Profile

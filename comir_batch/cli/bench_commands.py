@@ -144,7 +144,7 @@ def registration_table(
     """
     with exit_codes():
         from comir_batch.bench.joined_table import joined_table
-        from comir_batch.bench.markdown import table
+        from comir_batch.report.markdown import table
 
         typer.echo(table(*joined_table(measured, only or (), methods or ())))
 

@@ -372,14 +372,14 @@ def load_config(path: Path | None, overrides: dict[str, Any] | None = None) -> R
         except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
             raise ConfigError(f"{path} is not valid TOML: {error}") from error
     try:
-        values = _anchored(values, Path() if path is None else path.parent)
-        return RunConfig.model_validate(merged(values, _anchored(overrides or {}, Path())))
+        values = anchored(values, Path() if path is None else path.parent)
+        return RunConfig.model_validate(merged(values, anchored(overrides or {}, Path())))
     except ValidationError as error:
         lines = [f"{'.'.join(map(str, e['loc']))}: {e['msg']} (got {e['input']!r})" for e in error.errors()]
         raise ConfigError("wrong settings: " + "; ".join(lines)) from error
 
 
-def _anchored(values: dict[str, Any], base: Path) -> dict[str, Any]:
+def anchored(values: dict[str, Any], base: Path) -> dict[str, Any]:
     """Return nested settings whose paths are absolute; what is of a wrong type is left to the check."""
 
     def absolute(text: Any, *, is_path: bool = True) -> Any:

@@ -12,7 +12,7 @@ import typer
 
 from comir_batch.cli.tables import print_table
 from comir_batch.core.errors import ManifestError, NoWorkersError, StoppedError, UserError
-from comir_batch.core.passing import OUT_OF_FILES, PASSING
+from comir_batch.core.passing import OUT_OF_FILES, PASSING, os_errno
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -27,6 +27,7 @@ UNREAD = 141  # as a shell tells that the reader of a pipe went away: 128 + SIGP
 _FORBIDDEN = (errno.EACCES, errno.EPERM, errno.EROFS)
 _STOPS = (
     ({errno.ENOSPC, errno.EDQUOT}, "operating", "Make room"),
+    ({errno.EFBIG}, "operating", "Let it write larger files (ulimit -f)"),
     (OUT_OF_FILES, "operating", "Let it open more files (ulimit -n)"),
     (PASSING, "file", "See whether it is well"),
 )
@@ -55,11 +56,12 @@ def exit_codes(again: str = "the same command resumes") -> Iterator[None]:
     except BrokenPipeError as error:
         _silence_stdout()
         raise typer.Exit(UNREAD) from error
-    except OSError as error:
+    except (OSError, RuntimeError) as error:  # zarrs raises the latter
+        number = os_errno(error)
         for numbers, stopper, remedy in _STOPS:
-            if error.errno in numbers:
+            if number in numbers:
                 _fail(f"stopped by the {stopper} system: {error}. {remedy}; {again}", RESUMABLE)
-        if error.errno in _FORBIDDEN:
+        if number in _FORBIDDEN:
             _fail(f"{error}. Check that the folder can be written", BAD_INPUT)
         raise
 

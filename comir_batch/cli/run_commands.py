@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from comir_batch.cli import options  # noqa: TC001  typer resolves the annotations
-from comir_batch.cli.failures import exit_codes, print_problems
+from comir_batch.cli.failures import exit_codes
 from comir_batch.cli.settings import overrides, require_cluster
 from comir_batch.cli.tables import print_table
 
@@ -207,8 +207,6 @@ def _say_stopping() -> None:
 def _print_summary(summary: RunSummary, layout: Layout, target: str) -> None:
     from comir_batch.cli.progress import joined
 
-    if summary.skipped:
-        print_problems(summary.skipped)
     rows: list[tuple[Any, ...]] = [
         (result.pair_id, result.verdict or "-", f"{result.seconds:.0f} s", joined(result.reasons))
         for result in summary.results

@@ -25,8 +25,8 @@ def load_config(path: Path | None, overrides: dict[str, Any] | None = None) -> R
         If the file is missing or not TOML, or a key or value is wrong; the message names each.
     """
     try:
-        values = {} if path is None else _anchored(read_toml(path), path.parent)
-        return RunConfig.model_validate(merged(values, _anchored(overrides or {}, Path())))
+        values = {} if path is None else anchored(read_toml(path), path.parent)
+        return RunConfig.model_validate(merged(values, anchored(overrides or {}, Path())))
     except ValidationError as error:
         raise ConfigError(f"wrong settings: {wrong_fields(error, values=True)}") from error
 
@@ -56,7 +56,7 @@ def merged(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
     return result
 
 
-def _anchored(values: dict[str, Any], base: Path) -> dict[str, Any]:
+def anchored(values: dict[str, Any], base: Path) -> dict[str, Any]:
     """Return nested settings whose paths are absolute; what is of a wrong type is left to the check."""
 
     def absolute(text: Any, *, is_path: bool = True) -> Any:

@@ -15,13 +15,16 @@ def passing_errno(error: BaseException | None) -> int:
     seen: set[int] = set()
     while error is not None and id(error) not in seen:
         seen.add(id(error))
-        number = error.errno if isinstance(error, OSError) else _told(str(error))
+        number = os_errno(error)
         if number in PASSING:
-            return int(number)
+            return number
         error = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
     return 0
 
 
-def _told(text: str) -> int:
-    told = _RUST.search(text)
+def os_errno(error: BaseException) -> int:
+    """Return the operating system's number of an error, of one of zarrs' too; 0 if it is none of the system's."""
+    if isinstance(error, OSError):
+        return error.errno or 0
+    told = _RUST.search(str(error))
     return int(told[1]) if told else 0

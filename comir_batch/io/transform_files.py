@@ -82,6 +82,7 @@ def write_itk(transform: Composite, path: Path) -> None:
     composite = sitk.CompositeTransform(2)
     for part in reversed(whole.parts):
         composite.AddTransform(_to_itk(sitk, part))
+    _require_room(path, 8 * composite.GetNumberOfParameters())  # a process whose HDF5 found none crashes as it ends
     with itk_file(path) as partial:
         sitk.WriteTransform(composite, str(partial))
         if not _holds(partial, whole):  # ITK's text writer goes on where it cannot write
@@ -105,10 +106,10 @@ def itk_file(path: Path) -> Iterator[Path]:
             raise
 
 
-def _require_room(path: Path) -> None:
-    """Write and remove a probe, so that the operating system says why a file beside it could not be written."""
+def _require_room(path: Path, size: int = 0) -> None:
+    """Write and remove a probe, so that the operating system says why a file beside it cannot be written."""
     with TemporaryFile(dir=path.parent) as probe:
-        probe.write(bytes(_PROBE))
+        probe.write(bytes(_PROBE + size))
         probe.flush()
         os.fsync(probe.fileno())
 

@@ -9,16 +9,16 @@ import getpass
 import hashlib
 import time
 from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from comir_batch.core.config_file import load_config, merged
+from comir_batch.core.config_file import anchored, load_config, merged
 from comir_batch.core.errors import ConfigError
 from comir_batch.core.verdict import Verdict
 from comir_batch.pipeline.files import read_json, write_json
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-    from pathlib import Path
 
     from comir_batch.core.config import RunConfig
     from comir_batch.pipeline.layout import Layout
@@ -99,7 +99,7 @@ def standing(by_hand: Mapping[str, ByHand], pair: str, transform: Path) -> Decis
 
 
 def with_settings(given: ByHand, settings: Mapping[str, Any]) -> ByHand:
-    """Lay further nested settings over a pair's own.
+    """Lay further nested settings over a pair's own; paths in them become absolute.
 
     Raises
     ------
@@ -109,7 +109,7 @@ def with_settings(given: ByHand, settings: Mapping[str, Any]) -> ByHand:
     for section in settings:
         if section not in _SECTIONS:
             raise ConfigError(f"{section} cannot be set for single pairs. Set something in {', '.join(_SECTIONS)}")
-    return replace(given, settings=merged(given.settings, dict(settings)))
+    return replace(given, settings=merged(given.settings, anchored(dict(settings), Path())))
 
 
 def config_of(config: RunConfig, given: ByHand | None) -> RunConfig:

@@ -24,6 +24,7 @@ from comir_batch.io.ngff_scene import write_scene
 from comir_batch.io.transform_files import write_itk, write_json
 from comir_batch.io.viewer_affines import NAPARI_CENTRE, QUPATH_CENTRE, between_pixels, write_napari, write_qupath
 from comir_batch.io.warpy_transform import write_warpy
+from comir_batch.io.whole import whole_folder
 from comir_batch.registration.elastix_maps import write_chain
 
 if TYPE_CHECKING:
@@ -150,8 +151,9 @@ def elastix(job: Job) -> Encoded:
     whole, grid = whole if whole.parts else Composite((Affine.identity(),)), job.slide(job.source)
 
     def save(path: Path, _: dict[str, Any]) -> None:
-        path.mkdir()
-        write_chain(whole, grid, path, "TransformParameters")
+        with whole_folder(path) as partial:
+            partial.mkdir()
+            write_chain(whole, grid, partial, "TransformParameters")
 
     return Encoded(whole.map, save, lost)
 

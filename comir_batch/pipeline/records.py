@@ -121,6 +121,10 @@ class History:
         """Tell whether a job is done, its outputs are still there, and no other job has written over them since."""
         return self.of(job.key).done and self._intact(job, root)
 
+    def wrote_last(self, job: Job, root: Path) -> bool:
+        """Tell whether a job is done, and what is or was under the names of its outputs is its own."""
+        return self.of(job.key).done and self._owns(job, root)
+
     def is_resumable(self, job: Job, root: Path) -> bool:
         """Tell whether the finished tasks of an unfinished job still count: what its first phase made is there."""
         return not self.of(job.key).done and self._intact(job, root)
@@ -136,9 +140,11 @@ class History:
     def _own(self, line: dict[str, Any]) -> None:
         self._owner.update(dict.fromkeys(line["outputs"], line["job"]))
 
+    def _owns(self, job: Job, root: Path) -> bool:
+        return all(self._owner.get(_relative(path, root)) == job.key for path in job.outputs)
+
     def _intact(self, job: Job, root: Path) -> bool:
-        owned = all(self._owner.get(_relative(path, root)) == job.key for path in job.outputs)
-        return owned and all(path.exists() for path in (*job.outputs, *self._files(job, root)))
+        return self._owns(job, root) and all(path.exists() for path in (*job.outputs, *self._files(job, root)))
 
     def _files(self, job: Job, root: Path) -> Iterator[Path]:
         """Yield what the job's tasks named beyond the outputs that every job of their stage has."""

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import zlib
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Literal
+from zipfile import BadZipFile
 
 import numpy as np
 
 from comir_batch.core.block import BlockPlan
+from comir_batch.core.errors import TaskError
 from comir_batch.core.geometry import Grid, Region
 from comir_batch.core.task import Task
 from comir_batch.io.transform_files import read_json as read_transform_json
@@ -90,9 +93,12 @@ class Refinement:
         finer = max(self.fixed.working.mpp / self.moving.working.mpp, 1.0)
         return BASE_MB + int((_COPIES + 2 * channels) * (finer * side) ** 2 * 4 / 1e6)
 
+    def with_tissue(self) -> list[tuple[int, Region]]:
+        """Return the regions that blocks are looked for in, and their numbers."""
+        return tissue_blocks(SlideFiles(self.fixed.chunk), self.fixed.working, self.regions, 0)
+
     def matching(self, key: str) -> list[Task]:
         """Return the tasks that look for blocks, one for each region with tissue."""
-        source, working = SlideFiles(self.fixed.chunk), self.fixed.working
         return [
             Task(
                 key=f"{key}-b{index}",
@@ -101,7 +107,7 @@ class Refinement:
                 memory_mb=self.memory_mb,
                 writes=(self.files.blocks(index),),
             )
-            for index, region in tissue_blocks(source, working, self.regions, 0)
+            for index, region in self.with_tissue()
         ]
 
     def fitting(self, key: str) -> list[Task]:
@@ -109,7 +115,7 @@ class Refinement:
         return [Task(f"{key}-fit", fit_blocks, self, memory_mb=BASE_MB, writes=(self.files.transform,))]
 
 
-def match_region(task: tuple[Refinement, int, Region]) -> dict[str, int]:
+def match_region(task: tuple[Refinement, int, Region]) -> dict[str, Any]:
     """Look for the blocks of one region; runs on a worker."""
     work, index, region = task
     view: Literal["comir", "raw"] = read_json(work.files.summary)["view"]
@@ -119,8 +125,10 @@ def match_region(task: tuple[Refinement, int, Region]) -> dict[str, int]:
     metric: Literal["ncc", "mi"] = "ncc" if view == "comir" else "mi"
     tried = counted_blocks(fixed[1], side)
     offsets = offsets_within(fixed, around, metric, side, reach)
-    write_arrays(work.files.blocks(index), offsets=offsets, tried=tried)
-    return {"tried": int(tried.sum()), "located": int(np.isfinite(offsets).all(axis=-1).sum())}
+    path = work.files.blocks(index)
+    write_arrays(path, offsets=offsets, tried=tried)
+    located = np.isfinite(offsets).all(axis=-1)
+    return {"tried": int(tried.sum()), "located": int(located.sum()), FILES: [in_run(path, work.folder)]}
 
 
 def fit_blocks(work: Refinement) -> dict[str, Any]:
@@ -151,15 +159,25 @@ def _gathered(work: Refinement) -> Blocks:
     grid, side = work.fixed.working.grid, work.config.block_side
     shape = grid.height // side, grid.width // side
     offsets, tried = np.full((*shape, 2), np.nan), np.zeros(shape, dtype=bool)
-    for index, region in enumerate(work.regions):
-        path = work.files.blocks(index)
-        if path.exists():  # there is none where there is no tissue
-            found = read_arrays(path)
-            rows, columns = found["tried"].shape
-            y, x = region.y0 // side, region.x0 // side
-            offsets[y : y + rows, x : x + columns] = found["offsets"]
-            tried[y : y + rows, x : x + columns] = found["tried"]
+    for index, region in work.with_tissue():
+        found = _found(work.files.blocks(index))
+        rows, columns = found["tried"].shape
+        y, x = region.y0 // side, region.x0 // side
+        offsets[y : y + rows, x : x + columns] = found["offsets"]
+        tried[y : y + rows, x : x + columns] = found["tried"]
     return Blocks(grid, side, offsets, tried)
+
+
+def _found(path: Path) -> dict[str, NDArray[Any]]:
+    """Read what a region's task has written; without it, its blocks would pass for glass."""
+    try:
+        return read_arrays(path)
+    except (FileNotFoundError, ValueError, EOFError, BadZipFile, zlib.error) as error:
+        how = "is missing" if isinstance(error, FileNotFoundError) else "is damaged; delete it"
+        raise TaskError(
+            f"{path}, which holds what blocks found in a region with tissue, {how}. "
+            "The same command registers the pair again"
+        ) from error
 
 
 def _laid(work: Refinement, region: Region, view: str, transform: Composite) -> tuple[Laid, Laid]:

@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from comir_batch.core.errors import ConfigError, ManifestError, Problem, RunDirectoryError
+from comir_batch.core.errors import ConfigError, ManifestError, RunDirectoryError
 from comir_batch.core.events import Event, EventBus, Kind
 from comir_batch.core.manifest import read_manifest
 from comir_batch.core.task import Executor
@@ -80,7 +80,6 @@ class RunSummary:
     """What became of it: a result for each pair in the manifest's order, then for each row that was skipped."""
 
     results: tuple[PairResult, ...]
-    skipped: tuple[Problem, ...]
     seconds: float
 
     @property
@@ -173,7 +172,7 @@ def run_inspected(
                 write_batch(layout, results, inspection, records.history, jobs, where.device)
     verdicts = Counter("-" if result.verdict is None else result.verdict.value for result in results)
     bus.publish(Event(Kind.RUN_DONE, data={"verdicts": dict(verdicts), "seconds": seconds}))
-    return RunSummary(results, inspection.problems, seconds)
+    return RunSummary(results, seconds)
 
 
 class EarlierRun(NamedTuple):

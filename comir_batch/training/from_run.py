@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
 import cv2
@@ -23,6 +23,7 @@ from comir_batch.pipeline.graph import build_jobs
 from comir_batch.pipeline.job import Inference
 from comir_batch.pipeline.layout import JudgeFiles, Layout
 from comir_batch.pipeline.overview import make_overview
+from comir_batch.pipeline.records import read_history
 from comir_batch.pipeline.run import earlier_run, inspect_request
 from comir_batch.pipeline.stages.judge import JudgeWork
 from comir_batch.pipeline.views import reduction
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
     from comir_batch.core.geometry import Grid
     from comir_batch.core.slide import SlideSpec
     from comir_batch.core.transform import Composite
+    from comir_batch.pipeline.job import Job
     from comir_batch.pipeline.overview import Overview
     from comir_batch.pipeline.pair import Pair
 
@@ -45,6 +47,7 @@ _COLUMNS = (
     *(*REQUIRED, "fixed_channel", "fixed_mpp", "fixed_series", "fixed_photometric", "moving_photometric"),
     *("fixed_mask", "moving_mask"),
 )
+_PRESENT = "a result of its present settings"
 _DEVICES: tuple[Literal["cpu", "cuda"], ...] = ("cpu", "cuda")
 _BENT_STEP = 4  # pixels of the overview: control points lie much further apart
 _ANYWHERE_NEAR = np.ones((3, 3), dtype=bool)
@@ -61,8 +64,10 @@ class _Trust:
 def pairs_of_run(run: Path, folder: Path, only: Collection[str] = ()) -> tuple[Path, tuple[str, ...]]:
     """Write a manifest of a run's accepted pairs, aligned as the run found, with masks of what can be trusted.
 
-    Left out is what shows no tissue of both slides; where the transform folds or changes areas more than the run
-    believes; and around held-out tiles that look no better than before registration and worse than most.
+    Left out are pairs that the run, stopped too early, has not come to with its present settings: what is published of
+    them is an earlier one's. Of a pair, left out is what shows no tissue of both slides; where the transform folds or
+    changes areas more than the run believes; and around held-out tiles that look no better than before registration and
+    worse than most.
 
     Parameters
     ----------
@@ -78,7 +83,7 @@ def pairs_of_run(run: Path, folder: Path, only: Collection[str] = ()) -> tuple[P
     manifest : Path
         For `pairs.prepare`.
     notes : tuple of str
-        A sentence on each pair: what was left out.
+        A sentence on each pair: what was left out, or that it was.
 
     Raises
     ------
@@ -92,10 +97,12 @@ def pairs_of_run(run: Path, folder: Path, only: Collection[str] = ()) -> tuple[P
     config = RunConfig.model_validate(earlier.settings)
     layout = Layout(run.resolve())
     pairs = inspect_request(earlier.manifest, config, skip_bad_rows=True).pairs
-    chosen = _chosen(pairs, layout, only)
+    verdicts = _verdicts(pairs, config, layout)
+    chosen = _chosen(pairs, verdicts, layout, only)
     _require_images(chosen, layout, earlier.manifest)
-    rows, notes = [], []
-    by_hand = read_by_hand(layout)
+    unreached = [] if only else [name for name, verdict in verdicts.items() if verdict is None]
+    notes = [f"pair {name}: left out; the run was stopped before it had {_PRESENT}" for name in unreached]
+    rows, by_hand = [], read_by_hand(layout)
     for pair in chosen:
         trust = _trust(pair, config_of(config, by_hand.get(pair.name)), layout)
         notes.append(f"pair {pair.name}: {trust.sentence}")
@@ -106,17 +113,20 @@ def pairs_of_run(run: Path, folder: Path, only: Collection[str] = ()) -> tuple[P
     return _write_manifest(folder / "pairs.csv", rows), tuple(notes)
 
 
-def _chosen(pairs: Sequence[Pair], layout: Layout, only: Collection[str]) -> list[Pair]:
+def _chosen(
+    pairs: Sequence[Pair], verdicts: Mapping[str, Verdict | None], layout: Layout, only: Collection[str]
+) -> list[Pair]:
     unknown = sorted(set(only) - {pair.name for pair in pairs})
     if unknown:
         raise RunDirectoryError(f"{layout.root} has no pair {', '.join(unknown)}. Name pairs of its manifest")
-    verdicts = {pair.name: _verdict(pair, layout) for pair in pairs}
     if only:
         _require_usable({name: verdicts[name] for name in only}, layout)
         return [pair for pair in pairs if pair.name in only]
     chosen = [pair for pair in pairs if verdicts[pair.name] is Verdict.ACCEPT]
     if not chosen:
+        unreached = sum(verdict is None for verdict in verdicts.values())
         counts = f"none of its {len(pairs)} pairs is accepted"
+        counts += f", and {unreached} are without {_PRESENT}, until it is resumed" if unreached else ""
         raise RunDirectoryError(f"{layout.root}: {counts}. Look at its report, and name pairs to take all the same")
     return chosen
 
@@ -126,20 +136,29 @@ def _require_usable(named: Mapping[str, Verdict | None], layout: Layout) -> None
     usable = {Verdict.ACCEPT, Verdict.REVIEW}
     unusable = {name: verdict for name, verdict in named.items() if verdict not in usable}
     if unusable:
-        wrong = [f"{name} ({verdict.value if verdict else 'no result'})" for name, verdict in unusable.items()]
+        wrong = [
+            f"{name} ({verdict.value if verdict else f'without {_PRESENT}'})" for name, verdict in unusable.items()
+        ]
         raise RunDirectoryError(
             f"{layout.root}: {', '.join(wrong)} cannot be learnt from; what is named must be accepted or for review. "
             "Leave them out, or, if they are right after all, say so first with comir-batch review"
         )
 
 
-def _verdict(pair: Pair, layout: Layout) -> Verdict | None:
-    """Return what a person decided, or else the judge's verdict."""
-    files = layout.pair(pair.name)
-    decision = standing(read_by_hand(layout), pair.name, files.transform_json)
-    if decision:
-        return decision.verdict
-    return Verdict(read_json(files.verdict)["verdict"]) if files.verdict.is_file() else None
+def _verdicts(pairs: Sequence[Pair], config: RunConfig, layout: Layout) -> dict[str, Verdict | None]:
+    """Return what a person decided on each pair, or else the judge's verdict; None where these settings gave none."""
+    history, by_hand = read_history(layout.records), read_by_hand(layout)
+    exports = (job for job in _possible_jobs(pairs, config, layout) if job.stage == "export")
+    reached = {job.pairs[0] for job in exports if history.wrote_last(job, layout.root)}
+    verdicts: dict[str, Verdict | None] = {}
+    for pair in pairs:
+        files = layout.pair(pair.name)
+        verdict = Verdict(read_json(files.verdict)["verdict"]) if files.verdict.is_file() else None
+        if verdict is not Verdict.ERROR:
+            decision = standing(by_hand, pair.name, files.transform_json)
+            verdict = None if pair.name not in reached else decision.verdict if decision else verdict
+        verdicts[pair.name] = verdict
+    return verdicts
 
 
 def _require_images(pairs: Sequence[Pair], layout: Layout, manifest: Path) -> None:
@@ -197,7 +216,8 @@ def _bent(transform: Composite, grid: Grid, largest: float) -> Mask:
 
 def _bad_tiles(pair: Pair, config: RunConfig, layout: Layout) -> Mask | None:
     """Return the neighbourhood of held-out tiles that got no better and are worse than most; None if there are none."""
-    for work in _judge_works(pair, config, layout):
+    works = (job.work for job in _possible_jobs([pair], config, layout))
+    for work in (work for work in works if isinstance(work, JudgeWork)):
         path = JudgeFiles(work.folder).tiles
         if path.is_file():
             arrays = read_arrays(path)
@@ -211,11 +231,16 @@ def _bad_tiles(pair: Pair, config: RunConfig, layout: Layout) -> Mask | None:
     return None
 
 
-def _judge_works(pair: Pair, config: RunConfig, layout: Layout) -> Iterator[JudgeWork]:
-    """Yield what the run's judge job may have been: its name depends on where networks computed."""
+def _possible_jobs(pairs: Sequence[Pair], config: RunConfig, layout: Layout) -> Iterator[Job]:
+    """Yield what the run's jobs may have been.
+
+    Their names depend on where networks computed, and on which pairs a person had accepted by then.
+    """
+    by_hand = read_by_hand(layout)
+    undecided = {name: replace(given, decision=None) for name, given in by_hand.items()}
     for device in _DEVICES:
-        jobs = build_jobs([pair], config, layout, Inference(device, Resource.CPU))
-        yield next(job.work for job in jobs.values() if isinstance(job.work, JudgeWork))
+        for given in (by_hand, undecided):
+            yield from build_jobs(pairs, config, layout, Inference(device, Resource.CPU), given).values()
 
 
 def _write_mask(path: Path, mask: NDArray[np.bool_]) -> Path:

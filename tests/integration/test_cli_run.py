@@ -72,7 +72,7 @@ def test_a_stopped_run_is_resumed_by_the_same_command(manifest, tmp_path, execut
     assert process.returncode in {1, 4}  # of one good row, whose verdict is not this test's matter, and a bad one
     assert not [line for line in err.splitlines() if " chunk-" in line]
     assert "report:" in out
-    assert "row 3, column moving" in err
+    assert "row 3, column moving" in out
     with (run / "results.csv").open(newline="") as stream:
         row, bad = csv.DictReader(stream)
     assert row["pair_id"] == "good"

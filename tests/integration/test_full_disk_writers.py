@@ -43,6 +43,37 @@ for name, writer in writers.items():
     print(json.dumps([name, outcome.disk_full, outcome.error, [path.name for path in full.iterdir()]]))
 """
 
+CONVERT = """
+import json, os, sys
+from pathlib import Path
+import numpy as np
+import SimpleITK
+from typer.testing import CliRunner
+from comir_batch.cli.app import app
+from comir_batch.core.geometry import Grid
+from comir_batch.core.transform import BSpline, Composite
+from comir_batch.bench.known_motion import write_pyramid
+from comir_batch.io.transform_files import write_json
+
+full, elsewhere = map(Path, sys.argv[1:3])
+bend = BSpline(np.full(2, -30.0), np.full(2, 10.0), np.random.default_rng(0).normal(size=(2, 60, 60)))
+write_json(Composite((bend,)), elsewhere / "bend.json")
+slide = elsewhere / "fixed.ome.tif"
+write_pyramid(np.zeros((1, 500, 600), np.uint8), Grid(600, 500, 0.5, 0.5), slide, ["0"])
+files = {"t.json": "json", "t.h5": "itk", "t.tfm": "itk", "t": "elastix", "t.mha": "mha", "t.zarr": "ngff"}
+files["w.json"] = "warpy"
+for name, dialect in files.items():
+    sys.stdout.flush()
+    child = os.fork()
+    if not child:  # how the process ends counts, too
+        words = ["transform", "convert", elsewhere / "bend.json", full / name, "--to", dialect]
+        done = CliRunner().invoke(app, [*map(str, words), "--fixed", str(slide), "--moving-mpp", "0.5"])
+        (elsewhere / "said").write_text(done.stderr)
+        sys.exit(done.exit_code)
+    code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    print(json.dumps([name, code, (elsewhere / "said").read_text(), [path.name for path in full.iterdir()]]))
+"""
+
 
 def test_every_writer_tells_a_full_disk_and_leaves_no_part_of_a_file(tmp_path):
     disk = tmp_path / "disk"
@@ -55,4 +86,21 @@ def test_every_writer_tells_a_full_disk_and_leaves_no_part_of_a_file(tmp_path):
     assert [name for name, *_ in told] == ["h5", "tfm", "json", "mha", "ngff", "deflate", "none"], done.stderr
     for name, disk_full, error, left in told:
         assert disk_full, (name, error)
+        assert not left, name
+
+
+def test_convert_says_in_a_line_that_the_disk_is_full_and_leaves_nothing(tmp_path):
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    runs.skip_without_small_disks(disk)
+    (tmp_path / "convert.py").write_text(CONVERT)
+    mount = f"mount -t tmpfs -o size=16k tmpfs {disk}"
+    done = runs.in_namespace(f"{mount} && {sys.executable} {tmp_path}/convert.py {disk} {tmp_path}")
+    told = [json.loads(line) for line in done.stdout.splitlines()]
+    assert len(told) == 7, done.stderr
+    for name, code, said, left in told:
+        assert code == 75, (name, said)
+        assert said.startswith("comir-batch: stopped by the operating system: "), name
+        assert said.endswith("Make room; start again\n"), name
+        assert said.count("\n") == 1, name
         assert not left, name

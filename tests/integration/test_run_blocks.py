@@ -117,6 +117,27 @@ def test_regions_together_are_the_same_as_one_and_stopped_between_them_nothing_i
     np.testing.assert_allclose(pieces[both], whole[both], atol=0.05)  # pixels are interpolated to a fiftieth
 
 
+def test_a_region_whose_blocks_are_gone_does_not_pass_for_glass(slides, refined, tmp_path):
+    """Nothing is fitted without them, and the next run finds them again."""
+    folder, _ = slides
+    out, gone = tmp_path / "run", []
+
+    def lose_a_region(event):
+        if (event.kind, event.stage) == (Kind.TASK_DONE, "register") and not gone:
+            gone.extend(out.glob("work/register-*/blocks/region-*.npz"))
+            for path in gone:
+                path.unlink()
+
+    request = RunRequest(manifest(folder, "blocks"), out, load_config(None, runs.settings(register=BLOCKS)), "register")
+    (failed,) = run(request, EventBus(lose_a_region), lambda _config: SerialExecutor()).results
+    assert failed.verdict == "error"
+    assert f"{gone[0]}, which holds what blocks found in a region with tissue, is missing" in failed.reasons[0]
+    (found,) = run(request, EventBus(), lambda _config: SerialExecutor()).results
+    assert found.verdict is None
+    transforms = [next(each.glob("work/register-*/transform.json")).read_bytes() for each in (refined, out)]
+    assert transforms[0] == transforms[1]
+
+
 def test_blocks_that_find_nothing_leave_the_fit_and_a_person_is_asked(slides, tmp_path):
     """Blocks larger than what tissue there is."""
     folder, _ = slides

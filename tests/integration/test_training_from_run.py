@@ -11,12 +11,17 @@ import pytest
 import runs
 from test_train import QUICK
 
-from comir_batch.core.config import ExecutionConfig
-from comir_batch.core.errors import RunDirectoryError
+from comir_batch.core.config import ExecutionConfig, load_config
+from comir_batch.core.errors import RunDirectoryError, StoppedError
+from comir_batch.core.events import EventBus, Kind
 from comir_batch.core.manifest import read_manifest
+from comir_batch.core.verdict import Verdict
+from comir_batch.execution.serial import SerialExecutor
 from comir_batch.io.mask_reader import read_mask
 from comir_batch.io.transform_files import read_json, write_json
 from comir_batch.pipeline.files import read_arrays, write_arrays
+from comir_batch.pipeline.review import review
+from comir_batch.pipeline.run import RunRequest, run
 from comir_batch.representation.store import find_model
 from comir_batch.training.alignment import measure
 from comir_batch.training.from_run import pairs_of_run
@@ -147,3 +152,37 @@ def test_runs_that_cannot_be_learnt_from_say_why(copied, tmp_path):
     (copied / "pairs" / "p1" / "aligned.ome.zarr" / "zarr.json").unlink()
     with pytest.raises(RunDirectoryError, match=r"aligned.ome.zarr of p1 is missing\. Make it again with comir-batch"):
         pairs_of_run(copied, tmp_path, ["p1"])
+
+
+def stop_when(kind, stage):
+    def stop(event):
+        if (event.kind, event.stage) == (kind, stage):
+            raise StoppedError("stopped")
+
+    return EventBus(stop)
+
+
+def test_what_a_stopped_run_has_not_come_to_is_left_out(slides, copied, tmp_path):
+    """What is published of it is an earlier run's."""
+    verdict(copied, "accept")
+    two = slides / "one-more.csv"
+    runs.write_manifest(two, *(f"{name},fixed.ome.tif,moving.ome.tif,stain,negative" for name in ("p1", "p2")))
+    config = load_config(None, runs.settings(export={"ome_tiff": True}))
+    with pytest.raises(StoppedError):
+        run(RunRequest(two, copied, config), stop_when(Kind.TASK_DONE, "warp"), lambda _config: SerialExecutor())
+    manifest, notes = pairs_of_run(copied, tmp_path)
+    assert [row.pair_id for row in read_manifest(manifest).rows] == ["p1"]
+    assert any("pair p2: left out; the run was stopped before it had a result of its present" in note for note in notes)
+    config = load_config(None, runs.settings(export={"ome_tiff": True}, judge={"accept_z": 1e6}))
+    with pytest.raises(StoppedError):
+        run(RunRequest(two, copied, config), stop_when(Kind.JOB_DONE, "judge"), lambda _config: SerialExecutor())
+    with pytest.raises(RunDirectoryError, match="none of its 2 pairs is accepted, and 2 are without a result of its"):
+        pairs_of_run(copied, tmp_path)
+    with pytest.raises(RunDirectoryError, match=r"p1 \(without a result of its present settings\) cannot"):
+        pairs_of_run(copied, tmp_path, ["p1"])
+
+
+def test_what_a_person_accepts_after_the_run_is_learnt_from(copied, tmp_path):
+    verdict(copied, "review")
+    review(copied, "p1", Verdict.ACCEPT, "", print)
+    assert mask_of(pairs_of_run(copied, tmp_path)[0]).any()

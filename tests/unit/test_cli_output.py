@@ -82,6 +82,7 @@ def test_errors_have_their_exit_codes_and_one_message(error, code, capsys):
     [
         (errno.ENOSPC, 75),
         (errno.EDQUOT, 75),
+        (errno.EFBIG, 75),
         (errno.EIO, 75),
         (errno.ESTALE, 75),
         (errno.EMFILE, 75),
@@ -96,6 +97,14 @@ def test_a_full_disk_can_be_resumed_and_a_forbidden_folder_is_bad_input(number, 
         raise OSError(number, os.strerror(number), "/run/x")
     assert left.value.exit_code == code
     assert f"{os.strerror(number)}: '/run/x'" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("number", "code"), [(errno.ENOSPC, 75), (errno.EROFS, 3)])
+def test_so_do_zarrs_errors_which_are_the_operating_system_s_in_words(number, code, capsys):
+    with pytest.raises(typer.Exit) as left, exit_codes():
+        raise RuntimeError(f"{os.strerror(number)} (os error {number})")
+    assert left.value.exit_code == code
+    assert os.strerror(number) in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EIO])

@@ -51,6 +51,17 @@ def test_settings_of_a_pair_add_up_and_leave_the_others_alone():
     assert flat(given.settings) == {"register.grid_um": 32, "register.seed": 7, "judge.min_tiles": 2}
 
 
+def test_a_relative_path_of_a_pair_is_found_from_wherever_the_next_command_is_given(tmp_path, monkeypatch):
+    (tmp_path / "fine.txt").write_text('(Transform "BSplineTransform")\n')
+    monkeypatch.chdir(tmp_path)
+    given = with_settings(ByHand(), {"register": {"parameter_files": ["fine.txt"]}})
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    (content,) = config_of(RunConfig(), given).register_.parameter_files
+    assert "BSplineTransform" in content
+    assert flat(given.settings) == {"register.parameter_files": [str(tmp_path / "fine.txt")]}
+
+
 @pytest.mark.parametrize("section", ["execution", "model", "pairs_in_flight"])
 def test_what_holds_for_the_whole_run_cannot_be_set_for_a_pair(section):
     with pytest.raises(ConfigError, match=f"{section} cannot be set for single pairs"):

@@ -8,9 +8,11 @@ import numpy as np
 import pytest
 
 from comir_batch.core.config import RegisterConfig
+from comir_batch.core.errors import TaskError
 from comir_batch.core.geometry import Grid, Region
 from comir_batch.core.transform import Affine, Composite
 from comir_batch.pipeline import refinement
+from comir_batch.pipeline.files import write_arrays
 from comir_batch.pipeline.refinement import Refinement
 
 GRID = Grid(128, 128, 1.0, 1.0)
@@ -40,3 +42,13 @@ def test_tissue_on_one_slide_alone_is_laid_on_nothing(tissue, view, monkeypatch,
     assert moving[1].any() == (tissue == (1.0, 1.0))
     assert np.isfinite(fixed[0]).all()
     assert np.isfinite(moving[0]).all()
+
+
+@pytest.mark.parametrize("share", [0.0, 0.5, 0.95])
+def test_a_damaged_region_is_told_of(share, tmp_path):
+    path = tmp_path / "region-3.npz"
+    write_arrays(path, offsets=np.zeros((16, 16, 2)), tried=np.ones((16, 16), bool))
+    content = path.read_bytes()
+    path.write_bytes(content[: int(share * len(content))])
+    with pytest.raises(TaskError, match=r"region-3\.npz, .* is damaged; delete it\. The same command registers"):
+        refinement._found(path)

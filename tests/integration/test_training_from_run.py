@@ -11,7 +11,8 @@ import pytest
 import runs
 from test_train import QUICK
 
-from comir_batch.core.config import ExecutionConfig, load_config
+from comir_batch.core.config import ExecutionConfig
+from comir_batch.core.config_file import load_config
 from comir_batch.core.errors import RunDirectoryError, StoppedError
 from comir_batch.core.events import EventBus, Kind
 from comir_batch.core.manifest import read_manifest

@@ -66,7 +66,7 @@ class Chance(NamedTuple):
     most: float
 
     @classmethod
-    def of(cls, tallies: Sequence[Tally], edges: NDArray[np.float64], most: float) -> Self:
+    def of(cls, tallies: Sequence[Tally], edges: NDArray[np.float64], most: float, *, added: bool = False) -> Self:
         """Learn from the tallies of some angles.
 
         Parameters
@@ -77,6 +77,10 @@ class Chance(NamedTuple):
             Theirs.
         most : float
             Overlap that can be reached, in pixels.
+        added : bool
+            Whether scores by it are added to those of other images. Nearly all overlaps at few angles only, where all
+            shifts are alike, so that chance seems to vary little there, and upright places to be far above it. That
+            prefers the places where slides usually lie, but would drown what other images tell of all places.
         """
         number, total, squares = np.sum(tallies, axis=0)
         known = number >= max(min(_ENOUGH, number.max()), 1)
@@ -85,7 +89,7 @@ class Chance(NamedTuple):
         mean = total[known] / number[known]
         spread = np.sqrt(np.maximum(squares[known] / number[known] - mean**2, 1e-12))
         overlap = ((edges[1:] + edges[:-1]) / 2)[known]
-        return cls(overlap, mean, _no_steeper_than_root(spread, overlap), most)
+        return cls(overlap, mean, _no_steeper_than_root(spread, overlap) if added else spread, most)
 
     def standard(self, scores: Plane, overlap: Plane) -> Plane:
         """Return standard scores, -inf where scores are.
@@ -102,9 +106,6 @@ class Chance(NamedTuple):
 
 
 def _no_steeper_than_root(spread: NDArray[np.float64], overlap: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return spreads raised to where they fall no faster than with the root of the overlap, as of independent samples.
-
-    Nearly all overlaps at few angles only, where all shifts are alike: their spread is far smaller than that of chance.
-    """
+    """Return spreads raised to where they fall with the root of the overlap at most, as of independent samples."""
     root = np.sqrt(overlap)
     return np.maximum.accumulate(spread * root) / root

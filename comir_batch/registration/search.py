@@ -189,7 +189,8 @@ class Level:
         as high as its own are usual there.
         """
         others = [tallies for at, tallies in self._tallies.items() if _far(at, turn)]
-        return [Chance.of(tallies, self._edges, self._most) for tallies in zip(*others, strict=True)]
+        added = len(self._tables) > 1
+        return [Chance.of(tallies, self._edges, self._most, added=added) for tallies in zip(*others, strict=True)]
 
     def _tallied(self, turn: _Turn) -> list[Tally]:
         surfaces, overlap = self._gauged[turn]

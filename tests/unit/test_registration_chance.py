@@ -16,9 +16,9 @@ def _surfaces(seed, number=4):
         yield scores, overlap
 
 
-def _chance(surfaces, least, most):
+def _chance(surfaces, least, most, **how):
     edges = bin_edges(least, most)
-    return Chance.of([Tally.of(scores, overlap, edges) for scores, overlap in surfaces], edges, most)
+    return Chance.of([Tally.of(scores, overlap, edges) for scores, overlap in surfaces], edges, most, **how)
 
 
 def test_scores_of_chance_become_standard_whatever_overlaps():
@@ -56,11 +56,14 @@ def test_few_scores_are_better_than_none(number):
     assert np.isfinite(chance.standard(scores, np.full_like(scores, 15))).all()
 
 
-def test_shifts_of_one_angle_alone_tell_nothing_of_chance_where_all_overlaps():
-    """Nearly all overlaps at an upright angle only, whose few shifts are alike; scores there were ten times as high."""
+def test_shifts_of_one_angle_alone_tell_nothing_of_chance_where_scores_are_added():
+    """Nearly all overlaps at an upright angle only, whose few shifts are alike: scores there were ten times as high."""
     *turned, (scores, overlap) = _surfaces(1)
     upright = np.where(overlap > 900, 1.5 + 0.1 * scores, scores)
-    cut = [(np.where(at > 900, -np.inf, of), at) for of, at in turned]
-    chance = _chance([*cut, (upright, overlap)], 100, 1000)
+    surfaces = [*[(np.where(at > 900, -np.inf, of), at) for of, at in turned], (upright, overlap)]
     ((scores, overlap),) = _surfaces(2, 1)
-    assert chance.standard(scores, overlap)[overlap > 950].std() == pytest.approx(1, abs=0.3)
+    alone, added = (
+        _chance(surfaces, 100, 1000, added=added).standard(scores, overlap)[overlap > 950] for added in (False, True)
+    )
+    assert added.std() == pytest.approx(1, abs=0.3)
+    assert alone.std() > 5

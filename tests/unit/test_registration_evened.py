@@ -77,11 +77,11 @@ def test_where_slow_changes_differ_fine_ones_tell_the_place():
 
 def test_where_fine_ones_hardly_tell_the_place_slow_ones_have_a_say():
     fine, slow = noise(2, 3), 3 * noise(25, 4)
-    view = raw_view(image(fine + slow), image(-fine + slow + 5 * noise(2, 5)))
+    view = raw_view(image(fine + slow), image(-fine + slow + 6 * noise(2, 5)))
     config = RegisterConfig(search_side=160, angles=40)
     best, other, *_ = Starts([view], config).found()
     assert off(best) < 4
     assert {*best.likelihood} == {"raw", "scanned"}
     assert {*best.held_out} == {"raw"}  # no verdict rests on it
-    fine_say, slow_say = (best.likelihood[name] - other.likelihood[name] for name in ("raw", "scanned"))
-    assert slow_say > max(2 * fine_say, 10)
+    assert best.likelihood["raw"] < other.likelihood["raw"] + 3  # which would be luck
+    assert best.total > other.total + 10

@@ -75,29 +75,30 @@ for name, dialect in files.items():
 """
 
 
-def test_every_writer_tells_a_full_disk_and_leaves_no_part_of_a_file(tmp_path):
-    disk = tmp_path / "disk"
+def told_on_a_disk(size, script, folder):
+    """Run a script with a disk of so much room and a folder elsewhere; return what its lines of JSON say."""
+    disk, program = folder / "disk", folder / "script.py"
     disk.mkdir()
     runs.skip_without_small_disks(disk)
-    (tmp_path / "writers.py").write_text(WRITERS)
-    mount = f"mount -t tmpfs -o size=40k tmpfs {disk}"
-    done = runs.in_namespace(f"{mount} && {sys.executable} {tmp_path}/writers.py {disk} {tmp_path}")
-    told = [json.loads(line) for line in done.stdout.splitlines()]
-    assert [name for name, *_ in told] == ["h5", "tfm", "json", "mha", "ngff", "deflate", "none"], done.stderr
+    program.write_text(script)
+    done = runs.in_namespace(
+        f"mount -t tmpfs -o size={size} tmpfs {disk} && {sys.executable} {program} {disk} {folder}"
+    )
+    assert done.stdout, done.stderr
+    return [json.loads(line) for line in done.stdout.splitlines()]
+
+
+def test_every_writer_tells_a_full_disk_and_leaves_no_part_of_a_file(tmp_path):
+    told = told_on_a_disk("40k", WRITERS, tmp_path)
+    assert [name for name, *_ in told] == ["h5", "tfm", "json", "mha", "ngff", "deflate", "none"]
     for name, disk_full, error, left in told:
         assert disk_full, (name, error)
         assert not left, name
 
 
 def test_convert_says_in_a_line_that_the_disk_is_full_and_leaves_nothing(tmp_path):
-    disk = tmp_path / "disk"
-    disk.mkdir()
-    runs.skip_without_small_disks(disk)
-    (tmp_path / "convert.py").write_text(CONVERT)
-    mount = f"mount -t tmpfs -o size=16k tmpfs {disk}"
-    done = runs.in_namespace(f"{mount} && {sys.executable} {tmp_path}/convert.py {disk} {tmp_path}")
-    told = [json.loads(line) for line in done.stdout.splitlines()]
-    assert len(told) == 7, done.stderr
+    told = told_on_a_disk("16k", CONVERT, tmp_path)
+    assert len(told) == 7
     for name, code, said, left in told:
         assert code == 75, (name, said)
         assert said.startswith("comir-batch: stopped by the operating system: "), name

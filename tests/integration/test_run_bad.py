@@ -77,7 +77,9 @@ def test_where_every_pair_is_in_error_the_exit_code_says_so(folder, tmp_path):
     assert "no tissue" in done.stdout
 
 
-def test_bad_rows_are_all_named_and_nothing_is_run_unless_they_are_skipped(folder, request, undisturbed, tmp_path):
+@pytest.fixture
+def bad_rows(folder, request):
+    """A manifest with two good rows, and the others by pair: row, column and part of the reason."""
     rows = {
         "missing": (2, "fixed", "missing.ome.tif"),
         "text": (3, "moving", "notes.tif"),
@@ -102,8 +104,11 @@ def test_bad_rows_are_all_named_and_nothing_is_run_unless_they_are_skipped(folde
         rows[pair] = (len(table) + 1, place, reason)
     manifest = folder / "manifest.csv"
     manifest.write_text("\n".join([f"{runs.HEADER},model", *table]) + "\n")
-    out = tmp_path / "run"
+    return manifest, rows
 
+
+def test_bad_rows_are_all_named_and_nothing_is_run(bad_rows, tmp_path):
+    (manifest, rows), out = bad_rows, tmp_path / "run"
     refused = runs.call(runs.command(manifest, out))
     assert refused.returncode == 3
     head, *problems = refused.stderr.splitlines()
@@ -115,6 +120,9 @@ def test_bad_rows_are_all_named_and_nothing_is_run_unless_they_are_skipped(folde
         assert len(problem.split(". ")) > 1, "a remedy follows"
     assert not out.exists()
 
+
+def test_bad_rows_that_are_skipped_are_errors_told_once(bad_rows, undisturbed, tmp_path):
+    (manifest, rows), out = bad_rows, tmp_path / "run"
     shutil.copytree(undisturbed, out)  # the slides of the good rows, one pair twice, are registered already
     done = runs.call(runs.command(manifest, out, "--skip-bad-rows", "--executor", "serial"))
     assert done.returncode == 1, done.stderr

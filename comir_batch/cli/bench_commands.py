@@ -143,7 +143,7 @@ def registration_table(
     earlier revision or other settings have measured.
     """
     with exit_codes():
-        from comir_batch.bench.joined_table import joined_table
+        from comir_batch.bench.registration_joined import joined_table
         from comir_batch.report.markdown import table
 
         typer.echo(table(*joined_table(measured, only or (), methods or ())))

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import pytest
 from typer.testing import CliRunner
 
-from comir_batch.bench.joined_table import joined_table
+from comir_batch.bench.registration_joined import joined_table
 from comir_batch.bench.rows import Rows
 from comir_batch.cli.bench_commands import app
 from comir_batch.core.errors import ConfigError

@@ -134,7 +134,7 @@ def _print(tables: Tables, out: Path) -> None:
 def registration_table(
     measured: Annotated[list[Path], typer.Argument(metavar="DIR...", help="Outputs of bench registration.")],
     *,
-    only: Annotated[list[str] | None, typer.Option(metavar="CONDITION", help="One condition; repeatable.")] = None,
+    only: _Conditions = None,
     methods: Annotated[list[str] | None, typer.Option(metavar="METHOD", help="One method; repeatable.")] = None,
 ) -> None:
     """Print one table, as Markdown, of what was found in several outputs: those of several models, say.

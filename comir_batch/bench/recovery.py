@@ -102,7 +102,8 @@ def recover(pair: AlignedPair, motion: Motion, out: Path, config: RunConfig, sub
         Before any registration; the run; elastix with mutual information on the raw images from the start that the run
         found, and from both slides laid centre on centre.
     """
-    _empty(out, pair)
+    require_own_folder(out, pair)
+    shutil.rmtree(out, ignore_errors=True)
     truth, moved = _move(pair, motion, out)
     points = tissue_points(pair.fixed, pair.measured)
     manifest = write_manifest(pair, moved, out)
@@ -121,14 +122,19 @@ def recover(pair: AlignedPair, motion: Motion, out: Path, config: RunConfig, sub
     return rows
 
 
-def _empty(out: Path, pair: AlignedPair) -> None:
-    """Remove an earlier recovery; anything else in the folder is not ours to remove."""
+def require_own_folder(out: Path, pair: AlignedPair) -> None:
+    """Refuse a folder that holds anything but an earlier measurement with a known truth; that may be removed.
+
+    Raises
+    ------
+    ConfigError
+        If it does, or if it holds a slide of the pair.
+    """
     inside = [path for path in (pair.fixed, pair.moving) if out.resolve() in path.resolve().parents]
     if inside:
         raise ConfigError(f"the slide {inside[0]} lies in {out}, which would be emptied. Choose another --out")
     if out.exists() and any(out.iterdir()) and not (out / _TRUTH).is_file():
-        raise ConfigError(f"{out} is not empty and holds no earlier recovery. Choose another --out")
-    shutil.rmtree(out, ignore_errors=True)
+        raise ConfigError(f"{out} is not empty and holds no earlier measurement. Choose another --out")
 
 
 def tissue_points(slide: Path, measured: tuple[float, float, float, float]) -> NDArray[np.float64]:

@@ -89,6 +89,12 @@ WholeSlides: TypeAlias = Annotated[bool, typer.Option("--whole", help="Measure o
 FixedSlide: TypeAlias = Annotated[Path, typer.Argument(help="A slide.")]
 AlignedSlide: TypeAlias = Annotated[Path, typer.Argument(help="A slide whose pixels lie on the first one's.")]
 Modalities: TypeAlias = Annotated[tuple[str, str], typer.Option(metavar="FIXED MOVING", help="Their modalities.")]
+Measured: TypeAlias = Annotated[
+    tuple[float, float, float, float],
+    typer.Option(metavar="LEFT TOP RIGHT BOTTOM", help="Part to measure on, as shares of width and height."),
+]
+MotionAngle: TypeAlias = Annotated[float, typer.Option(help="Turn of the moving slide in degrees.")]
+Bend: TypeAlias = Annotated[float, typer.Option(min=0, help="Largest displacement of the deformation in µm.")]
 Repeats: TypeAlias = Annotated[int, typer.Option(min=1, help="Interleaved repeats; the median counts.")]
 TrainSettings: TypeAlias = Annotated[
     list[str] | None,

@@ -1,4 +1,4 @@
-"""`bench slides`, `throughput`, `dispatch`, `scaling`: large inputs, stages beside others, very many pairs."""
+"""`bench slides`, `throughput`, `whole-job`, `dispatch`, `scaling`: large inputs, work beside others, many pairs."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ def add_to(app: typer.Typer) -> None:
     """Add the commands to the sub-program."""
     app.command("slides")(slides)
     app.command("throughput")(throughput)
+    app.command("whole-job")(whole_job)
     app.command("dispatch")(dispatch)
     app.command("scaling")(scaling)
 
@@ -32,8 +33,8 @@ def slides(  # noqa: PLR0913  a parameter an option
     compression: Annotated[
         Literal["jpeg", "deflate", "zstd", "none"], typer.Option(help="Of OME-TIFF; jpeg, quality 90, is lossy.")
     ] = "jpeg",
-    angle: Annotated[float, typer.Option(help="Turn of the moving slide in degrees.")] = 5.0,
-    amplitude: Annotated[float, typer.Option(min=0, help="Largest displacement of the deformation in µm.")] = 12.0,
+    angle: options.MotionAngle = 5.0,
+    amplitude: options.Bend = 12.0,
     seed: Annotated[int, typer.Option(min=0, help="Of the deformation and of the landmarks.")] = 0,
 ) -> None:
     """Write a large pair with a known truth: real pixels in mirrored tiles, so the layout is made up.
@@ -86,6 +87,41 @@ def throughput(  # noqa: PLR0913  a parameter an option
             rows = measure_throughput(request, lambda text: typer.echo(text, err=True))
             print_table("throughput", COLUMNS, [row.cells() for row in rows])
             typer.echo(f"table: {out / 'throughput.md'}")
+
+
+def whole_job(  # noqa: PLR0913  a parameter an option
+    fixed: options.FixedSlide,
+    moving: options.AlignedSlide,
+    *,
+    modalities: options.Modalities,
+    out: Annotated[Path, typer.Option("--out", "-o", metavar="DIR", help="Emptied first.")],
+    model: Annotated[str, typer.Option(help="That comir-batch runs with: a name, a folder, or none.")],
+    measured: options.Measured = (0.0, 0.0, 1.0, 1.0),
+    angle: options.MotionAngle = 25.0,
+    amplitude: options.Bend = 12.0,
+    wsireg: Annotated[Path | None, typer.Option(metavar="PYTHON", help="Of an environment with wsireg 0.3.")] = None,
+    valis: Annotated[Path | None, typer.Option(metavar="PYTHON", help="Of an environment with valis-wsi 1.1.")] = None,
+    repeats: options.Repeats = 1,
+) -> None:
+    """Time a whole job, two slides in and an aligned slide out, beside other programs, and measure everybody's error.
+
+    Everybody registers at about the model's pixel size, and takes the cores that it finds.
+    """
+    with exit_codes():
+        from comir_batch.pipeline.packages import require_computing
+
+        require_computing()
+        from comir_batch.bench.known_motion import Motion
+        from comir_batch.bench.recovery import AlignedPair
+        from comir_batch.bench.whole_job import COLUMNS, WholeJobRequest, measure_whole_job
+        from comir_batch.cli.tables import print_table
+
+        peers = {name: path for name, path in (("wsireg", wsireg), ("valis", valis)) if path is not None}
+        pair, motion = AlignedPair(fixed, moving, modalities, measured), Motion(angle, amplitude_um=amplitude)
+        request = WholeJobRequest(pair, motion, model, out, peers, repeats, tuple(sys.argv))
+        rows = measure_whole_job(request, lambda text: typer.echo(text, err=True))
+        print_table("whole job", COLUMNS, [row.cells() for row in rows])
+        typer.echo(f"table: {out / 'whole-job.md'}")
 
 
 def dispatch(

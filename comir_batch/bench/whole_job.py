@@ -72,20 +72,20 @@ class WholeJobRequest:
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """What a program took, medians but for the memory, and how far off it is.
+    """What a program took where it came to an end, medians but for the memory, and how far off it is.
 
     Attributes
     ----------
     program : str
         With its version.
     taken : Taken or None
-        None if it failed, and so are its errors.
+        None if it always failed, and so are its errors.
     median_um, p95_um : float or None
-        Of the last run, on the tissue of the measured part: between where points were found and where they lie.
+        Of the last of those, on the tissue of the measured part: between where points were found and where they lie.
         Programs that send points only from the moving slide to the fixed one are held to that; the motion changes
         lengths by a few percent.
     says : str
-        Its own verdict, or why it failed.
+        Its own verdict, and how often and why it failed.
     """
 
     program: str
@@ -169,15 +169,17 @@ def _outcome(program: Callable[[Path], tuple[Taken, _Found]], folder: Path) -> _
 def _row(name: str, outcomes: Sequence[_Outcome]) -> Row:
     done = [outcome for outcome in outcomes if not isinstance(outcome, TaskError)]
     failures = [str(outcome) for outcome in outcomes if isinstance(outcome, TaskError)]
-    if failures:
-        return Row(name, None, says=failures[0])
+    failure = f"failed {len(failures)} times of {len(outcomes)}: {failures[0]}" if failures else ""
+    if not done:
+        return Row(name, None, says=failure)
     taken = [each for each, _ in done]
     middle = Taken(
         median(each.cpu_s for each in taken), median(each.wall_s for each in taken), max(each.peak_mb for each in taken)
     )
     found = done[-1][1]
     halfway, most = np.percentile(found.distances, [50, 95])
-    return Row(found.program, middle, float(halfway), float(most), found.says)
+    says = f"{found.says}; {failure}" if failure else found.says
+    return Row(found.program, middle, float(halfway), float(most), says)
 
 
 def _write_pair(request: WholeJobRequest) -> _Pair:

@@ -54,4 +54,4 @@ def test_ours_is_measured_and_held_to_the_truth_and_a_peer_that_is_missing_is_na
     assert ours["taken"]["peak_mb"] > 100
     assert ours["median_um"] < runs.MPP
     assert valis["taken"] is None
-    assert valis["says"] == "nobody cannot be started: No such file or directory"
+    assert valis["says"] == "failed 1 times of 1: nobody cannot be started: No such file or directory"

@@ -14,6 +14,7 @@ from comir_batch.bench.known_motion import move, write_pyramid
 from comir_batch.bench.process_tree import Taken, run_measured
 from comir_batch.bench.recovery import require_own_folder, tissue_points, write_manifest
 from comir_batch.bench.throughput import describe_machine
+from comir_batch.core.config import ChunkConfig
 from comir_batch.core.errors import TaskError
 from comir_batch.core.geometry import Region
 from comir_batch.core.slide import SlideSpec
@@ -50,7 +51,7 @@ class WholeJobRequest:
     motion : Motion
         How the moving one is moved.
     model : str
-        That comir-batch runs with.
+        That comir-batch runs with; "none" for the raw images. Others register at about its pixel size, too.
     out : Path
         Emptied first; takes the slides, the truth, everybody's results, whole-job.json and whole-job.md.
     peers : mapping of str to Path
@@ -137,12 +138,12 @@ def measure_whole_job(request: WholeJobRequest, tell: Callable[[str], None]) -> 
     ModelError
         If there is no such model.
     """
-    model = find_model(request.model)
+    mpp = ChunkConfig().mpp if request.model == "none" else find_model(request.model).card.mpp
     require_own_folder(request.out, request.pair)
     remove_tree(request.out)
     make_folder(request.out)
     pair = _write_pair(request)
-    reduction = max(1, round(model.card.mpp / pair.mpp))
+    reduction = max(1, round(mpp / pair.mpp))
     programs: dict[str, Callable[[Path], tuple[Taken, _Found]]] = {
         "comir-batch": lambda folder: _ours(request, pair, folder),
         **{name: _peer(name, request.peers[name], pair, reduction) for name in PEERS if name in request.peers},

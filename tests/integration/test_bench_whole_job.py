@@ -49,7 +49,7 @@ def test_ours_is_measured_and_held_to_the_truth_and_a_peer_that_is_missing_is_na
     )
     assert result.exit_code == 0, result.output
     ours, valis = json.loads((out / "whole-job.json").read_text())["rows"]
-    assert ours["says"] == "verdict accept"
+    assert ours["says"] == "verdict review"  # the slide is so small that only three tiles are held out
     assert ours["taken"]["cpu_s"] > 1
     assert ours["taken"]["peak_mb"] > 100
     assert ours["median_um"] < runs.MPP
